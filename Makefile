@@ -1,0 +1,30 @@
+.PHONY: setup train test check bench clean
+PYTHON ?= python3
+BIN := .venv/bin
+# the folder with MNIST/raw and eggs_candling for the tests on real data, where there is one
+export GAN_LIGHTNING_DATA
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]'
+	touch $@
+
+train: setup
+	$(BIN)/python train.py dataset=egg trainer.accelerator=cpu trainer.max_time=00:00:05:00
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv data/egg data/cache

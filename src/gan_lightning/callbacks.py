@@ -1,0 +1,301 @@
+"""What happens around training: pictures, the console, checkpoints, stopping in good order."""
+
+import hashlib
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from gan_lightning.data.images import to_uint8
+from gan_lightning.diagnosis.signals import all_finite
+from gan_lightning.errors import UserError
+from gan_lightning.module import GAN
+
+
+class Cadence:
+    """Due once in every `every_kimg` thousand images, wherever the steps fall; 0 is never."""
+
+    def __init__(self, every_kimg: float) -> None:
+        self.every = every_kimg * 1000
+        self.done = 0
+
+    def due(self, nimg: int) -> bool:
+        turn = int(nimg / self.every) if self.every else 0
+        due, self.done = turn > self.done, turn
+        return due
+
+
+def grid(images: Tensor) -> Tensor:
+    """(B, C, H, W) in [-1, 1] to one uint8 picture (3 or 4, H', W'), as near to square as rows of 8 allow."""
+    return make_grid(to_uint8(images.float().cpu()), nrow=8, padding=2)
+
+
+def save_picture(picture: Tensor, path: Path) -> None:
+    """Writes uint8 (C, H, W); a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+    os.replace(partial, path)
+
+
+class Pictures(Callback):
+    """Grids of real and of generated images, D's probabilities for them, and at the end an animation.
+
+    `every_kimg` 0 makes a grid after every epoch, as the note does: images/fake_images_epoch_0001.png and
+    results/discriminator_outputs_epoch_0001.npy, float32 (8, 8); else ..._kimg_000010 every so many thousand images.
+    """
+
+    def __init__(self, run_dir: Path, every_kimg: float, seed: int) -> None:
+        self.images, self.results = run_dir / "images", run_dir / "results"
+        self.cadence, self.per_epoch, self.seed = Cadence(every_kimg), every_kimg == 0, seed
+        self.z: Tensor | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        self.z = torch.randn(64, module.latent_dim, generator=torch.Generator().manual_seed(self.seed))
+        self.cadence.due(module.nimg)
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not (self.images / "real_images.png").exists():
+            self.keep(trainer, module, "real", grid(batch[0][:64]), "real_images")
+        if not self.per_epoch and self.cadence.due(module.nimg):
+            self.draw(trainer, module, f"kimg_{module.nimg // 1000:06d}")
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, module: GAN) -> None:
+        if self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self.draw(trainer, module, f"epoch_{trainer.current_epoch + 1:04d}")
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+        if not self.per_epoch and module.step:
+            self.draw(trainer, module, f"kimg_{module.nimg // 1000:06d}")
+        self.animate()
+
+    def draw(self, trainer: Trainer, module: GAN, moment: str) -> None:
+        assert self.z is not None
+        fake = module.sample(self.z)
+        self.keep(trainer, module, "fake", grid(fake), f"fake_images_{moment}")
+        self.results.mkdir(parents=True, exist_ok=True)
+        probabilities = module.score(fake).sigmoid().view(8, 8).cpu().numpy().astype(np.float32)
+        np.save(self.results / f"discriminator_outputs_{moment}.npy", probabilities)
+
+    def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
+        save_picture(picture, self.images / f"{name}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image(f"images/{tag}", picture, module.nimg)
+
+    def animate(self) -> None:
+        """images/training.gif from the grids so far, at most 100 frames of at most 512 pixels."""
+        paths = sorted(self.images.glob("fake_images_*.png"))
+        frames = [Image.open(path).convert("RGB") for path in paths[:: max(1, -(-len(paths) // 100))]]
+        for frame in frames:
+            frame.thumbnail((512, 512))
+        if frames:
+            times = [200] * (len(frames) - 1) + [2000]  # milliseconds; the last one stands
+            frames[0].save(
+                self.images / "training.gif", save_all=True, append_images=frames[1:], duration=times, loop=0
+            )
+
+
+class ConsoleLine(Callback):
+    """A progress bar over images, and every so many steps a line with the losses and D's probabilities."""
+
+    def __init__(self, every_steps: int, bar: bool = True) -> None:
+        self.every_steps, self.bar = every_steps, bar
+        self.progress: Progress | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        self.start = (time.monotonic(), module.nimg)
+        console = Console()
+        self.print = console.print
+        if self.bar and console.is_terminal:
+            text = TextColumn("{task.completed:,.0f} of {task.total:,.0f} images, {task.fields[speed]:,.0f}/s")
+            self.progress = Progress(BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+            total = self.total(trainer, module)
+            self.task = self.progress.add_task("", total=total, completed=module.nimg, speed=0)
+            self.progress.start()
+            self.shown = 0.0
+
+    @staticmethod
+    def total(trainer: Trainer, module: GAN) -> float | None:
+        if module.total_kimg:
+            return module.total_kimg * 1000
+        per_epoch = trainer.datamodule.images_per_epoch(trainer) * trainer.world_size
+        return trainer.max_epochs * per_epoch if trainer.max_epochs and trainer.max_epochs > 0 else None
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.monotonic()
+        if self.progress is not None and now - self.shown > 0.5:
+            speed = (module.nimg - self.start[1]) / max(now - self.start[0], 1e-9)
+            self.progress.update(self.task, completed=module.nimg, speed=speed)
+            self.shown = now
+        if self.every_steps and module.step % self.every_steps == 0 and module.last_logits is not None:
+            real, fake = (float(logits.sigmoid().mean()) for logits in module.last_logits)
+            epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+            self.print(
+                f"epoch {trainer.current_epoch + 1}{epochs}  step {batch_idx + 1}/{trainer.num_training_batches}  "
+                f"images {module.nimg:,}  d_loss {float(module.last['loss/d']):.4f}  g_loss {float(module.last['loss/g']):.4f}  "
+                f"D(x) {real:.3f}  D(G(z)) {fake:.3f}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+        self.close()
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, module: GAN, exception: BaseException) -> None:
+        self.close()
+
+
+class Stop(Callback):
+    """Ends the run between two steps: after `total_kimg`, or on the first Ctrl-C or SIGTERM (the second is at once).
+
+    Placed before Checkpoints, which then keeps the very step the run stopped at.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self.ask)
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(number, self.before[number] or signal.SIG_DFL)
+        if rank_zero_only.rank == 0:
+            os.write(2, b"\nstopping after this step, with a checkpoint (again: at once)\n")
+
+    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+        asked = self.asked
+        if trainer.world_size > 1:
+            # every process has to stop at the same step; asking the others costs time, so not at every step
+            asked = module.step % 50 == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked or (module.total_kimg and module.nimg >= module.total_kimg * 1000):
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Checkpoints(Callback):
+    """checkpoints/last.ckpt every few minutes and at the end, checkpoints/kimg_000100.ckpt every `every_kimg`.
+
+    A file appears whole or not at all, and weights that are not finite never replace good ones.
+    """
+
+    def __init__(self, folder: Path, every_kimg: float, every_seconds: float = 120) -> None:
+        self.folder, self.cadence, self.every_seconds = folder, Cadence(every_kimg), every_seconds
+        self.saved_at = -1
+
+    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        self.cadence.due(module.nimg)
+        self.clock = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.cadence.due(module.nimg):
+            self.save(trainer, module, f"kimg_{module.nimg // 1000:06d}.ckpt")
+        late = time.monotonic() - self.clock > self.every_seconds
+        if trainer.world_size > 1:  # clocks differ, and saving is a joint act
+            late = module.step % 50 == 0 and trainer.strategy.reduce_boolean_decision(late, all=False)
+        if late or trainer.should_stop:
+            self.save(trainer, module, "last.ckpt")
+            self.clock = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+        if trainer.world_size > 1:
+            compare_ranks(trainer, module)
+        if module.nimg != self.saved_at:
+            self.save(trainer, module, "last.ckpt")
+
+    def save(self, trainer: Trainer, module: GAN, name: str) -> None:
+        if all_finite(module) is None:
+            save_checkpoint(trainer, self.folder / name)
+            if name == "last.ckpt":
+                self.saved_at = module.nimg
+
+
+def compare_ranks(trainer: Trainer, module: GAN) -> None:
+    """Raises UserError where the processes' weights are no longer equal to the bit: such a run is worth nothing."""
+    mine = hashlib.sha256()
+    for weight in module.parameters():
+        mine.update(weight.detach().cpu().numpy().tobytes())
+    digests: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(digests, mine.hexdigest())
+    if len(set(digests)) > 1:
+        raise UserError("the processes hold different weights: they did not get the same configuration or lost step")
+    if trainer.is_global_zero:
+        print(f"{trainer.world_size} processes hold equal weights", flush=True)
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Lightning's checkpoint, replaced at once: called by every process."""
+    partial = path.with_suffix(".partial")
+    trainer.save_checkpoint(partial)
+    if trainer.is_global_zero:
+        os.replace(partial, path)
+
+
+class RandomState(Callback):
+    """Puts every random state into checkpoints and back, per process; placed last, so that training continues from it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.loaded: list[dict[str, Any]] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
+        kind, words, *rest = np.random.get_state(legacy=True)
+        mine = {
+            "python": random.getstate(),
+            "numpy": [kind, words.tolist(), *rest],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if module.device.type == "cuda" else None,
+        }
+        states: list[Any] = [mine]
+        if trainer.world_size > 1:
+            states = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, mine)
+        checkpoint["random"] = states
+
+    def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint["random"]
+
+    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        if self.loaded is None or trainer.global_rank >= len(self.loaded):
+            if trainer.global_rank:  # equal weights, but noise of one's own
+                torch.manual_seed(self.seed + trainer.global_rank)
+            return
+        state = self.loaded[trainer.global_rank]
+        random.setstate(state["python"])
+        np.random.set_state(tuple(state["numpy"]))
+        torch.set_rng_state(state["torch"].cpu())
+        if state["cuda"] is not None and module.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -1,0 +1,251 @@
+"""gan-lightning: what one does beside training. Heavy imports only inside the commands."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gan_lightning.entry import complain
+from gan_lightning.errors import UserError
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+positive.__name__ = "whole number of at least 1"  # argparse prints it
+
+
+def image_size(text: str) -> int | list[int]:
+    sides = [positive(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise ValueError
+    return sides[0] if len(sides) == 1 else sides
+
+
+image_size.__name__ = "size, as 64 or 96x128 (height x width)"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="gan-lightning", description="What one does beside training; see also: python train.py --help"
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=words, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    def from_checkpoint(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("checkpoint", help="a checkpoint file, as logs/.../checkpoints/last.ckpt")
+        sub.add_argument("--seed", type=int, default=0, help="of the noise: the same seed gives the same images")
+        sub.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
+        sub.add_argument("--device", help="cpu, cuda, ...; the best there is otherwise")
+
+    sample = command("sample", "generate images from a checkpoint")
+    from_checkpoint(sample)
+    sample.add_argument("--num-images", type=positive, default=64)
+    sample.add_argument("--out", default="samples", help="folder for the images")
+    sample.add_argument(
+        "--format", choices=["png", "npz"], default="png", help="one file each, or one array N x H x W x C"
+    )
+    sample.add_argument("--grid", action="store_true", help="also grid.png of the first 64")
+    sample.add_argument("--class", dest="label", type=int, help="only this class, of a class-conditional generator")
+
+    interpolate = command("interpolate", "walk between random points of the noise: a strip and an animation")
+    from_checkpoint(interpolate)
+    interpolate.add_argument("--rows", type=positive, default=6, help="walks")
+    interpolate.add_argument("--steps", type=positive, default=10, help="images of a walk")
+    interpolate.add_argument("--out", default="samples", help="folder for interpolation.png and interpolation.gif")
+
+    export = command("export", "the generator alone, as safetensors")
+    from_checkpoint(export)
+    export.add_argument("--out", default="generator.safetensors")
+
+    evaluate = command("evaluate", "score a checkpoint, or any folder of generated images, against real ones")
+    evaluate.add_argument("path", help="a checkpoint file or a folder of images")
+    evaluate.add_argument("--data", required=True, help="the real images: a folder, or mnist, fashion_mnist, egg")
+    evaluate.add_argument("--data-root", help="where a named data set lies")
+    evaluate.add_argument("--features", help="digits, random, pixels, inception; by data set otherwise")
+    evaluate.add_argument(
+        "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
+    )
+    evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
+    evaluate.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
+
+    check = command("check", "look at a folder of images before training on it")
+    check.add_argument("folder")
+    check.add_argument("--image-size", type=image_size, default=64, help="as 64, or 96x128 (height x width)")
+    check.add_argument("--fit", choices=["crop", "pad", "stretch"], default="crop")
+    check.add_argument("--channels", type=int, choices=[1, 3, 4], default=3)
+    check.add_argument("--out", help="folder for check.json and contact_sheet.png")
+
+    diagnose = command("diagnose", "the verdict on a run, finished or going on, from its records")
+    diagnose.add_argument("run_dir")
+    diagnose.add_argument("--language", choices=["en", "ko"])
+
+    report = command("report", "one self-contained HTML page of a run")
+    report.add_argument("run_dir")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    options = vars(parser().parse_args(arguments))
+    name = options.pop("command")
+    try:
+        return COMMANDS[name](**options)
+    except UserError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return complain("interrupted")
+
+
+def sample(
+    checkpoint: str,
+    num_images: int,
+    out: str,
+    format: str,
+    grid: bool,
+    label: int | None,
+    seed: int,
+    trust: str | None,
+    device: str | None,
+) -> int:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from rich.progress import Progress
+
+    from gan_lightning.sampling import load_generator
+
+    sampler = load_generator(checkpoint, trust, device)
+    if label is not None and not 0 <= label < (sampler.num_classes or 0):
+        known = (
+            f"its classes are 0 to {sampler.num_classes - 1}"
+            if sampler.num_classes
+            else "it was trained without classes"
+        )
+        raise UserError(f"--class {label} does not fit this generator: {known}")
+    folder = make_folder(out)
+    kept: list[torch.Tensor] = []
+    done = 0
+    with Progress() as progress:
+        task = progress.add_task("images", total=num_images)
+        for images in sampler.blocks(num_images, seed, label):
+            if format == "png":
+                for image in images.permute(0, 2, 3, 1).numpy():
+                    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+                        folder / f"{done:06d}.png"
+                    )
+                    done += 1
+            if format == "npz" or not kept:
+                kept.append(images)
+            progress.advance(task, len(images))
+    if format == "npz":
+        np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
+    if grid:
+        save_grid(kept[0][:64], folder / "grid.png")
+    print(f"{num_images} images in {folder}, by {'averaged' if sampler.averaged else 'raw'} weights")
+    return 0
+
+
+def interpolate(
+    checkpoint: str, rows: int, steps: int, out: str, seed: int, trust: str | None, device: str | None
+) -> int:
+    import torch
+    from PIL import Image
+
+    from gan_lightning.sampling import load_generator
+
+    sampler = load_generator(checkpoint, trust, device)
+    ends = torch.randn(2, rows, sampler.config["latent_dim"], generator=torch.Generator().manual_seed(seed))
+    angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
+    walk = ends[0] * angle.cos() + ends[1] * angle.sin()  # on the sphere, where noise lives; (steps, rows, latent_dim)
+    labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
+    frames = torch.stack([sampler.generate(z, labels) for z in walk])  # (steps, rows, C, H, W)
+    folder = make_folder(out)
+    save_grid(frames.transpose(0, 1).flatten(0, 1), folder / "interpolation.png", columns=steps)
+    pictures = [Image.fromarray(to_grid(frame, columns=rows)) for frame in [*frames, *frames.flip(0)[1:-1]]]
+    pictures[0].save(folder / "interpolation.gif", save_all=True, append_images=pictures[1:], duration=120, loop=0)
+    print(f"interpolation.png and interpolation.gif in {folder}")
+    return 0
+
+
+def export(checkpoint: str, out: str, seed: int, trust: str | None, device: str | None) -> int:
+    import json
+
+    from safetensors.torch import save_file
+
+    from gan_lightning.sampling import load_generator
+
+    sampler = load_generator(checkpoint, trust, "cpu")
+    weights = {name: weight.contiguous() for name, weight in sampler.generator.state_dict().items()}
+    kept = {key: sampler.config[key] for key in ("network", "latent_dim", "num_classes")}
+    save_file(weights, out, metadata={"config": json.dumps(kept)})
+    print(f"{out}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata")
+    return 0
+
+
+def evaluate(
+    path: str,
+    data: str,
+    data_root: str | None,
+    features: str | None,
+    num_images: int | None,
+    json: bool,
+    trust: str | None,
+) -> int:
+    from gan_lightning.metrics.evaluate import evaluate_cli
+
+    return evaluate_cli(path, data, data_root, features, num_images, json, trust)
+
+
+def check(folder: str, image_size: int | list[int], fit: str, channels: int, out: str | None) -> int:
+    from gan_lightning.data.check import check_folder
+
+    return check_folder(folder, image_size, fit, channels, out)
+
+
+def diagnose(run_dir: str, language: str | None) -> int:
+    from gan_lightning.diagnosis.verdict import diagnose_cli
+
+    return diagnose_cli(run_dir, language)
+
+
+def report(run_dir: str) -> int:
+    from gan_lightning.report import write_report
+
+    print(write_report(Path(run_dir)))
+    return 0
+
+
+COMMANDS = {f.__name__: f for f in (sample, interpolate, export, evaluate, check, diagnose, report)}
+
+
+def make_folder(path: str) -> Path:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be made: {error.strerror}") from None
+    return Path(path)
+
+
+def to_grid(images, columns: int = 8):  # type: ignore[no-untyped-def]
+    """uint8 (B, C, H, W) to one array (H', W', C')."""
+    from torchvision.utils import make_grid
+
+    return make_grid(images, nrow=columns, padding=2).permute(1, 2, 0).numpy()
+
+
+def save_grid(images, path: Path, columns: int = 8) -> None:  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    Image.fromarray(to_grid(images, columns)).save(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

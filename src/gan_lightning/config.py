@@ -1,0 +1,128 @@
+"""Checks on the composed configuration, in words: no heavy import, so that a mistake is answered at once."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.errors import UserError
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+Test = Callable[[Any], bool]
+_positive: tuple[Test, str] = lambda v: _number(v) and v > 0, "a number above 0"
+_not_negative: tuple[Test, str] = lambda v: _number(v) and v >= 0, "a number of at least 0"
+_share: tuple[Test, str] = lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1"
+_count: tuple[Test, str] = lambda v: _whole(v) and v >= 1, "a whole number of at least 1"
+_flag: tuple[Test, str] = lambda v: isinstance(v, bool), "true or false"
+_betas: tuple[Test, str] = (
+    lambda v: OmegaConf.is_list(v) and len(v) == 2 and all(_number(b) and 0 <= b < 1 for b in v),
+    "two numbers from 0 to below 1, as in [0.0,0.99]",
+)
+_size: tuple[Test, str] = (
+    lambda v: (_whole(v) and v >= 4) or (OmegaConf.is_list(v) and len(v) == 2 and all(_whole(s) and s >= 4 for s in v)),
+    "a number of pixels of at least 4, or [height,width]",
+)
+
+RULES: dict[str, tuple[Test, str]] = {
+    "seed": (lambda v: _whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
+    "latent_dim": _count,
+    "n_critic": _count,
+    "fresh_noise": _flag,
+    "conditional": _flag,
+    "total_kimg": _positive,
+    "grad_clip": _positive,
+    "optimizer_g.lr": _positive,
+    "optimizer_d.lr": _positive,
+    "optimizer_g.betas": _betas,
+    "optimizer_d.betas": _betas,
+    "ema.halflife_kimg": _not_negative,
+    "ema.rampup": _not_negative,
+    "schedule.warmup_kimg": _not_negative,
+    "schedule.lr_final": _share,
+    "schedule.gamma_final": _not_negative,
+    "loss.gamma": _not_negative,
+    "loss.gp_weight": _not_negative,
+    "loss.lecam_weight": _not_negative,
+    "loss.penalty_every": _count,
+    "loss.r2": _flag,
+    "loss.adversarial.label_smoothing": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "augment.p": _share,
+    "augment.max_p": _share,
+    "augment.ada_kimg": _positive,
+    "dataset.image_size": _size,
+    "dataset.image_channels": (lambda v: v in (1, 3, 4), "1 (grey), 3 (RGB) or 4 (RGBA)"),
+    "dataset.batch_size": _count,
+    "dataset.fit": (lambda v: v in ("crop", "pad", "stretch"), "crop, pad or stretch"),
+    "dataset.flip": _flag,
+    "dataset.holdout": (lambda v: _number(v) and 0 <= v < 1, "a share from 0 to below 1"),
+    "dataset.cache_limit_gb": _not_negative,
+    "pictures.every_kimg": _not_negative,
+    "checkpoints.every_kimg": _not_negative,
+    "console.every_steps": (lambda v: _whole(v) and v >= 0, "a whole number of at least 0"),
+    "metrics.every_kimg": _positive,
+    "metrics.num_images": _count,
+    "retry.minutes": _not_negative,
+    "diagnosis.language": (lambda v: v in ("en", "ko"), "en or ko"),
+    "trainer.log_every_n_steps": _count,
+    "trainer.devices": (
+        lambda v: (_whole(v) and (v >= 1 or v == -1)) or v == "auto" or OmegaConf.is_list(v) or isinstance(v, str),
+        "a number of devices of at least 1, -1 for all, or a list",
+    ),
+    "trainer.max_epochs": (lambda v: _whole(v) and (v >= 1 or v == -1), "a whole number of at least 1, or -1"),
+}
+
+
+def validate(cfg: DictConfig) -> None:
+    """Raises UserError naming the first key whose value is impossible and what would be right; null passes."""
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key} is needed: add {key}=... to the command")
+    for key, (right, words) in RULES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not right(value):
+            raise UserError(f"{key}={value} should be {words}")
+
+
+def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a configuration, inner ones included."""
+    for key in cfg if OmegaConf.is_dict(cfg) else ():
+        yield prefix + str(key)
+        if not OmegaConf.is_interpolation(cfg, key) and not OmegaConf.is_missing(cfg, key):
+            yield from keys(cfg[key], f"{prefix}{key}.")
+
+
+def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
+    """One line for an error of composing or instantiating; `known` gives the keys to suggest from."""
+    text = str(error).strip()
+    if match := re.search(r"Could not override '([^']+)'|Key '([^']+)' (?:is not in struct|not in)", text):
+        key = match[1] or (re.search(r"full_key: (\S+)", text) or match)[1] or match[2]
+        if match[1] and re.search(r"No match in the defaults list", text):
+            return f"{key} is no group here; type `python train.py --help` for the groups"
+        near = difflib.get_close_matches(key, known(), n=3, cutoff=0.5)
+        return f"{key} is no key of the configuration; " + (
+            f"did you mean {' or '.join(near)}?" if near else "type `python train.py --help` for all keys"
+        )
+    if match := re.search(
+        r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*?)(?:Config search path|$)", text, re.S
+    ):
+        group, _, option = match[1].rpartition("/")
+        return f"{group}={option} does not exist; there are {', '.join(match[3].split())}"
+    if match := re.search(r"Could not override '([^']+)'\.\s*No match", text):
+        return f"{match[1]} is no group here"
+    cause = error.__cause__ or error
+    if match := re.search(r"full_key: (\S+)", text):
+        return f"{match[1]}: {_first_line(cause)}"
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split("\n")[0].split()) or type(error).__name__

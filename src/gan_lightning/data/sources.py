@@ -1,0 +1,238 @@
+"""Where pictures come from: a folder, torchvision's data sets, or the project's own rendered eggs."""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gan_lightning.data import images
+from gan_lightning.errors import UserError
+
+
+class FolderImages:
+    """Every file below `root`. With `labels`, the first-level folders are the classes (two or more of them).
+
+    Raises UserError where `root` is no folder or holds no file.
+    """
+
+    num_test = 0
+
+    def __init__(self, root: str, labels: bool = False) -> None:
+        self.root = Path(root).expanduser()
+        self.name = self.root.resolve().name or "images"
+        self.labels = labels
+
+    def prepare(self) -> None:
+        """Makes the folder ready to be read."""
+        if not self.root.is_dir():
+            there = "is not a folder" if self.root.exists() else "does not exist"
+            raise UserError(f"dataset.root={self.root} {there}: give the folder that holds your images")
+
+    @functools.cached_property
+    def _found(self) -> tuple[list[str], dict[str, str], int]:
+        self.prepare()
+        found = images.find_files(self.root)
+        if not found[0]:
+            raise UserError(f"dataset.root={self.root} holds no usable image: put your photographs there")
+        return found
+
+    def __len__(self) -> int:
+        return len(self._found[0])
+
+    def typical_size(self) -> tuple[int, int]:
+        """Median (H, W) over the headers of at most 200 files; raises UserError where none is an image."""
+        files = self._found[0]
+        sizes = []
+        for name in files[:: -(-len(files) // 200)]:
+            with contextlib.suppress(Exception):  # bad files are counted when they are decoded
+                sizes.append(images.header(self.root / name))
+        if not sizes:
+            raise UserError(f"dataset.root={self.root} holds no usable image among {len(files)} files")
+        height, width = np.median(np.array(sizes), axis=0)
+        return int(height), int(width)
+
+    def file_name(self, number: int) -> str:
+        return self._found[0][number]
+
+    def unusable(self) -> dict[str, str]:
+        return self._found[1]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b()
+        for name in self._found[0]:
+            try:
+                info = os.stat(self.root / name)
+                digest.update(os.fsencode(f"{name}\0{info.st_size}\0{info.st_mtime_ns}\0"))
+            except OSError:
+                digest.update(os.fsencode(f"{name}\0gone\0"))
+        digest.update(repr(sorted(self._found[1].items())).encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def _classes(self) -> dict[str, int]:
+        names = sorted({name.partition("/")[0] if "/" in name else "" for name in self._found[0]})
+        if "" in names or not 2 <= len(names) <= 1000:
+            raise UserError(
+                f"dataset.labels=true: {self.root} needs one folder per class (2 to 1000) and no file beside them"
+            )
+        return {name: number for number, name in enumerate(names)}
+
+    @property
+    def num_classes(self) -> int | None:
+        return len(self._classes) if self.labels else None
+
+    def label(self, number: int) -> int:
+        return self._classes[self.file_name(number).partition("/")[0]]
+
+    def array(self) -> None:
+        return None
+
+    def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]:
+        return images.open_file(self.root / self.file_name(number), at_least)
+
+
+class EggImages(FolderImages):
+    """Rendered eggs under `root`, made at first use; where the folder holds images already, those are taken.
+
+    Only the default folder is created: any other `root` that does not exist is a UserError.
+    """
+
+    DEFAULT_ROOT = "data/egg"
+
+    def __init__(
+        self, root: str = DEFAULT_ROOT, labels: bool = False, number: int = 1000, size: int = 128, seed: int = 0
+    ) -> None:
+        super().__init__(root, labels)
+        self.number, self.size, self.seed = number, size, seed
+
+    def prepare(self) -> None:
+        from filelock import FileLock
+
+        from gan_lightning.data import eggs
+
+        if self.root == Path(self.DEFAULT_ROOT):
+            self.root.mkdir(parents=True, exist_ok=True)
+        super().prepare()
+        work = self.root / ".rendering"
+        if not work.exists() and images.find_files(self.root)[0]:
+            return  # the usual case, and it needs no right to write
+        with FileLock(self.root / ".rendering.lock"):
+            whole = work / ".whole"
+            if not whole.exists():
+                shutil.rmtree(work, ignore_errors=True)
+                if images.find_files(self.root)[0]:
+                    return
+                work.mkdir()
+                print(f"rendering {self.number} egg images into {self.root}", flush=True)
+                eggs.write(work, self.number, self.size, self.seed)
+                whole.touch()
+            for file in sorted(work.glob("egg_*")):  # from here on an interruption is only an unfinished move
+                os.replace(file, self.root / file.name)
+            shutil.rmtree(work)
+
+
+class TorchvisionImages:
+    """A data set of torchvision (`MNIST`, `FashionMNIST`, `CIFAR10`, …) taken as raw arrays, with its test split.
+
+    Downloads what is absent; raises UserError with the folder and the file names where that fails.
+    """
+
+    def __init__(self, dataset: str, root: str, download: bool = True) -> None:
+        self.dataset = dataset
+        self.name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}.get(dataset, dataset.lower())
+        self.root = Path(root).expanduser()
+        self.download = download
+
+    @functools.cached_property
+    def _data(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Images uint8 (N, C, H, W), labels (N,), and how many at the end are the test split's."""
+        from filelock import FileLock
+        from torchvision import datasets
+
+        cls = getattr(datasets, self.dataset, None)
+        if cls is None:
+            raise UserError(f"dataset.source.dataset={self.dataset} is not in torchvision: MNIST or CIFAR10 are")
+        resources = getattr(cls, "resources", None)
+        folder = self.root / self.dataset / "raw" if resources else self.root
+        names = [url.removesuffix(".gz") for url, _ in resources] if resources else [cls.filename]
+        try:
+            splits = [cls(self.root, train=train) for train in (True, False)]
+        except Exception:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(folder / ".lock"):
+                    self._unpack(folder, names)
+                    self._fetch(cls)
+                splits = [cls(self.root, train=train) for train in (True, False)]
+            except Exception as error:
+                raise UserError(
+                    f"{self.dataset} cannot be read from {folder} and could not be downloaded"
+                    f" ({' '.join(str(error).split())[:120]}): put {', '.join(names)} there, name another folder with"
+                    " dataset.root=..., or go on without them: python train.py dataset=egg"
+                ) from None
+        arrays = [np.asarray(split.data) for split in splits]
+        pixels = np.concatenate(arrays)
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+        labels = np.concatenate([np.asarray(split.targets) for split in splits])
+        return np.ascontiguousarray(pixels), labels, len(arrays[1])
+
+    @staticmethod
+    def _unpack(folder: Path, names: list[str]) -> None:
+        for name in names:
+            if (folder / f"{name}.gz").exists() and not (folder / name).exists():
+                with gzip.open(folder / f"{name}.gz") as packed, open(folder / f"{name}.tmp", "wb") as file:
+                    shutil.copyfileobj(packed, file)
+                os.replace(folder / f"{name}.tmp", folder / name)
+
+    def _fetch(self, cls: type) -> None:
+        timeout = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(20)  # torchvision sets none and would hang behind a silent firewall
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints a line per mirror that fails
+                cls(self.root, download=self.download)
+        finally:
+            socket.setdefaulttimeout(timeout)
+
+    def __len__(self) -> int:
+        return len(self._data[0]) - self.num_test
+
+    @property
+    def num_test(self) -> int:
+        return self._data[2]
+
+    @property
+    def num_classes(self) -> int:
+        return int(self._data[1].max()) + 1
+
+    def typical_size(self) -> tuple[int, int]:
+        return self._data[0].shape[2:]
+
+    def file_name(self, number: int) -> str:
+        return f"test/{number - len(self):05d}" if number >= len(self) else f"train/{number:05d}"
+
+    def unusable(self) -> dict[str, str]:
+        return {}
+
+    @functools.cache  # noqa: B019 - one source lives as long as its run
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(self._data[0]).hexdigest()
+
+    def label(self, number: int) -> int:
+        return int(self._data[1][number])
+
+    def array(self) -> np.ndarray:
+        """uint8 (N, C, H, W), the test split last."""
+        return self._data[0]
+
+    def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]:
+        pixels = self._data[0][number]
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        return image, pixels.shape[1:], image.mode, hashlib.blake2b(pixels, digest_size=16).hexdigest()

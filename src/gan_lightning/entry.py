@@ -1,0 +1,60 @@
+"""How the entry points end: a mistake of the user's is one line and exit code 1, never a stack trace."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gan_lightning.errors import UserError
+
+
+def guarded(main: Callable[[], Any], config_dir: str) -> int:
+    """Runs Hydra's `main`; returns the exit code. HYDRA_FULL_ERROR=1 asks for the stack trace instead."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and not os.environ.get("GAN_LIGHTNING_GUARDED"):
+        main()
+        return 0
+    # makes Hydra hand its errors on, so that one place words them; the mark tells child processes who set it
+    os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    with in_words(config_dir):
+        main()
+    return 0
+
+
+@contextmanager
+def in_words(config_dir: str) -> Iterator[None]:
+    """Turns a mistake of the user's into its one line and exit code 1."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except UserError as error:
+        sys.exit(complain(str(error)))
+    except (HydraException, OmegaConfBaseException) as error:
+        from gan_lightning.config import explain
+
+        cause = error.__cause__
+        sys.exit(
+            complain(str(cause) if isinstance(cause, UserError) else explain(error, lambda: known_keys(config_dir)))
+        )
+
+
+def complain(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def known_keys(config_dir: str) -> list[str]:
+    """Every key of the default configuration."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from gan_lightning.config import keys
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir, version_base="1.3"):
+        return list(keys(compose("config")))

@@ -1,0 +1,302 @@
+"""The one meeting point: both networks, the alternation, the average. `d_step` and `g_step` mirror each other."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gan_lightning import penalties
+from gan_lightning.augment import Augment
+from gan_lightning.ema import ema_decay, make_ema, update_ema
+from gan_lightning.errors import UserError
+from gan_lightning.losses import lecam
+
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+
+
+class GAN(LightningModule):
+    """A generator and a discriminator trained against each other, by manual optimisation on raw logits.
+
+    Networks: generator (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator (B, C, H, W) -> (B,); both take
+    labels (B,) as a second argument where `num_classes` is set. Progress is `nimg`, the real images shown to the
+    discriminators of all processes together.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        adversarial: Any,  # a class of losses.py
+        optimizer_g: MakeOptimizer,
+        optimizer_d: MakeOptimizer,
+        latent_dim: int,
+        n_critic: int = 1,  # discriminator updates per generator update
+        fresh_noise: bool = False,  # draw new noise for the generator's step; else the discriminator's is used again
+        augment: Augment | None = None,
+        ema_halflife_kimg: float = 0.0,  # thousand images; 0: no average
+        ema_rampup: float = 0.05,  # the half-life is at most this share of the images shown
+        gamma: float = 0.0,  # R1: ½·gamma·‖∇D(real)‖²
+        r2: bool = False,  # the same on generated images
+        gp_weight: float = 0.0,  # WGAN-GP
+        lecam_weight: float = 0.0,
+        penalty_every: int = 1,  # gradient penalties every so many steps, with the gain that makes up for it
+        grad_clip: float | None = None,  # largest gradient norm of either network
+        warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
+        lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
+        gamma_final: float = 1.0,  # share of gamma left at the end, along a cosine
+        total_kimg: float | None = None,  # stop after so many thousand images
+        num_classes: int | None = None,
+        channels_last: bool = False,
+        config: dict[str, Any] | None = None,  # what is needed to build the same again; goes into every checkpoint
+    ) -> None:
+        super().__init__()
+        for name, value in {
+            "latent_dim": latent_dim,
+            "n_critic": n_critic,
+            "loss.penalty_every": penalty_every,
+        }.items():
+            if value < 1:
+                raise UserError(f"{name}={value} should be at least 1")
+        self.automatic_optimization = False
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.generator = generator.to(memory_format=memory_format)
+        self.discriminator = discriminator.to(memory_format=memory_format)
+        self.generator_ema = make_ema(self.generator) if ema_halflife_kimg > 0 else None
+        self.augment = augment or Augment()
+        self.adversarial, self.make_optimizer_g, self.make_optimizer_d = adversarial, optimizer_g, optimizer_d
+        self.latent_dim, self.num_classes, self.n_critic, self.fresh_noise = (
+            latent_dim,
+            num_classes,
+            n_critic,
+            fresh_noise,
+        )
+        self.ema_halflife_kimg, self.ema_rampup = ema_halflife_kimg, ema_rampup
+        self.gamma, self.r2, self.gp_weight, self.lecam_weight = gamma, r2, gp_weight, lecam_weight
+        self.penalty_every, self.grad_clip = penalty_every, grad_clip
+        self.warmup_kimg, self.lr_final, self.gamma_final, self.total_kimg = (
+            warmup_kimg,
+            lr_final,
+            gamma_final,
+            total_kimg,
+        )
+        self.memory_format, self.config = memory_format, config or {}
+        if lecam_weight > 0:
+            self.register_buffer("mean_logits", torch.zeros(2))
+        # one pass over real and fake together is faster, and the same where no layer looks across the batch
+        self.joint = getattr(discriminator, "batch_independent", False)
+        self.nimg = self.step = 0
+        self.last: dict[str, Tensor] = {}
+        self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last discriminator step: real, fake
+
+    # -- one batch -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
+        images, labels = batch
+        images = images.contiguous(memory_format=self.memory_format)
+        size = getattr(self.trainer.datamodule, "batch_size", None) or len(images)
+        # a turn of Lightning's loop may bring several batches, where its own cost would dominate
+        for start in range(0, len(images), size):
+            self.one_step(images[start : start + size], None if labels is None else labels[start : start + size])
+
+    def one_step(self, real: Tensor, labels: Tensor | None = None) -> None:
+        """One discriminator step, every `n_critic`-th time followed by one generator step, then the average."""
+        labels = labels if self.num_classes else None
+        images = len(real) * self.trainer.world_size
+        self.follow_schedule()
+        measure = (self.step + 1) % self.trainer.log_every_n_steps == 0
+        g_turn = (self.step + 1) % self.n_critic == 0
+        with torch.set_grad_enabled(g_turn and not self.fresh_noise):
+            fake = self.generate(self.noise(len(real)), labels)
+        self.d_step(real, fake.detach(), labels, measure)
+        if g_turn:
+            if self.fresh_noise:
+                fake = self.generate(self.noise(len(real)), labels)
+            self.g_step(real, fake, labels, measure)
+            if self.generator_ema is not None:
+                shown = images * self.n_critic
+                update_ema(
+                    self.generator_ema,
+                    self.generator,
+                    ema_decay(shown, self.nimg + images, self.ema_halflife_kimg, self.ema_rampup),
+                )
+        self.step += 1
+        self.nimg += images
+        if measure:
+            self.publish()
+
+    def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
+        penalise = self.step % self.penalty_every == 0
+        r1, r2 = penalise and self.gamma > 0, penalise and self.gamma > 0 and self.r2
+        # penalties are of second order: bf16 would drown them, so such a step is in full precision
+        with torch.autocast(self.device.type, enabled=False) if r1 or self.gp_weight > 0 else _as_it_is():
+            real_logits, fake_logits = self.judge(real.requires_grad_(r1), fake.requires_grad_(r2), labels, apart=r1)
+            loss = total = self.adversarial.d(real_logits, fake_logits)
+            gamma = self.gamma * self.fade(self.gamma_final)
+            if r1:
+                self.last["penalty/r1"] = penalty = penalties.squared_gradient(real_logits, real)
+                total = total + self.penalty_every * gamma / 2 * penalty
+            if r2:
+                self.last["penalty/r2"] = penalty = penalties.squared_gradient(fake_logits, fake)
+                total = total + self.penalty_every * gamma / 2 * penalty
+            if self.gp_weight > 0:
+                self.last["penalty/gp"] = penalty = penalties.wgan_gp(
+                    lambda x: self.discriminate(x, labels), real, fake
+                )
+                total = total + self.gp_weight * penalty
+            if self.lecam_weight > 0:
+                means = torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()])
+                self.mean_logits.lerp_(means.to(self.mean_logits), 0.01)
+                total = total + self.lecam_weight * lecam(real_logits, fake_logits, *self.mean_logits)
+        self.last["loss/d"] = loss.detach()
+        self.last_logits = real_logits.detach(), fake_logits.detach()
+        self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
+        self.augment.adapt(real_logits.detach())
+
+    def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
+        self.discriminator.requires_grad_(False)  # its gradients would be thrown away
+        if self.adversarial.paired:
+            real_logits, fake_logits = self.judge(real.detach(), fake, labels)
+        else:
+            real_logits, fake_logits = None, self.discriminate(fake, labels)
+        loss = self.adversarial.g(real_logits, fake_logits)
+        self.last["loss/g"] = loss.detach()
+        self.update(self.optimizers()[0], self.generator, loss, "grad_norm/g", measure)
+        self.discriminator.requires_grad_(True)
+
+    def update(self, optimizer: Any, network: nn.Module, loss: Tensor, name: str, measure: bool) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if self.grad_clip:
+            self.last[name] = nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)
+        elif measure:
+            self.last[name] = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        optimizer.step()
+
+    # -- the parts -----------------------------------------------------------------------------------------------
+
+    def noise(self, count: int) -> Tensor:
+        return torch.randn(count, self.latent_dim, device=self.device, dtype=self.dtype)
+
+    def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        images = self.generator(z) if labels is None else self.generator(z, labels)
+        return images.to(self.dtype)  # under autocast they come in bf16
+
+    def discriminate(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        images = self.augment(images)
+        return self.discriminator(images) if labels is None else self.discriminator(images, labels)
+
+    def judge(self, real: Tensor, fake: Tensor, labels: Tensor | None, apart: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits (B,) of real and of generated images, in one pass where that is the same."""
+        if apart or not self.joint:
+            return self.discriminate(real, labels), self.discriminate(fake, labels)
+        both = self.discriminate(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))
+        return both[: len(real)], both[len(real) :]
+
+    def fade(self, final: float) -> float:
+        """From 1 at the start to `final` at `total_kimg`, along half a cosine."""
+        if final == 1 or not self.total_kimg:
+            return 1.0
+        share = min(1.0, self.nimg / (self.total_kimg * 1000))
+        return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
+
+    def follow_schedule(self) -> None:
+        if not self.warmup_kimg and self.lr_final == 1:
+            return
+        warm = min(1.0, (self.nimg + 1) / (self.warmup_kimg * 1000)) if self.warmup_kimg else 1.0
+        for optimizer, settings in zip(self.optimizers(), self.settings, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = settings["lr"] * warm * self.fade(self.lr_final)
+
+    def publish(self) -> None:
+        """Writes the latest values to every logger; the x-axis is images shown."""
+        assert self.last_logits is not None
+        real_logits, fake_logits = self.last_logits
+        values = {name: float(value) for name, value in self.last.items()}
+        values |= {
+            "score/real": float(real_logits.mean()),
+            "score/fake": float(fake_logits.mean()),
+            "lr/g": self.optimizers()[0].param_groups[0]["lr"],
+            "lr/d": self.optimizers()[1].param_groups[0]["lr"],
+            "progress/kimg": self.nimg / 1000,
+        }
+        if self.augment.active:
+            values["augment/p"] = float(self.augment.p)
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.nimg)
+
+    # -- looking at it -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self, z: Tensor | int, labels: Tensor | None = None, ema: bool = True) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] from noise (B, latent_dim), by the average where there is one.
+
+        A number instead of noise gives that many images of fixed noise; training's random stream is not touched.
+        """
+        if isinstance(z, int):
+            z = torch.randn(z, self.latent_dim, generator=torch.Generator().manual_seed(0))
+        if self.num_classes and labels is None:
+            labels = torch.arange(len(z)) % self.num_classes
+        network = self.generator_ema if ema and self.generator_ema is not None else self.generator
+        extra = () if labels is None or not self.num_classes else (labels.to(self.device),)
+        with _evaluating(network):
+            return network(z.to(self.device, self.dtype), *extra)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Raw logits (B,) of images (B, C, H, W), in eval mode and without augmentation."""
+        if self.num_classes and labels is None:
+            labels = torch.arange(len(images)) % self.num_classes
+        extra = () if labels is None or not self.num_classes else (labels.to(self.device),)
+        with _evaluating(self.discriminator):
+            return self.discriminator(images.to(self.device, self.dtype), *extra)
+
+    # -- Lightning -----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        made = [
+            self.make_optimizer_g(self.generator.parameters()),
+            self.make_optimizer_d(self.discriminator.parameters()),
+        ]
+        self.settings = [{k: v for k, v in opt.param_groups[0].items() if k != "params"} for opt in made]
+        return made
+
+    def on_train_start(self) -> None:
+        # a checkpoint brings its optimisers' settings along; when going on, the configuration's win
+        for optimizer, settings in zip(self.optimizers(), self.settings, strict=True):
+            for group in optimizer.param_groups:
+                group.update(settings)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"config": self.config, "nimg": self.nimg, "step": self.step}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.nimg, self.step = checkpoint["nimg"], checkpoint["step"]
+        # going on with the average or ADA newly on or off is allowed: these parts start from what there is
+        loaded, own = checkpoint["state_dict"], self.state_dict()
+        optional = ("generator_ema.", "augment.", "mean_logits")
+        for key in [key for key in loaded if key.startswith(optional) and key not in own]:
+            del loaded[key]
+        for key in [key for key in own if key.startswith(optional) and key not in loaded]:
+            loaded[key] = loaded.get(key.replace("generator_ema.", "generator."), own[key]).clone()
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode for a moment; every part comes back to the mode it was in."""
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -1,0 +1,97 @@
+"""Plain convolutional networks from 28 to 256 pixels by one class (after Radford et al. 2016).
+
+From the base (smaller side 4 to 7 pixels) every doubling halves the channels, down to `min_channels`.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lightning.networks.layers import Head, MinibatchStddev, check_norm, normalise, normed
+from gan_lightning.networks.shapes import doublings, image_shape, with_classes
+
+
+def widths(channels: int, min_channels: int, times: int) -> list[int]:
+    """Channels at the base and after each doubling."""
+    return [max(min_channels, channels >> k) for k in range(times + 1)]
+
+
+class Generator(nn.Module):
+    """(B, latent_dim) -> (B, C, H, W) in [-1, 1].
+
+    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016) or "transposed" (4 x 4, stride 2).
+    norm: none, batch, group or spectral. Raises ValueError for a size it cannot make.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_size: int | Sequence[int],
+        image_channels: int,
+        channels: int = 256,
+        min_channels: int = 16,
+        upsample: str = "resize",
+        norm: str = "batch",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_norm(norm)
+        if upsample not in ("resize", "transposed"):
+            raise ValueError(f"upsample={upsample} is unknown; there are resize, transposed")
+        (height, width), times = doublings(image_size)
+        ladder = widths(channels, min_channels, times)
+        self.num_classes = num_classes
+        self.start = nn.Sequential(
+            normed(norm, nn.Linear(latent_dim + (num_classes or 0), ladder[0] * height * width)),
+            nn.Unflatten(1, (ladder[0], height, width)),
+            normalise(norm, ladder[0]),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
+        blocks: list[nn.Module] = []
+        for before, after in zip(ladder, ladder[1:], strict=False):
+            if upsample == "resize":
+                blocks += [nn.Upsample(scale_factor=2), normed(norm, nn.Conv2d(before, after, 3, padding=1))]
+            else:
+                blocks += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
+            blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
+        self.blocks = nn.Sequential(*blocks)
+        self.image = nn.Conv2d(ladder[-1], image_shape(image_size, image_channels)[0], 3, padding=1)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.image(self.blocks(self.start(with_classes(z, labels, self.num_classes)))).tanh()
+
+
+class Discriminator(nn.Module):
+    """(B, C, H, W) -> (B,) raw logits: 4 x 4 convolutions of stride 2 down to the base, minibatch-stddev, 3 x 3, linear."""
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        image_channels: int,
+        channels: int = 256,
+        min_channels: int = 16,
+        norm: str = "none",
+        minibatch_stddev: int = 4,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_norm(norm)
+        (height, width), times = doublings(image_size)
+        ladder = widths(channels, min_channels, times)[::-1]
+        blocks: list[nn.Module] = []
+        before = image_shape(image_size, image_channels)[0]
+        for after in ladder[1:]:
+            blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
+            # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
+            blocks += [normalise(norm, after) if before > 4 else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
+            before = after
+        self.blocks = nn.Sequential(*blocks)
+        self.stddev = MinibatchStddev(minibatch_stddev) if minibatch_stddev else nn.Identity()
+        self.last = normed(norm, nn.Conv2d(before + bool(minibatch_stddev), before, 3, padding=1))
+        self.head = Head(before * height * width, norm, num_classes)
+        self.batch_independent = norm != "batch" and not minibatch_stddev
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = F.leaky_relu(self.last(self.stddev(self.blocks(images))), 0.2)
+        return self.head(x.flatten(1), labels)

@@ -1,0 +1,66 @@
+"""Layers that the convolutional families share."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+NORMS = ("none", "batch", "group", "spectral")
+
+
+def check_norm(norm: str) -> str:
+    """The norm's name, or ValueError naming the ones there are."""
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm} is unknown; there are {', '.join(NORMS)}")
+    return norm
+
+
+def normalise(norm: str, channels: int) -> nn.Module:
+    """The layer that follows a convolution; spectral norm sits in the convolution itself (`normed`)."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "group":
+        return nn.GroupNorm(max(1, channels // 16), channels)
+    return nn.Identity()
+
+
+def normed(norm: str, layer: nn.Module) -> nn.Module:
+    """Wraps a layer's weight in spectral normalisation (Miyato et al. 2018) where that is the norm."""
+    return spectral_norm(layer) if norm == "spectral" else layer
+
+
+class MinibatchStddev(nn.Module):
+    """Appends one channel with the standard deviation over a group of images (Karras et al. 2018).
+
+    It lets the discriminator see that images resemble one another too much. Groups are made of every
+    (B / group)-th image; a batch that `group` does not divide is one group.
+    """
+
+    def __init__(self, group: int = 4) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        group = self.group if batch % self.group == 0 else batch
+        y = x.float().reshape(group, batch // group, -1)
+        spread = (y.var(0, correction=0) + 1e-8).sqrt().mean(1)  # (B / group,)
+        return torch.cat([x, spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)
+
+
+class Head(nn.Module):
+    """(B, F) features to (B,) logits; conditional by projection on a class embedding (Miyato & Koyama 2018)."""
+
+    def __init__(self, features: int, norm: str, num_classes: int | None) -> None:
+        super().__init__()
+        self.linear = normed(norm, nn.Linear(features, 1))
+        self.classes = nn.Embedding(num_classes, features) if num_classes else None
+        if self.classes is not None:
+            nn.init.zeros_(self.classes.weight)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        logits = self.linear(x).flatten()
+        if self.classes is None:
+            return logits
+        if labels is None:
+            raise ValueError("a class-conditional network needs labels")
+        return logits + (self.classes(labels) * x).sum(1) / x.shape[1] ** 0.5

@@ -1,0 +1,56 @@
+"""The study note's networks: fully connected, for small images."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gan_lightning.networks.shapes import image_shape, with_classes
+
+
+class Generator(nn.Module):
+    """latent -> 256 -> 512 -> 1024 -> image, LeakyReLU(0.2), tanh. (B, latent_dim) -> (B, C, H, W) in [-1, 1]."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_size: int | Sequence[int],
+        image_channels: int,
+        hidden: Sequence[int] = (256, 512, 1024),
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = image_shape(image_size, image_channels)
+        self.num_classes = num_classes
+        widths = [latent_dim + (num_classes or 0), *hidden]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], self.shape.numel()), nn.Tanh())
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.layers(with_classes(z, labels, self.num_classes)).view(-1, *self.shape)
+
+
+class Discriminator(nn.Module):
+    """Flattened image -> 1024 -> 512 -> 256 -> 1 raw logit, LeakyReLU(0.2) and dropout. (B, C, H, W) -> (B,)."""
+
+    batch_independent = True  # one pass over real and fake together gives what two passes give
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        image_channels: int,
+        hidden: Sequence[int] = (1024, 512, 256),
+        dropout: float = 0.3,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        widths = [image_shape(image_size, image_channels).numel() + (num_classes or 0), *hidden]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.layers(with_classes(images.flatten(1), labels, self.num_classes)).flatten()

@@ -1,0 +1,110 @@
+"""Residual networks without normalisation for small data, 32 to 256 pixels (after R3GAN, Huang et al. 2024).
+
+Each resolution has `depth` blocks 1 x 1 -> grouped 3 x 3 -> 1 x 1 on a residual path whose last layer starts at
+zero (fix-up), so that the untrained network is a plain resampling pyramid and needs no BatchNorm.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lightning.networks.layers import Head, MinibatchStddev
+from gan_lightning.networks.shapes import doublings, image_shape, with_classes
+
+
+def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Conv2d:
+    layer = nn.Conv2d(before, after, size, padding=size // 2, groups=groups)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(before // groups * size * size))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Block(nn.Module):
+    """x + f(x), f widening by `expansion` around a 3 x 3 convolution in groups of 16 channels."""
+
+    def __init__(self, channels: int, blocks: int, expansion: int = 2, group: int = 16) -> None:
+        super().__init__()
+        inner = channels * expansion
+        # two scaled layers before the zero one share the variance of all blocks (Zhang et al. 2019)
+        gain = math.sqrt(2) * blocks**-0.25
+        self.layers = nn.Sequential(
+            _conv(channels, inner, 1, gain=gain),
+            nn.LeakyReLU(0.2, inplace=True),
+            _conv(inner, inner, 3, groups=max(1, inner // group), gain=gain),
+            nn.LeakyReLU(0.2, inplace=True),
+            _conv(inner, channels, 1, gain=0.0),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _ladder(image_size: int | Sequence[int], channels: int, min_channels: int) -> tuple[tuple[int, int], list[int]]:
+    base, times = doublings(image_size)
+    return base, [max(min_channels, channels >> k) for k in range(times + 1)]
+
+
+class Generator(nn.Module):
+    """(B, latent_dim) -> (B, C, H, W) in [-1, 1]. Raises ValueError for a size it cannot make."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_size: int | Sequence[int],
+        image_channels: int,
+        channels: int = 256,
+        min_channels: int = 32,
+        depth: int = 1,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        (height, width), ladder = _ladder(image_size, channels, min_channels)
+        self.num_classes = num_classes
+        self.start = nn.Linear(latent_dim + (num_classes or 0), ladder[0] * height * width)
+        self.base = (ladder[0], height, width)
+        stages: list[nn.Module] = []
+        for k, width_here in enumerate(ladder):
+            if k:
+                stages += [nn.Upsample(scale_factor=2, mode="bilinear"), _conv(ladder[k - 1], width_here, 1)]
+            stages += [Block(width_here, depth * len(ladder)) for _ in range(depth)]
+        self.stages = nn.Sequential(*stages)
+        self.image = _conv(ladder[-1], image_shape(image_size, image_channels)[0], 3)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.start(with_classes(z, labels, self.num_classes)).view(-1, *self.base)
+        return self.image(F.leaky_relu(self.stages(x), 0.2)).tanh()
+
+
+class Discriminator(nn.Module):
+    """(B, C, H, W) -> (B,) raw logits, the generator's mirror with average pooling."""
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        image_channels: int,
+        channels: int = 256,
+        min_channels: int = 32,
+        depth: int = 1,
+        minibatch_stddev: int = 4,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        (height, width), ladder = _ladder(image_size, channels, min_channels)
+        ladder = ladder[::-1]
+        stages: list[nn.Module] = [_conv(image_shape(image_size, image_channels)[0], ladder[0], 3)]
+        for k, width_here in enumerate(ladder):
+            if k:
+                stages += [nn.AvgPool2d(2), _conv(ladder[k - 1], width_here, 1)]
+            stages += [Block(width_here, depth * len(ladder)) for _ in range(depth)]
+        self.stages = nn.Sequential(*stages)
+        self.stddev = MinibatchStddev(minibatch_stddev) if minibatch_stddev else nn.Identity()
+        self.last = _conv(ladder[-1] + bool(minibatch_stddev), ladder[-1], 3, gain=math.sqrt(2))
+        self.head = Head(ladder[-1] * height * width, "none", num_classes)
+        self.batch_independent = not minibatch_stddev
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = F.leaky_relu(self.last(self.stddev(self.stages(images))), 0.2)
+        return self.head(x.flatten(1), labels)

@@ -1,0 +1,58 @@
+"""Fills in what the configuration leaves `null`, from the images and the device, and says what and why."""
+
+from typing import Any, Protocol
+
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.networks.shapes import height_width
+
+
+class Sized(Protocol):
+    def __len__(self) -> int: ...
+    def typical_size(self) -> tuple[int, int]: ...
+
+
+def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]]:
+    """Sets every `null` knob in place; returns (override, reason) pairs in the order chosen."""
+    chosen: list[tuple[str, str]] = []
+    where = "a GPU" if on_gpu else "the CPU"
+
+    def settle(key: str, value: Any, reason: str) -> None:
+        if OmegaConf.select(cfg, key, default=0) is None:
+            OmegaConf.update(cfg, key, value)
+            chosen.append((f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}", reason))
+
+    count, size = len(source), source.typical_size()
+    fitting = 128 if on_gpu else 64
+    side = next((s for s in (128, 64, 32) if s <= min(fitting, *size)), 32)
+    settle("dataset.image_size", side, f"the images are {size[1]} x {size[0]}, on {where}")
+    height, width = height_width(OmegaConf.to_container(cfg.dataset)["image_size"])  # type: ignore[call-overload, index]
+    pixels = height * width
+    settle(
+        "dataset.batch_size",
+        max(1, min(64 if pixels <= 32**2 or on_gpu else 16, count // 4)),
+        f"{count:,} images of {width} x {height} on {where}",
+    )
+    batch = cfg.dataset.batch_size
+    settle("augment.p", 1.0 if count < 5000 else 0.4 if count < 20000 else 0.0, f"{count:,} images")
+    settle("loss.gamma", round(gamma(pixels, batch), 4), f"for {width} x {height} pixels in batches of {batch}")
+    epochs = cfg.trainer.max_epochs
+    if epochs == -1 and not cfg.trainer.max_time:
+        settle("total_kimg", length(pixels, count, on_gpu), f"on {where}")
+    total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else 200)
+    settle("pictures.every_kimg", round(total / 20, 3), "20 grids")
+    settle("checkpoints.every_kimg", round(total / 4, 3), "4 checkpoints to keep")
+    settle("metrics.every_kimg", round(total / 10, 3), "10 evaluations")
+    return chosen
+
+
+def gamma(pixels: int, batch: int) -> float:
+    """R1's strength. It does not carry over between resolutions: grows with the pixels, falls with the batch
+    (Karras et al. 2020 use 0.0002 · pixels / batch for their far larger networks)."""
+    return 0.02 * pixels / batch
+
+
+def length(pixels: int, count: int, on_gpu: bool) -> float:
+    """Thousand images to show: about 10 minutes on two CPU cores, an hour on a GPU."""
+    on_cpu = 300.0 if pixels <= 32**2 else 300.0 * 32**2 / pixels
+    return on_cpu * (30 if on_gpu else 1)

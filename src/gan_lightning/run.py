@@ -1,0 +1,185 @@
+"""One training run: from a composed configuration to the printed result."""
+
+import inspect
+import json
+import logging
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.callbacks import Checkpoints, ConsoleLine, Pictures, RandomState, Stop
+from gan_lightning.data.datamodule import ImageData
+from gan_lightning.errors import UserError
+from gan_lightning.module import GAN
+from gan_lightning.recipe import choose
+
+
+@rank_zero_only
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Trains as configured; returns the objective for sweepers (lower is better), None without an evaluation."""
+    quieten()
+    started = time.monotonic()
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    overrides = list(HydraConfig.get().overrides.task)
+    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
+        raise UserError(f"ckpt_path={cfg.ckpt_path} does not exist: give the path of a checkpoint, as .../last.ckpt")
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.backends.cudnn.benchmark = (
+        bool(cfg.trainer.benchmark) if cfg.trainer.benchmark is not None else not cfg.trainer.deterministic
+    )
+    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
+        cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
+    )
+    source = instantiate(cfg.dataset.source)
+    batch_is_chosen = cfg.dataset.batch_size is None
+    for override, reason in choose(cfg, source, on_gpu):
+        say(f"chosen: {override}  ({reason})")
+    data: ImageData = instantiate(cfg.dataset, source=source, shrink_batch=batch_is_chosen or cfg.dataset.shrink_batch)
+    data.report_dir = run_dir / "data_check"
+    data.prepare()
+    if cfg.conditional:
+        if not data.num_classes:
+            raise UserError(
+                "conditional=true needs class labels: dataset=mnist has them, or dataset.labels=true with a folder per class"
+            )
+        cfg.num_classes = data.num_classes
+    cfg.dataset.batch_size = data.batch_size  # may have shrunk to a small set
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
+    module = build_module(cfg, config)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    trainer = build_trainer(cfg, run_dir)
+    say(hardware(trainer, module))
+    trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
+    if trainer.is_global_zero:
+        (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
+        farewell(run_dir, module, time.monotonic() - started)
+    return objective
+
+
+def build_module(cfg: DictConfig, config: dict[str, Any]) -> GAN:
+    """The module of a composed configuration; `config` is what its checkpoints will hold."""
+    generator, discriminator = instantiate(cfg.network.generator), instantiate(cfg.network.discriminator)
+    loss = cfg.loss
+    return GAN(
+        generator,
+        discriminator,
+        instantiate(loss.adversarial),
+        make_optimizer(cfg.optimizer_g),
+        make_optimizer(cfg.optimizer_d),
+        latent_dim=cfg.latent_dim,
+        n_critic=cfg.n_critic,
+        fresh_noise=cfg.fresh_noise,
+        augment=instantiate(cfg.augment),
+        ema_halflife_kimg=cfg.ema.halflife_kimg,
+        ema_rampup=cfg.ema.rampup,
+        gamma=loss.gamma,
+        r2=loss.r2,
+        gp_weight=loss.gp_weight,
+        lecam_weight=loss.lecam_weight,
+        penalty_every=loss.penalty_every,
+        grad_clip=cfg.grad_clip,
+        **cfg.schedule,
+        total_kimg=cfg.total_kimg,
+        num_classes=cfg.num_classes,
+        channels_last=any(isinstance(part, torch.nn.Conv2d) for part in generator.modules()),
+        config=config,
+    )
+
+
+def make_optimizer(cfg: DictConfig) -> Any:
+    """The configured optimiser, fused where it can be, without arguments it does not know (SGD has no betas)."""
+    made = instantiate(cfg)
+    known = inspect.signature(made.func).parameters
+    arguments = {key: value for key, value in made.keywords.items() if key in known}
+    if "fused" in known and not arguments.get("foreach"):
+        arguments.setdefault("fused", True)
+    return partial(made.func, **arguments)
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
+    callbacks: list[Callback] = [
+        ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
+        Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
+        *(instantiate(part) for part in (cfg.metrics, cfg.diagnosis) if part and "_target_" in part),
+        Stop(),
+        Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg),
+        RandomState(cfg.seed),
+    ]
+    settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False}
+    devices = settings["devices"]
+    several = len(devices) > 1 if OmegaConf.is_list(devices) else devices in (-1, "auto") or int(devices) > 1
+    if settings["strategy"] == "auto" and several:
+        settings["strategy"] = "ddp_find_unused_parameters_true"  # each backward touches one of the networks
+    return instantiate(
+        settings,
+        default_root_dir=str(run_dir),
+        logger=[instantiate(logger) for logger in cfg.logger.values()],
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+    )
+
+
+def hardware(trainer: Trainer, module: GAN) -> str:
+    """One line: where it runs and what was chosen for speed."""
+    device = trainer.strategy.root_device
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} threads"
+    )
+    memory = "channels last" if module.memory_format == torch.channels_last else "plain memory format"
+    passes = "one discriminator pass for real and generated" if module.joint else "two discriminator passes"
+    count = [sum(p.numel() for p in network.parameters()) for network in (module.generator, module.discriminator)]
+    return (
+        f"on {trainer.world_size} x {where}, {trainer.precision}, fused optimisers, {memory}, {passes}; "
+        f"generator {count[0] / 1e6:.2f} M weights, discriminator {count[1] / 1e6:.2f} M"
+    )
+
+
+def farewell(run_dir: Path, module: GAN, seconds: float) -> None:
+    scores = {name: float(value) for name, value in module.last.items() if name.startswith("loss/")}
+    if module.last_logits is not None:
+        scores |= {
+            name: float(x.sigmoid().mean()) for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
+        }
+    folder = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
+    python = Path(sys.executable).parent
+    prefix = f"{python.relative_to(Path.cwd())}/" if python.is_relative_to(Path.cwd()) else ""
+    say(f"\n{module.nimg:,} images shown in {seconds / 60:.1f} minutes")
+    say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    say(f"pictures:     {folder}/images")
+    say(f"tensorboard:  {prefix}tensorboard --logdir {folder}")
+    say(
+        f"sample:       {prefix}gan-lightning sample {folder}/checkpoints/last.ckpt --num-images 64 --out samples --grid"
+    )
+
+
+def quieten() -> None:
+    """Lightning under Hydra would print everything twice, with tips and notes on what is done on purpose."""
+    logging.getLogger("lightning").handlers.clear()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for text in (
+        ".*does not have many workers.*",
+        ".*isinstance.treespec.*",
+        ".*TensorBoard.*tensorboardX.*",
+        ".*checkpoint directory.*",
+    ):
+        warnings.filterwarnings("ignore", text)

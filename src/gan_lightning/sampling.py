@@ -1,0 +1,114 @@
+"""From a checkpoint file to images, needing nothing else, and never running code that the file brings along."""
+
+import contextlib
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lightning.data.images import to_uint8
+from gan_lightning.errors import UserError
+
+BLOCK = 256  # noise is always drawn in blocks of this many, so that image k does not depend on how many are asked for
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain values; raises UserError for anything else, before running any of it."""
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist: give a checkpoint, as .../checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} is refused: it holds code or objects instead of weights only, or is no checkpoint"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        words = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path} cannot be read as a checkpoint: {words}") from None
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+        raise UserError(f"{path} is no checkpoint of this program: it holds no configuration and weights")
+    return checkpoint
+
+
+def build_trusted(node: dict[str, Any], trust: str | None = None) -> Any:
+    """Instantiates a network from a file's configuration, only from gan_lightning.networks or package `trust`."""
+    from hydra.utils import instantiate
+
+    for target in _targets(node):
+        packages = ["gan_lightning.networks", *([trust] if trust else [])]
+        if not any(target.startswith(package + ".") for package in packages) or "__" in target:
+            raise UserError(
+                f"the checkpoint wants to build {target}, which is not in {' or '.join(packages)}; "
+                f"if you trust it, add --trust {target.split('.')[0]}"
+            )
+    return instantiate(node)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                yield str(value)
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+class Sampler:
+    """A trained generator and its configuration."""
+
+    def __init__(
+        self, generator: torch.nn.Module, config: dict[str, Any], device: torch.device, averaged: bool
+    ) -> None:
+        self.generator, self.config, self.device, self.averaged = generator, config, device, averaged
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.config.get("num_classes")
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Noise (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
+        extra = () if labels is None else (labels.to(self.device),)
+        return to_uint8(self.generator(z.to(self.device), *extra).float().cpu())
+
+    def blocks(self, count: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
+        """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device."""
+        for start in range(0, count, BLOCK):
+            noise = torch.Generator().manual_seed((seed * 1_000_003 + start) % 2**63)
+            z = torch.randn(BLOCK, self.config["latent_dim"], generator=noise)
+            labels = None
+            if self.num_classes:
+                labels = torch.arange(BLOCK) % self.num_classes if label is None else torch.full((BLOCK,), label)
+            stop = min(BLOCK, count - start)
+            yield self.generate(z[:stop], None if labels is None else labels[:stop])
+
+    def images(self, count: int, seed: int = 0) -> Tensor:
+        """uint8 (count, C, H, W) on the CPU."""
+        return torch.cat(list(self.blocks(count, seed)))
+
+
+def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:
+    """The generator of a checkpoint, averaged weights where there are any. Raises UserError, see `read_checkpoint`."""
+    checkpoint = read_checkpoint(path)
+    config, weights = checkpoint["config"], checkpoint["state_dict"]
+    averaged = any(key.startswith("generator_ema.") for key in weights)
+    prefix = "generator_ema." if averaged else "generator."
+    generator = None
+    with contextlib.suppress(KeyError):
+        generator = build_trusted(config["network"]["generator"], trust)
+    if generator is None:
+        raise UserError(f"{path} says nothing of the generator's network")
+    try:
+        generator.load_state_dict({key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)})
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: the weights do not fit the network it names: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Sampler(generator.float().to(where).eval(), config, where, averaged)

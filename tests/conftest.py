@@ -1,0 +1,74 @@
+"""Fixtures shared by all tests; the suite says once which real data it had."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = os.environ.get("GAN_LIGHTNING_DATA")
+
+
+def _has(name: str) -> bool:
+    return bool(DATA) and (Path(DATA) / name).is_dir()
+
+
+def pytest_report_header() -> str:
+    had = [name for name in ("MNIST", "eggs_candling") if _has(name)]
+    return f"real data (GAN_LIGHTNING_DATA={DATA or 'not set'}): {', '.join(had) or 'none, those tests are skipped'}"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; skips where GAN_LIGHTNING_DATA does not name one."""
+    if not _has("MNIST"):
+        pytest.skip("GAN_LIGHTNING_DATA names no folder with MNIST/raw")
+    return Path(DATA)
+
+
+CONF = str(Path(__file__).parent.parent / "conf")
+
+
+def compose(*overrides: str):
+    """The configuration of `python train.py <overrides>`."""
+    import hydra
+
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        return hydra.compose("config", list(overrides), return_hydra_config=True)
+
+
+@pytest.fixture
+def train_run(tmp_path, monkeypatch):
+    """Trains in this process as `python train.py` would: train_run("name", *overrides) -> (run folder, objective)."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from gan_lightning.run import train
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *overrides: str):
+        cfg = compose("trainer.accelerator=cpu", *overrides)
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(tmp_path / name)
+            cfg.hydra.overrides.task = list(overrides)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        OmegaConf.set_struct(cfg, True)
+        return tmp_path / name, train(cfg)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 80 random 16 x 16 colour images."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for k in range(80):
+        pixels = np.kron(generator.integers(0, 256, (4, 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k:03d}.png")
+    return folder

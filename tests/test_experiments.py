@@ -1,0 +1,34 @@
+"""Every configuration file composes, every experiment runs two steps, every override ever printed composes."""
+
+from pathlib import Path
+
+import pytest
+from conftest import CONF, compose
+
+EXPERIMENTS = sorted(path.stem for path in Path(CONF, "experiment").glob("*.yaml"))
+GROUPS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(Path(CONF).glob("*/*.yaml"))
+    if path.parent.name not in ("experiment", "trainer")
+]
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_every_choice_composes(choice):
+    assert compose(choice)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
+    import torch
+
+    cfg = compose(f"experiment={name}", f"dataset.root={photos}")
+    size, channels = cfg.dataset.image_size or 64, cfg.dataset.image_channels
+    run, _ = train_run(
+        "run", f"experiment={name}", "dataset=folder", f"dataset.root={photos}", f"dataset.image_size={size}",
+        f"dataset.image_channels={channels}", "dataset.batch_size=4", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
+        "metrics=none", "diagnosis=off", "trainer.precision=32-true", "network.generator.channels=32" if "mlp" not in cfg.network.generator._target_ else "seed=1",
+    )  # fmt: skip
+    saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["step"] == 2
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())

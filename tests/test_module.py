@@ -1,0 +1,269 @@
+"""The alternation against the note's program written out plainly; n_critic, penalties and schedules by arithmetic."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import compose
+from lightning import LightningDataModule, Trainer
+from omegaconf import open_dict
+from torch.utils.data import DataLoader
+
+from gan_lightning.errors import UserError
+from gan_lightning.losses import BCE, Wasserstein
+from gan_lightning.module import GAN
+from gan_lightning.run import build_module
+
+
+class Fixed(LightningDataModule):
+    """Hands out given batches of floats."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches, self.batch_size = batches, len(batches[0])
+
+    def train_dataloader(self):
+        return DataLoader([(batch, None) for batch in self.batches], batch_size=None)
+
+
+def fit(module, batches, precision="64-true", **settings):
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, precision=precision, logger=False, enable_checkpointing=False, log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False, **settings,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=Fixed(batches))
+    return trainer
+
+
+class GivenMasks(torch.nn.Module):
+    """Dropout whose masks come from a list, one per call."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.masks = iter(masks)
+
+    def forward(self, x):
+        return x * next(self.masks)
+
+
+def test_parity_with_the_notes_program():
+    """20 steps of `experiment=vanilla_mnist` and of the note's loop, in double precision, from equal weights, batches,
+    noise and dropout masks: all weights agree to 1e-6."""
+    steps, batch = 20, 64
+    cfg = compose("experiment=vanilla_mnist")
+    assert (cfg.trainer.max_epochs, cfg.dataset.batch_size, cfg.seed) == (100, 64, 42)
+    torch.manual_seed(0)
+    with open_dict(cfg):
+        module = build_module(cfg, {}).double()
+    masks = {
+        width: [[(torch.rand(rows, width) > 0.3).double() / 0.7 for rows in (2 * batch, batch)] for _ in range(steps)]
+        for width in (1024, 512, 256)
+    }
+    images = [torch.rand(batch, 1, 28, 28, dtype=torch.float64) * 2 - 1 for _ in range(steps)]
+    noise = [torch.randn(batch, 100, dtype=torch.float64) for _ in range(steps)]
+
+    # the note's program, in the note's order
+    g, d = copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
+    g_linear = [layer for layer in g.layers if isinstance(layer, torch.nn.Linear)]
+    d_linear = [layer for layer in d.layers if isinstance(layer, torch.nn.Linear)]
+    g_optimizer, d_optimizer = torch.optim.Adam(g.parameters(), lr=2e-4), torch.optim.Adam(d.parameters(), lr=2e-4)
+
+    def generate(z):
+        for layer in g_linear[:-1]:
+            z = F.leaky_relu(layer(z), 0.2)
+        return torch.tanh(g_linear[-1](z))
+
+    def judge(x, dropout):
+        for layer, mask in zip(d_linear[:-1], dropout, strict=True):
+            x = F.leaky_relu(layer(x), 0.2) * mask
+        return torch.sigmoid(d_linear[-1](x))
+
+    ones, zeros = torch.ones(batch, 1, dtype=torch.float64), torch.zeros(batch, 1, dtype=torch.float64)
+    for k in range(steps):
+        both, single = ([masks[width][k][which] for width in (1024, 512, 256)] for which in (0, 1))
+        fake = generate(noise[k])
+        d_optimizer.zero_grad()
+        real_loss = F.binary_cross_entropy(judge(images[k].flatten(1), [m[:batch] for m in both]), ones)
+        fake_loss = F.binary_cross_entropy(judge(fake.detach(), [m[batch:] for m in both]), zeros)
+        (real_loss + fake_loss).backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        F.binary_cross_entropy(judge(fake, single), ones).backward()
+        g_optimizer.step()
+
+    # the module
+    layers = module.discriminator.layers
+    for place, width in ((2, 1024), (5, 512), (8, 256)):
+        layers[place] = GivenMasks([mask for step in masks[width] for mask in step])
+    draws = iter(noise)
+    module.noise = lambda count: next(draws)
+    before = [p.clone() for p in module.parameters()]
+    fit(module, images)
+    for (name, ours), theirs, old in zip(
+        module.named_parameters(), [*g.parameters(), *d.parameters()], before, strict=True
+    ):
+        assert (ours - theirs).abs().max() < 1e-6, name
+        assert (ours - old).abs().max() > 1e-4, name  # and they did move
+
+
+class Scale(torch.nn.Module):
+    """G(z) = w·z as a 1 x 2 x 2 image, D(x) = v·x: everything can be computed by hand."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+    def forward(self, x):
+        return (self.weight * x).view(-1, 1, 2, 2) if self.weight.dim() == 0 else x.flatten(1) @ self.weight
+
+
+def tiny(adversarial=None, **settings):
+    def sgd(parameters):
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    return GAN(
+        Scale(0.5), Scale([1.0, 2.0, 3.0, 4.0]), adversarial or Wasserstein(), sgd, sgd, latent_dim=4, **settings
+    )
+
+
+BATCHES = [torch.full((2, 1, 2, 2), float(k + 1), dtype=torch.float64) for k in range(6)]
+
+
+def test_one_step_by_hand_and_progress_in_images():
+    """Wasserstein: D moves along mean real - mean fake, then G along what the new D likes."""
+    module = tiny()
+    z = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], dtype=torch.float64)
+    module.noise = lambda count: z
+    fit(module, BATCHES[:1])
+    d = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64) + 0.1 * (
+        1 - torch.tensor([0.25, 0.25, 0, 0], dtype=torch.float64)
+    )
+    torch.testing.assert_close(module.discriminator.weight.data, d)
+    assert float(module.generator.weight) == pytest.approx(0.5 + 0.1 * float((d[0] + d[1]) / 2))
+    assert module.nimg == 2 and module.step == 1
+
+
+@pytest.mark.parametrize(("n_critic", "updates"), [(1, 6), (2, 3), (4, 1)])
+def test_n_critic(n_critic, updates):
+    module = tiny(n_critic=n_critic)
+    seen = []
+    original = module.g_step
+    module.g_step = lambda *a: (seen.append(module.step), original(*a))
+    fit(module, BATCHES)
+    assert len(seen) == updates and module.step == 6 and module.nimg == 12
+    assert seen == [k for k in range(6) if (k + 1) % n_critic == 0]
+
+
+def test_r1_lazily_with_its_gain():
+    """D linear: R1 is ½·gamma·‖v‖², every second step, twice as strong: v shrinks by lr·2·gamma there and only there."""
+    with_r1, without = tiny(gamma=0.5, penalty_every=2), tiny()
+    for module in (with_r1, without):
+        module.noise = lambda count: torch.zeros(2, 4, dtype=torch.float64)
+    fit(without, BATCHES[:2])
+    fit(with_r1, BATCHES[:2])
+    start = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        without.discriminator.weight.data - with_r1.discriminator.weight.data, 0.1 * 2 * 0.5 * start
+    )
+    assert float(with_r1.last["penalty/r1"]) == pytest.approx(30)
+
+
+def test_r2_and_gp_enter_the_loss():
+    module = tiny(gamma=0.5, r2=True, gp_weight=10.0)
+    fit(module, BATCHES[:1])
+    norm = 30**0.5
+    assert float(module.last["penalty/r2"]) == pytest.approx(30)
+    assert float(module.last["penalty/gp"]) == pytest.approx((norm - 1) ** 2, rel=1e-6)
+
+
+def test_lecam_follows_the_logits():
+    module = tiny(BCE(), lecam_weight=0.1)
+    fit(module, BATCHES[:1])
+    assert module.mean_logits[0] == pytest.approx(0.01 * 10)  # real logits are 1+2+3+4 for an image of ones
+
+
+def test_schedules_by_images_shown():
+    module = tiny(warmup_kimg=0.004, lr_final=0.0, gamma_final=0.5, total_kimg=0.012)
+    rates = []
+    original = module.d_step
+    module.d_step = lambda *a: (
+        rates.append((module.optimizers()[1].param_groups[0]["lr"], module.fade(0.5))),
+        original(*a),
+    )
+    fit(module, BATCHES)
+    cosine = [(1 + torch.cos(torch.tensor(torch.pi * k / 6)).item()) / 2 for k in range(6)]
+    warm = [0.25, 0.75, 1, 1, 1, 1]
+    assert [rate for rate, _ in rates] == pytest.approx([0.1 * w * c for w, c in zip(warm, cosine, strict=True)])
+    assert [fade for _, fade in rates] == pytest.approx([0.5 + 0.5 * c for c in cosine])
+
+
+def test_gradient_clipping():
+    module = tiny(grad_clip=0.01)
+    fit(module, BATCHES[:1])
+    start = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    assert float((module.discriminator.weight.data - start).norm()) == pytest.approx(0.1 * 0.01, rel=1e-4)
+
+
+def test_fresh_noise_draws_twice():
+    for fresh, count in ((False, 6), (True, 12)):
+        module = tiny(fresh_noise=fresh)
+        draws = []
+        original = module.noise
+        module.noise = lambda n, original=original, draws=draws: (draws.append(n), original(n))[1]
+        fit(module, BATCHES)
+        assert len(draws) == count
+
+
+def test_average_follows_the_generator():
+    module = tiny(ema_halflife_kimg=0.002, ema_rampup=0.0)  # half-life of 2 images = one step
+    path = []
+    original = module.g_step
+    module.g_step = lambda *a: (original(*a), path.append(float(module.generator.weight)))
+    fit(module, BATCHES)
+    average = 0.5
+    for weight in path:
+        average += 0.5 * (weight - average)
+    assert float(module.generator_ema.weight) == pytest.approx(average)
+
+
+def test_looking_changes_nothing():
+    cfg = compose(
+        "network.generator.channels=32",
+        "network.discriminator.channels=32",
+        "network.discriminator.norm=batch",
+        "loss.gamma=1",
+        "augment.p=1",
+    )
+    with open_dict(cfg):
+        module = build_module(cfg, {})
+    state = copy.deepcopy(module.state_dict())
+    random = torch.get_rng_state()
+    module.generator.blocks[0].eval()  # a part that someone froze stays frozen
+    images = module.sample(4)
+    assert images.shape == (4, 1, 28, 28) and module.score(images).shape == (4,)
+    torch.testing.assert_close(module.sample(4), images)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), module.state_dict().values(), strict=True))
+    assert module.generator.training and not module.generator.blocks[0].training
+
+
+def test_bf16_keeps_penalties_in_full_precision():
+    cfg = compose(
+        "network.generator.channels=32",
+        "network.discriminator.channels=32",
+        "loss.gamma=1",
+        "loss.penalty_every=1",
+        "augment.p=0.5",
+    )
+    with open_dict(cfg):
+        module = build_module(cfg, {})
+    fit(module, [torch.rand(8, 1, 28, 28) * 2 - 1 for _ in range(3)], precision="bf16-mixed")
+    assert module.last["penalty/r1"].dtype == torch.float32 and module.last["penalty/r1"].isfinite()
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["n_critic", "penalty_every"])
+def test_impossible_values(name):
+    with pytest.raises(UserError, match=name):
+        tiny(**{name: 0})

@@ -1,0 +1,295 @@
+"""Whole runs: what they leave behind, stopping and going on, several processes, sweeps, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+# small networks with everything in them that has a state: dropout, BatchNorm, EMA, ADA, a lazy penalty, LeCam
+TINY = [
+    "dataset=folder", "dataset.image_size=16", "dataset.batch_size=8", "metrics=none", "diagnosis=off", "latent_dim=8", "console.every_steps=0",
+    "network.generator.channels=16", "network.generator.min_channels=8", "network.discriminator.channels=16",
+    "network.discriminator.min_channels=8", "augment=ada", "loss.gamma=0.1", "loss.penalty_every=2", "loss.lecam_weight=0.1",
+    "trainer.log_every_n_steps=2",
+]  # fmt: skip
+
+
+def weights(path: Path) -> dict:
+    return torch.load(path / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert (a["nimg"], a["step"]) == (b["nimg"], b["step"])
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+    for one, other in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
+        for k, state in one["state"].items():
+            assert all(torch.equal(value, other["state"][k][name]) for name, value in state.items())
+    assert torch.equal(a["random"][0]["torch"], b["random"][0]["torch"])
+
+
+@pytest.fixture
+def tiny(train_run, photos):
+    return lambda name, *more: train_run(name, *TINY, f"dataset.root={photos}", *more)[0]
+
+
+@pytest.mark.parametrize("stop", [0.032, 0.072, 0.104], ids=["mid-epoch", "epoch-end", "second-epoch"])
+def test_stopping_and_going_on_is_never_having_stopped(tiny, stop):
+    """72 training images in batches of 8 are 9 steps an epoch; weights, optimisers and random states agree to the bit."""
+    whole = tiny("whole", "trainer.max_epochs=2")
+    tiny("first", f"total_kimg={stop}", "trainer.max_epochs=2")
+    stopped = weights(whole.parent / "first")
+    assert stopped["nimg"] == stop * 1000
+    rest = tiny("rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    assert weights(rest)["nimg"] == 144
+    assert_same(weights(whole), weights(rest))
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tiny):
+    whole = tiny("whole", "trainer.max_epochs=2")
+    tiny("first", "trainer.max_epochs=1")
+    rest = tiny("rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    assert_same(weights(whole), weights(rest))
+
+
+def test_going_on_with_new_settings(tiny):
+    """The configuration's learning rate wins over the checkpoint's, and the average may be new."""
+    first = tiny("first", "total_kimg=0.04", "ema.halflife_kimg=0", "augment=none")
+    rest = tiny(
+        "rest",
+        f"ckpt_path={first}/checkpoints/last.ckpt",
+        "total_kimg=0.048",
+        "optimizer_d.lr=0.5",
+        "optimizer_d.betas=[0.5,0.9]",
+    )
+    group = weights(rest)["optimizer_states"][1]["param_groups"][0]
+    assert group["lr"] == 0.5 and tuple(group["betas"]) == (0.5, 0.9)
+    assert any(name.startswith("generator_ema") for name in weights(rest)["state_dict"])
+
+
+def test_what_a_run_leaves_behind(tiny):
+    run = tiny("run", "total_kimg=0.16", "pictures.every_kimg=0.04", "checkpoints.every_kimg=0.08")
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "csv/metrics.csv",
+        "checkpoints/last.ckpt",
+        "images/real_images.png",
+        "images/training.gif",
+    } <= names
+    assert {f"checkpoints/kimg_{k:06d}.ckpt" for k in (0,)} <= names
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert not [name for name in names if "partial" in name]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {
+        "loss/d",
+        "loss/g",
+        "score/real",
+        "score/fake",
+        "grad_norm/d",
+        "grad_norm/g",
+        "progress/kimg",
+        "augment/p",
+    } <= set(tags["scalars"])
+    assert {"images/real", "images/fake"} <= set(tags["images"])
+    assert [event.step for event in events.Scalars("loss/d")] == list(range(16, 161, 16))  # every 2 steps of 8 images
+    assert [event.value for event in events.Scalars("progress/kimg")] == pytest.approx(
+        [k / 1000 for k in range(16, 161, 16)]
+    )
+
+
+def test_the_notes_files(train_run, tmp_path):
+    """After every epoch a grid, D's probabilities as an 8 x 8 array, and at the end the animation."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for k in range(70):
+        Image.fromarray(np.full((28, 28), k, np.uint8)).save(folder / f"{k}.png")
+    run, _ = train_run(
+        "run", "experiment=vanilla_mnist", "dataset=folder", f"dataset.root={folder}", "dataset.image_size=28",
+        "dataset.image_channels=1", "dataset.batch_size=32", "dataset.drop_last=false", "dataset.holdout=0",
+        "trainer.max_epochs=2", "metrics=none", "diagnosis=off",
+    )  # fmt: skip
+    for epoch in (1, 2):
+        outputs = np.load(run / f"results/discriminator_outputs_epoch_{epoch:04d}.npy")
+        assert outputs.shape == (8, 8) and (outputs > 0).all() and (outputs < 1).all()
+        assert Image.open(run / f"images/fake_images_epoch_{epoch:04d}.png").size == (8 * 30 + 2, 8 * 30 + 2)
+    with Image.open(run / "images/training.gif") as animation:
+        assert animation.n_frames == 2
+    assert weights(run)["nimg"] == 140  # the last, smaller batches count
+
+
+def test_an_epoch_that_was_cut_short_has_no_picture(train_run, photos):
+    run, _ = train_run(
+        "run", *TINY, f"dataset.root={photos}", "pictures.every_kimg=0", "total_kimg=0.032", "trainer.max_epochs=2"
+    )
+    assert not list((run / "images").glob("fake_images_epoch_*"))
+
+
+def test_conditional(tmp_path, train_run):
+    for name in ("a", "b", "c"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for k in range(8):
+            pixels = np.random.default_rng(k).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "classes" / name / f"{k}{name}.png")
+    root = [f"dataset.root={tmp_path}/classes", "dataset.holdout=0"]
+    run, _ = train_run("run", *TINY, *root, "dataset.labels=true", "conditional=true", "total_kimg=0.04")
+    assert weights(run)["config"]["num_classes"] == 3
+    assert any(name.startswith("discriminator.head.classes") for name in weights(run)["state_dict"])
+
+
+# -- as a user types it ------------------------------------------------------------------------------------------
+
+
+def launch(*overrides: str, cwd: Path) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides], cwd=cwd, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def typed(*overrides: str, cwd: Path) -> tuple[int, str, str]:
+    process = launch(*overrides, cwd=cwd)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def test_two_processes(photos, tmp_path):
+    """One folder, one set of files, equal weights at the end (the run compares them itself and says so)."""
+    code, out, err = typed(
+        *TINY,
+        f"dataset.root={photos}",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "total_kimg=0.096",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    assert "2 processes hold equal weights" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
+    run = tmp_path / "run"
+    assert len(list((run / "tensorboard").glob("events*"))) == 1
+    saved = weights(run)
+    assert saved["nimg"] == 96 and saved["step"] == 6 and len(saved["random"]) == 2
+    assert not torch.equal(saved["random"][0]["torch"], saved["random"][1]["torch"])  # noise of one's own
+
+
+def test_a_sweep_leaves_one_folder_per_job(photos, tmp_path):
+    code, out, err = typed(
+        "-m",
+        *TINY,
+        f"dataset.root={photos}",
+        "seed=1,2",
+        "trainer.accelerator=cpu",
+        "total_kimg=0.016",
+        "hydra.sweep.dir=sweep",
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    for job in "01":
+        assert json.loads((tmp_path / "sweep" / job / "result.json").read_text())["nimg"] == 16
+
+
+def test_ctrl_c_ends_in_good_order(photos, tmp_path):
+    process = launch(
+        *TINY,
+        f"dataset.root={photos}",
+        "trainer.accelerator=cpu",
+        "total_kimg=1000",
+        "console.every_steps=1",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    for line in process.stdout:
+        if "d_loss" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in err
+    assert "tensorboard" in out
+    assert weights(tmp_path / "run")["step"] > 0
+
+
+MISTAKES = [
+    (["latent_dm=3"], "latent_dim"),
+    (["latent_dim=0"], "latent_dim=0 should be a whole number of at least 1"),
+    (["latent_dim=many"], "latent_dim=many"),
+    (["optimizer_g.lr=-1"], "optimizer_g.lr=-1"),
+    (["dataset=eggs"], "dataset=eggs does not exist; there are .*egg"),
+    (["experiment=nothing"], "experiment=nothing does not exist; there are .*vanilla_mnist"),
+    (["nosuchgroup=x"], "nosuchgroup"),
+    (["trainer.devices=0"], "trainer.devices=0"),
+    (["loss.gama=1"], "loss.gamma"),
+    (["dataset=folder"], "dataset.root"),
+    (["dataset=folder", "dataset.root=/no/such/place"], "/no/such/place"),
+    (["dataset.root=/no/such/place"], "/no/such/place.*dataset=egg|dataset=egg.*/no/such/place"),
+    (["ckpt_path=/no/such/file.ckpt"], "/no/such/file.ckpt"),
+    (["latent_dim="], "latent_dim"),
+    (["[]"], r"\[\]"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_line(overrides, words, tmp_path, monkeypatch, capsys):
+    """The same path as `python train.py`, in this process."""
+    import re
+    import runpy
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py"), *overrides])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("INFO")]
+    assert end.value.code == 1
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert re.search(words, lines[0]), lines[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["dataset.batch_size=1000"], "dataset.batch_size=1000.*72"),
+        (["network.generator.upsample=magic"], "upsample=magic"),
+        (["dataset.image_size=30"], "image_size=30 .*nearest are 28 and 32"),
+        (["conditional=true"], "class labels"),
+    ],
+)
+def test_a_mistake_that_only_the_data_shows(tiny, overrides, words):
+    from hydra.errors import InstantiationException
+
+    from gan_lightning.config import explain
+    from gan_lightning.errors import UserError
+
+    with pytest.raises((UserError, InstantiationException)) as raised:
+        tiny("run", *overrides)
+    import re
+
+    line = explain(raised.value, list)
+    assert "\n" not in line and re.search(words, line), line
+
+
+def test_help_is_quick_and_light():
+    """No heavy import: --help has to answer at once."""
+    for command in ([str(ROOT / "train.py"), "--help"], ["-m", "gan_lightning", "--help"]):
+        code = "import sys; sys.argv = sys.argv[1:]; import runpy\n"
+        code += "try: runpy.run_module('gan_lightning', run_name='__main__') if sys.argv[0] == '-m' else runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        code += "except SystemExit: pass\n"
+        code += "print('HEAVY', sorted({'torch', 'torchvision', 'lightning', 'numpy'} & set(sys.modules)))"
+        out = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60).stdout
+        assert out.rstrip().endswith("HEAVY []"), out[-500:]

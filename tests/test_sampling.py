@@ -1,0 +1,148 @@
+"""Samples need the checkpoint alone, are the same for the same seed, and a file's code is never run."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_lightning.cli import main
+from gan_lightning.errors import UserError
+from gan_lightning.sampling import load_generator, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A file as training writes it, with averaged weights that differ from the raw ones."""
+    return write(tmp_path_factory.mktemp("run") / "last.ckpt")
+
+
+def write(path: Path, channels: int = 3, num_classes: int | None = None, **more) -> Path:
+    from gan_lightning.networks.dcgan import Generator
+
+    torch.manual_seed(0)
+    node = {
+        "_target_": "gan_lightning.networks.dcgan.Generator", "latent_dim": 8, "image_size": 16, "image_channels": channels,
+        "channels": 16, "min_channels": 8, "num_classes": num_classes,
+    }  # fmt: skip
+    raw = Generator(8, 16, channels, 16, 8, num_classes=num_classes).state_dict()
+    averaged = Generator(8, 16, channels, 16, 8, num_classes=num_classes).state_dict()
+    weights = {f"generator.{k}": v for k, v in raw.items()} | {f"generator_ema.{k}": v for k, v in averaged.items()}
+    config = {"latent_dim": 8, "num_classes": num_classes, "network": {"generator": node}} | more
+    torch.save({"config": config, "state_dict": weights}, path)
+    return path
+
+
+def sample(checkpoint, out, *more):
+    assert main(["sample", str(checkpoint), "--out", str(out), "--device", "cpu", *more]) == 0
+
+
+def test_png_and_grid(checkpoint, tmp_path):
+    sample(checkpoint, tmp_path, "--num-images", "3", "--grid")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.png", "000001.png", "000002.png", "grid.png"]
+    assert Image.open(tmp_path / "000002.png").size == (16, 16)
+
+
+def test_npz_same_seed_same_images_however_many(checkpoint, tmp_path):
+    for name, count, seed in (("a", 300, 1), ("b", 20, 1), ("c", 20, 2)):
+        sample(checkpoint, tmp_path / name, "--num-images", str(count), "--seed", str(seed), "--format", "npz")
+    a, b, c = (np.load(tmp_path / name / "images.npz") for name in "abc")
+    assert a.files == ["images"] and a["images"].shape == (300, 16, 16, 3) and a["images"].dtype == np.uint8
+    assert np.array_equal(a["images"][:20], b["images"]) and not np.array_equal(b["images"], c["images"])
+    assert len(np.unique(a["images"].reshape(300, -1), axis=0)) == 300
+
+
+def test_averaged_weights_are_taken(checkpoint):
+    sampler = load_generator(checkpoint, device="cpu")
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert sampler.averaged
+    assert all(
+        torch.equal(value, saved[f"generator_ema.{name}"]) for name, value in sampler.generator.state_dict().items()
+    )
+
+
+def test_grey_and_class(tmp_path):
+    path = write(tmp_path / "c.ckpt", channels=1, num_classes=3)
+    sample(path, tmp_path / "one", "--num-images", "4", "--class", "2")
+    assert Image.open(tmp_path / "one/000000.png").mode == "L"
+    assert main(["sample", str(path), "--class", "3", "--out", str(tmp_path / "x")]) == 1
+
+
+def test_interpolation_and_export(checkpoint, tmp_path):
+    assert main(["interpolate", str(checkpoint), "--rows", "2", "--steps", "4", "--out", str(tmp_path)]) == 0
+    assert Image.open(tmp_path / "interpolation.png").size == (4 * 18 + 2, 2 * 18 + 2)
+    assert Image.open(tmp_path / "interpolation.gif").n_frames == 6  # there and back
+    from safetensors.torch import load_file
+
+    assert main(["export", str(checkpoint), "--out", str(tmp_path / "g.safetensors")]) == 0
+    ours = load_generator(checkpoint, device="cpu").generator.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in load_file(tmp_path / "g.safetensors").items())
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("trap-sprung"),))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("trap", "refused"),
+        (pickle.dumps(Trap()), "refused"),
+        (b"", "cannot be read|refused"),
+        (b"no checkpoint at all", "refused|cannot be read"),
+        ({"state_dict": {}}, "no configuration"),
+        ({"config": {"network": {}}, "state_dict": {}}, "generator's network"),
+    ],
+    ids=["trap", "bare pickle", "empty", "text", "no config", "no network"],
+)
+def test_files_that_are_refused(content, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.ckpt"
+    if content == "trap":
+        torch.save({"config": {}, "state_dict": {}, "more": Trap()}, path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=words):
+        load_generator(path)
+    assert not Path("trap-sprung").exists()
+    assert main(["sample", str(path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "gan_lightning.networks_evil.X", "gan_lightning.networks.__import__", "subprocess.Popen"]
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_networks_from_elsewhere_are_refused(target, nested, tmp_path):
+    node = {"_target_": target, "command": "touch trap-sprung"}
+    if nested:
+        node = {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": [node]}
+    path = write(tmp_path / "x.ckpt", network={"generator": node})
+    with pytest.raises(UserError, match="wants to build"):
+        load_generator(path)
+
+
+def test_trusted_package(tmp_path, monkeypatch):
+    (tmp_path / "mynets.py").write_text("from gan_lightning.networks.dcgan import Generator as Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    (tmp_path / "mine" / "nets.py").write_text("from gan_lightning.networks.dcgan import Generator as Mine\n")
+    path = write(tmp_path / "x.ckpt")
+    saved = torch.load(path, weights_only=True)
+    saved["config"]["network"]["generator"]["_target_"] = "mine.nets.Mine"
+    torch.save(saved, path)
+    with pytest.raises(UserError, match="--trust mine"):
+        load_generator(path)
+    assert load_generator(path, trust="mine", device="cpu").images(2).shape == (2, 3, 16, 16)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_checkpoint(tmp_path / "none.ckpt")

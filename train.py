@@ -1,0 +1,26 @@
+"""Trains a GAN. `python train.py --help` shows every knob; see README.md."""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from gan_lightning.entry import guarded, in_words
+
+CONF = os.path.join(os.path.dirname(os.path.abspath(__file__)), "conf")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    from gan_lightning.config import validate
+
+    with in_words(CONF):
+        validate(cfg)
+        from gan_lightning.run import train  # heavy imports only once the configuration stands
+
+        return train(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, CONF))
