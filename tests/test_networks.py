@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gan_lightning.networks import dcgan, mlp, resnet
-from gan_lightning.networks.layers import MinibatchStddev
+from gan_lightning.networks.layers import MinibatchStddev, UpConv
 from gan_lightning.networks.shapes import doublings
 
 SMALL = {"channels": 32, "min_channels": 8}
@@ -72,6 +73,19 @@ def test_batch_independence_is_as_declared(family, for_d):
 def test_minibatch_stddev_is_declared_dependent():
     assert not dcgan.Discriminator(28, 1, **SMALL).batch_independent
     assert not dcgan.Discriminator(28, 1, **SMALL, norm="batch", minibatch_stddev=0).batch_independent
+
+
+def test_upconv_is_doubling_then_convolution():
+    torch.manual_seed(0)
+    layer = UpConv(5, 4).double()
+    x = torch.randn(2, 5, 6, 7, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), plain)
+    wanted = torch.autograd.grad(plain.square().sum(), [x, *layer.parameters()])
+    for ours, theirs in zip(
+        torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()]), wanted, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_minibatch_stddev_value():

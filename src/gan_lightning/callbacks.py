@@ -238,7 +238,7 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer, module: GAN, name: str) -> None:
         if all_finite(module) is None:
-            save_checkpoint(trainer, self.folder / name)
+            module.save_checkpoint(self.folder / name)
             if name == "last.ckpt":
                 self.saved_at = module.nimg
 
@@ -254,14 +254,6 @@ def compare_ranks(trainer: Trainer, module: GAN) -> None:
         raise UserError("the processes hold different weights: they did not get the same configuration or lost step")
     if trainer.is_global_zero:
         print(f"{trainer.world_size} processes hold equal weights", flush=True)
-
-
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Lightning's checkpoint, replaced at once: called by every process."""
-    partial = path.with_suffix(".partial")
-    trainer.save_checkpoint(partial)
-    if trainer.is_global_zero:
-        os.replace(partial, path)
 
 
 class RandomState(Callback):

@@ -1,8 +1,10 @@
 """The one meeting point: both networks, the alternation, the average. `d_step` and `g_step` mirror each other."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -138,15 +140,16 @@ class GAN(LightningModule):
             loss = total = self.adversarial.d(real_logits, fake_logits)
             gamma = self.gamma * self.fade(self.gamma_final)
             if r1:
-                self.last["penalty/r1"] = penalty = penalties.squared_gradient(real_logits, real)
+                penalty = penalties.squared_gradient(real_logits, real)
+                self.last["penalty/r1"] = penalty.detach()
                 total = total + self.penalty_every * gamma / 2 * penalty
             if r2:
-                self.last["penalty/r2"] = penalty = penalties.squared_gradient(fake_logits, fake)
+                penalty = penalties.squared_gradient(fake_logits, fake)
+                self.last["penalty/r2"] = penalty.detach()
                 total = total + self.penalty_every * gamma / 2 * penalty
             if self.gp_weight > 0:
-                self.last["penalty/gp"] = penalty = penalties.wgan_gp(
-                    lambda x: self.discriminate(x, labels), real, fake
-                )
+                penalty = penalties.wgan_gp(lambda x: self.discriminate(x, labels), real, fake)
+                self.last["penalty/gp"] = penalty.detach()
                 total = total + self.gp_weight * penalty
             if self.lecam_weight > 0:
                 means = torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()])
@@ -270,6 +273,13 @@ class GAN(LightningModule):
         for optimizer, settings in zip(self.optimizers(), self.settings, strict=True):
             for group in optimizer.param_groups:
                 group.update(settings)
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Lightning's checkpoint, which appears whole or not at all; to be called by every process."""
+        partial = path.with_suffix(".partial")
+        self.trainer.save_checkpoint(partial)
+        if self.trainer.is_global_zero:
+            os.replace(partial, path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.config, "nimg": self.nimg, "step": self.step}

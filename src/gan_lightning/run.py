@@ -22,6 +22,7 @@ from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
+from gan_lightning.retry import retry
 
 
 @rank_zero_only
@@ -35,6 +36,8 @@ def train(cfg: DictConfig) -> float | None:
     started = time.monotonic()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
+    if cfg.retry.minutes:
+        return retry(overrides, run_dir, cfg.retry.minutes)
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise UserError(f"ckpt_path={cfg.ckpt_path} does not exist: give the path of a checkpoint, as .../last.ckpt")
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -177,9 +180,10 @@ def quieten() -> None:
     logging.getLogger("lightning").handlers.clear()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for text in (
-        ".*does not have many workers.*",
         ".*isinstance.treespec.*",
-        ".*TensorBoard.*tensorboardX.*",
-        ".*checkpoint directory.*",
+        ".*Checkpoint directory.*",
+        ".*Experiment logs directory.*",
+        r".*module\(s\) in eval mode.*",  # the average is
+        ".*smaller than the logging interval.*",  # values are logged by images shown
     ):
         warnings.filterwarnings("ignore", text)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gan_lightning.data import images, similar
-from gan_lightning.data.check import CheckReport, check, contact_sheet
+from gan_lightning.data.check import CheckReport, check, contact_sheet, nothing_usable
 from gan_lightning.data.images import ImageStore, LazyStore, Shape, Source
 from gan_lightning.errors import UserError
 
@@ -142,10 +142,7 @@ class ImageData(LightningDataModule):
         labels: bool = False,
     ) -> None:
         super().__init__()
-        size = [image_size or 64] * 2 if isinstance(image_size, int | None) else list(image_size)
-        if len(size) != 2 or not all(isinstance(side, int) for side in size):
-            raise UserError(f"dataset.image_size={image_size} is not possible: pixels or [height,width] are, as 64")
-        self.spec = Shape(*size, image_channels, fit, background)
+        self.spec = Shape.of(image_size, image_channels, fit, background)
         for name, value, right in (
             ("batch_size", batch_size is None or batch_size >= 1, "1 or more"),
             ("holdout", 0 <= holdout <= 0.5, "a share from 0 (off) to 0.5"),
@@ -162,7 +159,6 @@ class ImageData(LightningDataModule):
         self.cache_dir, self.cache_limit_gb = Path(cache_dir).expanduser(), cache_limit_gb
         self.num_workers, self.steps_per_turn = num_workers, steps_per_turn
         self.report_dir: Path | None = None  # where the data check is written
-        self.quiet = False
         self.check_report: CheckReport | None = None
         self.contact_sheet: Tensor | None = None  # uint8 (C, H, W): what the network sees
         self.train_images: ImageStore | LazyStore
@@ -190,10 +186,8 @@ class ImageData(LightningDataModule):
         else:
             scan, pixels = images.scan(self.source, spec, self.cache_dir, self.cache_limit_gb, _say)
             if not len(scan):
-                name, why = min(scan.bad.items())
-                if self.report_dir and rank_zero_only.rank == 0:
-                    CheckReport(self.name, {}, [], unusable=scan.bad).write(self.report_dir)
-                raise UserError(f"{self.name}: none of {len(scan.bad)} files is a usable image ({name!r}: {why})")
+                self._write(CheckReport(self.source.name, {}, [], unusable=scan.bad))
+                raise nothing_usable(scan, self.source.name)
             numbers, key = scan.numbers, scan.key
             if self.source.num_test:
                 test = [row for row, number in enumerate(numbers) if number >= len(self.source)]
@@ -204,7 +198,8 @@ class ImageData(LightningDataModule):
                     _say(f"{self.name}: no image is held out, there are too few that differ; scores say less")
             held = set(test)
             train = [row for row in range(len(numbers)) if row not in held]
-        self._fit_batch(len(train), len(test))
+        held_out = f" ({len(test)} more are held out)" if test and self.holdout else ""
+        self._fit_batch(len(train), f"{len(train)} training images{held_out}")
         self.train_images = self._store(pixels, numbers, train)
         self.holdout_images = self._store(pixels, numbers, test) if test and self.holdout else None
         self.num_classes = self.source.num_classes
@@ -214,32 +209,30 @@ class ImageData(LightningDataModule):
             self.holdout_labels = labels[test] if self.holdout_images is not None else None
         seen, _ = next(iter(BatchStream(self.train_images, None, min(64, len(train)), seed=self.seed, flip=self.flip)))
         self.contact_sheet = contact_sheet(images.to_uint8(images.to_float(seen)))
-        if self.report_dir and rank_zero_only.rank == 0 and self.check_report:
-            self.check_report.write(self.report_dir, self.contact_sheet)
+        self._write(self.check_report or CheckReport(self.source.name, {}, []))
         facts = json.dumps([key, self.holdout, self.spec.__dict__])
         self.content_hash = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
         self._ready = True
 
     def _check(self, scan: images.Scan, store: ImageStore | LazyStore) -> None:
-        self.check_report = report = check(scan, store, self.spec, self.name)
-        if self.report_dir and rank_zero_only.rank == 0:
-            report.write(self.report_dir)  # now already, for when what follows is refused
-        if not self.quiet:
-            where = f": {self.report_dir / 'check.json'}" if self.report_dir else ""
-            found = f"{len(scan.bad)} unusable files, {len(report.remarks)} remark{'s' * (len(report.remarks) != 1)}{where}"
-            _say("\n  ".join([f"{self.name}: {len(scan)} images, {found}", *report.lines()]))
+        self.check_report = report = check(scan, store, self.spec, self.source.name)
+        self._write(report)  # now already, for when what follows is refused
+        where = f" ({self.report_dir / 'check.json'})" if self.report_dir else ""
+        found = f"{len(scan)} images, {len(scan.bad)} unusable files, remarks: {len(report.remarks)}{where}"
+        _say("\n  ".join([f"{self.name}: {found}", *report.lines()]))
 
-    def _fit_batch(self, train: int, test: int) -> None:
-        if self.batch_size <= train:
-            return
-        have = f"{train} training images" + (f" ({test} more are held out)" if test and self.holdout else "")
-        if not self.shrink_batch:
-            raise UserError(
-                f"dataset.batch_size={self.batch_size} is larger than the {have}: dataset.batch_size={train} is the"
-                " largest that is right"
-            )
-        self.batch_size = train
-        _say(f"{self.name} has {have}: batches of {train}")
+    @rank_zero_only
+    def _write(self, report: CheckReport) -> None:
+        if self.report_dir:
+            report.write(self.report_dir, self.contact_sheet)
+
+    def _fit_batch(self, most: int, what: str) -> None:
+        if self.batch_size > most > 0 and self.shrink_batch:
+            _say(f"{self.name}: {what}, so dataset.batch_size={most}")
+            self.batch_size = most
+        elif self.batch_size > most:
+            right = f"dataset.batch_size={most} is the largest that is right" if most else "use fewer devices"
+            raise UserError(f"dataset.batch_size={self.batch_size} is larger than the {what}: {right}")
 
     def _store(self, pixels: Tensor | None, numbers: list[int], rows: list[int]) -> ImageStore | LazyStore:
         if pixels is None:
@@ -262,24 +255,11 @@ class ImageData(LightningDataModule):
             _, channels, height, width = store.shape
             if len(store) * channels * height * width < torch.cuda.mem_get_info(device)[0] / 3:
                 store = store.to(device)
-        if len(store) // world < self.batch_size:
-            raise UserError(
-                f"dataset.batch_size={self.batch_size} is larger than a device's share of the {len(store)} training"
-                f" images: dataset.batch_size={max(1, len(store) // world)} is the largest that is right"
-            )
+        self._fit_batch(len(store) // world, f"{len(store) // world} training images of each of {world} devices")
         self.stream = BatchStream(
-            store,
-            labels,
-            self.batch_size,
-            seed=self.seed,
-            rank=rank,
-            world=world,
-            drop_last=self.drop_last,
-            flip=self.flip,
-            steps_per_turn=self.steps_per_turn,
-            num_workers=self.num_workers,
-            pin=device.type == "cuda",
-        )
+            store, labels, self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last,
+            flip=self.flip, steps_per_turn=self.steps_per_turn, num_workers=self.num_workers, pin=device.type == "cuda",
+        )  # fmt: skip
         self._stream_owner = trainer
         if self._state is not None:
             self.stream.load_state_dict(self._state)

@@ -1,6 +1,7 @@
 """Rendered eggs: shaded surfaces of revolution on plain, graded, cloth and wood grounds, the same for the same seed."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ WOODS = [(150, 104, 66), (186, 142, 98), (112, 76, 52), (206, 172, 132)]
 SPECKLES = [(96, 62, 40), (70, 52, 44), (132, 88, 58)]
 
 
-def _linear(colour: np.ndarray) -> np.ndarray:
+def _linear(colour: Sequence[int] | np.ndarray) -> np.ndarray:
     return (np.asarray(colour, np.float32) / 255) ** 2.2
 
 
@@ -97,9 +98,10 @@ def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
     normal /= np.sqrt((normal**2).sum(0)) + 1e-6
 
     azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.05)
-    light_xy = np.float32([np.cos(azimuth), np.sin(azimuth)]) * np.float32(np.cos(height))
-    light = np.float32([ca * light_xy[0] + sa * light_xy[1], ca * light_xy[1] - sa * light_xy[0], np.sin(height)])
-    warm = np.float32([1 + rng.uniform(-0.02, 0.07), 1, 1 + rng.uniform(-0.09, 0.04)])
+    light_xy = np.array([np.cos(azimuth), np.sin(azimuth)], np.float32) * np.float32(np.cos(height))
+    turned = ca * light_xy[0] + sa * light_xy[1], ca * light_xy[1] - sa * light_xy[0]
+    light = np.array([*turned, np.sin(height)], np.float32)
+    warm = np.array([1 + rng.uniform(-0.02, 0.07), 1, 1 + rng.uniform(-0.09, 0.04)], np.float32)
     power, ambient = rng.uniform(0.78, 0.98), rng.uniform(0.16, 0.32)
 
     # The ground, with the shadow that the egg casts and the dark line where it lies.
@@ -121,7 +123,7 @@ def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
         albedo = albedo * (1 - amount) + _linear(SPECKLES[rng.integers(len(SPECKLES))]) * amount
     facing = light @ normal
     diffuse = ((facing + 0.25) / 1.25).clip(0) ** 1.15
-    halfway = light + np.float32([0, 0, 1])
+    halfway = light + np.array([0, 0, 1], np.float32)
     glint = (halfway / np.linalg.norm(halfway) @ normal).clip(0) ** rng.uniform(14, 50) * rng.uniform(0.02, 0.16)
     bounce = ground.mean((0, 1)) * 0.35 * (1 - normal[2])[:, None]  # light from the ground reaches the sides
     sky = ambient * (0.45 + 0.55 * normal[2])

@@ -59,7 +59,15 @@ class Shape:
             size = self.height if self.height == self.width else f"[{self.height},{self.width}]"
             raise UserError(f"dataset.image_size={size}: between 4 and 2048 pixels are possible, for example 64")
         if not 0 <= self.background <= 255:
-            raise UserError(f"dataset.background={self.background}: a grey level from 0 (black) to 255 (white) is right")
+            raise UserError(f"dataset.background={self.background}: a grey level from 0 to 255 (white) is right")
+
+    @classmethod
+    def of(cls, image_size: int | Sequence[int] | None, channels: int, fit: str, background: int = 255) -> "Shape":
+        """From `dataset.image_size`: pixels, or (height, width); None is 64."""
+        size = list(image_size) if isinstance(image_size, Sequence) else [64 if image_size is None else image_size] * 2
+        if len(size) != 2 or not all(isinstance(side, int) for side in size):
+            raise UserError(f"dataset.image_size={image_size} is not possible: pixels or [height,width] are, as 64")
+        return cls(size[0], size[1], channels, fit, background)
 
 
 @dataclass
@@ -75,16 +83,14 @@ class Picture:
     chroma: float  # mean difference between the channels, 0 for grey
 
 
-def find_files(root: Path) -> tuple[list[str], dict[str, str], int]:
-    """All regular files below `root` (relative, sorted), the unusable ones with reasons, and how many hidden were left.
+def find_files(root: Path) -> tuple[list[str], dict[str, str]]:
+    """All regular files below `root` (relative, sorted), and what else is there with the reason why it is no file.
 
     Links are followed, each folder once; hidden files and folders are left alone.
     """
     files: list[str] = []
     bad: dict[str, str] = {}
-    hidden = 0
-    visited = set()
-    todo = [""]
+    visited, todo = set(), [""]
     while todo:
         folder = todo.pop()
         try:
@@ -100,7 +106,6 @@ def find_files(root: Path) -> tuple[list[str], dict[str, str], int]:
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini"):
-                hidden += 1
                 continue
             try:
                 mode = entry.stat().st_mode
@@ -113,11 +118,17 @@ def find_files(root: Path) -> tuple[list[str], dict[str, str], int]:
                 files.append(name)
             else:  # opening a pipe would wait for ever
                 bad[name] = "not a regular file"
-    return sorted(files), bad, hidden
+    return sorted(files), bad
+
+
+class Unusable(Exception):
+    """A file that is not even tried; the text is the reason."""
 
 
 def reason_for(error: BaseException) -> str:
     """One short line that says why a file cannot be used."""
+    if isinstance(error, Unusable):
+        return str(error)
     if isinstance(error, FileNotFoundError):
         return "a link to nothing, or gone"
     if isinstance(error, PermissionError):
@@ -129,7 +140,7 @@ def reason_for(error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image that can be read"
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if "truncated" in text.lower() else f"broken: {text}"[:200]
+    return f"truncated: {text}" if "truncated" in text.lower() else f"broken: {text}"[:200]
 
 
 def header(path: Path) -> tuple[int, int]:
@@ -156,11 +167,11 @@ def open_file(path: Path, at_least: int = 0) -> tuple[Image.Image, tuple[int, in
     `at_least`: JPEGs may be decoded smaller, but with no side below this. Raises whatever Pillow raises on bad files.
     """
     if path.stat().st_size == 0:
-        raise ValueError("the file is empty (0 bytes)")
+        raise Unusable("empty file")
     with open(path, "rb") as file:
         start = file.read(12)
         if start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif"):
-            raise ValueError("HEIC is not read: export the photo as JPEG")
+            raise Unusable("HEIC is not read: export the photo as JPEG")
         file.seek(0)
         image = Image.open(file, formats=_formats())
         if image.width * image.height > MAX_PIXELS:  # once more, for when somebody has reset the warning filters
@@ -215,12 +226,14 @@ def fit(image: Image.Image, shape: Shape) -> np.ndarray:
 
 
 class Source(Protocol):
-    """Where pictures come from; everything but `open` is cheap. Numbers from len(self) on are an official test split."""
+    """Where pictures come from; all but `open` is cheap. Numbers from len(self) on are an official test split."""
 
     name: str
-    num_test: int  # pictures of an official test split, numbered after the others
-    num_classes: int | None
 
+    @property
+    def num_test(self) -> int: ...  # pictures of the official test split
+    @property
+    def num_classes(self) -> int | None: ...
     def __len__(self) -> int: ...
     def typical_size(self) -> tuple[int, int]: ...
     def file_name(self, number: int) -> str: ...
@@ -237,8 +250,8 @@ def decode(source: Source, number: int, shape: Shape) -> Picture:
     flat = flatten(image, 3 if shape.channels == 3 else 1, shape.background)
     pixels = fit(flat, shape)
     thumb = np.asarray(flat.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=2.0).convert("L"))
-    wide = pixels.astype(np.int16)
-    return Picture(pixels, size, mode, digest, thumb, float(pixels.std((1, 2)).max()), float(np.ptp(wide, axis=0).mean()))
+    spread, chroma = pixels.std((1, 2)).max(), np.ptp(pixels.astype(np.int16), axis=0).mean()
+    return Picture(pixels, size, mode, digest, thumb, float(spread), float(chroma))
 
 
 @dataclass
@@ -284,7 +297,7 @@ def scan(
             say(f"waiting for another run that is decoding {source.name}")
             lock.acquire()
         try:
-            if not (facts.exists() and (pixels.exists() or not keep)):  # facts are written last: they stand for the whole
+            if not (facts.exists() and (pixels.exists() or not keep)):  # the facts are written last
                 _build(source, shape, facts, pixels if keep else None, key)
         finally:
             lock.release()
@@ -345,11 +358,11 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path | None, key: 
             os.fsync(file.fileno())
         if pixels is not None:
             os.replace(temporary, pixels)
-        with open(temporary, "w") as file:
+        with open(temporary, "w") as text:
             values: dict[str, Any] = {item.name: getattr(result, item.name) for item in fields(Scan)}
-            json.dump(values | {"thumbs": b"".join(thumb.tobytes() for thumb in thumbs).hex()}, file)
-            file.flush()
-            os.fsync(file.fileno())
+            json.dump(values | {"thumbs": b"".join(thumb.tobytes() for thumb in thumbs).hex()}, text)
+            text.flush()
+            os.fsync(text.fileno())
         os.replace(temporary, facts)
     finally:
         temporary.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ class FolderImages:
             raise UserError(f"dataset.root={self.root} {there}: give the folder that holds your images")
 
     @functools.cached_property
-    def _found(self) -> tuple[list[str], dict[str, str], int]:
+    def _found(self) -> tuple[list[str], dict[str, str]]:
         self.prepare()
         found = images.find_files(self.root)
         if not found[0]:
@@ -221,9 +221,8 @@ class TorchvisionImages:
     def unusable(self) -> dict[str, str]:
         return {}
 
-    @functools.cache  # noqa: B019 - one source lives as long as its run
     def fingerprint(self) -> str:
-        return hashlib.blake2b(self._data[0]).hexdigest()
+        return hashlib.blake2b(self._data[0].data).hexdigest()
 
     def label(self, number: int) -> int:
         return int(self._data[1][number])
@@ -235,4 +234,4 @@ class TorchvisionImages:
     def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]:
         pixels = self._data[0][number]
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-        return image, pixels.shape[1:], image.mode, hashlib.blake2b(pixels, digest_size=16).hexdigest()
+        return image, pixels.shape[1:], image.mode, hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import Head, MinibatchStddev, check_norm, normalise, normed
+from gan_lightning.networks.layers import Head, MinibatchStddev, UpConv, check_norm, normalise, normed
 from gan_lightning.networks.shapes import doublings, image_shape, with_classes
 
 
@@ -51,7 +51,7 @@ class Generator(nn.Module):
         blocks: list[nn.Module] = []
         for before, after in zip(ladder, ladder[1:], strict=False):
             if upsample == "resize":
-                blocks += [nn.Upsample(scale_factor=2), normed(norm, nn.Conv2d(before, after, 3, padding=1))]
+                blocks += [normed(norm, UpConv(before, after))]
             else:
                 blocks += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
             blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]

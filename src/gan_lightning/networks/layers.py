@@ -1,6 +1,7 @@
 """Layers that the convolutional families share."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -26,6 +27,22 @@ def normalise(norm: str, channels: int) -> nn.Module:
 def normed(norm: str, layer: nn.Module) -> nn.Module:
     """Wraps a layer's weight in spectral normalisation (Miyato et al. 2018) where that is the norm."""
     return spectral_norm(layer) if norm == "spectral" else layer
+
+
+class UpConv(nn.Conv2d):
+    """Nearest-neighbour doubling followed by a 3 x 3 convolution, computed as one 4 x 4 transposed convolution.
+
+    Each output pixel sees 2 x 2 different input pixels, so the 3 x 3 kernel folds into 4 x 4 with stride 2: the same
+    result with 4 instead of 9 multiplications per output and channel.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight.transpose(0, 1).flip(2, 3)
+        kernel = F.pad(w, (0, 1, 0, 1)) + F.pad(w, (1, 0, 0, 1)) + F.pad(w, (0, 1, 1, 0)) + F.pad(w, (1, 0, 1, 0))
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 
 class MinibatchStddev(nn.Module):

@@ -1,0 +1,216 @@
+"""What the diagnosis measures: pure functions of tensors, the same meaning for every loss.
+
+Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F). Nothing here knows of a Trainer or touches a random state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def auc(high: Tensor, low: Tensor) -> float:
+    """P(a score of `high` > a score of `low`), ties as one half: the area under the ROC curve, exact. NaN when one is empty."""
+    if not len(high) or not len(low):
+        return math.nan
+    ordered, high = low.double().sort().values, high.double().contiguous()
+    wins = torch.searchsorted(ordered, high) + torch.searchsorted(ordered, high, right=True)
+    return float(wins.double().mean() / (2 * len(low)))
+
+
+def auc_error(n: int, m: int) -> float:
+    """Standard deviation of `auc` when both samples come from one distribution (Mann and Whitney 1947)."""
+    return math.sqrt((n + m + 1) / (12 * n * m))
+
+
+def r_t(train_logits: Tensor) -> float:
+    """E[sign D(x_train)], in [-1, 1]; meaningless for relativistic and Wasserstein losses (Karras et al. 2020, ADA)."""
+    return float(train_logits.sign().mean())
+
+
+def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> float:
+    """(E D(train) - E D(held out)) / (E D(train) - E D(fake)): 0 no overfitting, 1 held-out photos look fake (ADA).
+
+    NaN where D ranks fakes as high as the training images: the ratio has no meaning there.
+    """
+    train, spread = train_logits.mean(), (train_logits.mean() - fake_logits.mean())
+    return float((train - heldout_logits.mean()) / spread) if spread > 1e-6 else math.nan
+
+
+class Features:
+    """Cheap fixed features (N, F): pixels pooled to 8 x 8, and the mean strength of 16 fixed random filters in 4 x 4 fields.
+
+    Each half is centred on the reals it was made from and scaled to unit total variance there, so a distance of about 1.4
+    is what two real images have. No training, no download; the filters come from an own generator.
+    """
+
+    def __init__(self, reals: Tensor, seed: int = 0) -> None:
+        filters = torch.randn(16, reals.shape[1], 4, 4, generator=torch.Generator().manual_seed(seed))
+        self.filters = F.normalize((filters - filters.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(filters)
+        self.filters = self.filters.to(reals.device)
+        self.parts = [(p.mean(0), p.var(0, correction=0).sum().sqrt().clamp_min(1e-6)) for p in self._halves(reals)]
+
+    def _halves(self, images: Tensor) -> list[Tensor]:
+        strength = torch.cat(
+            [F.adaptive_avg_pool2d(F.conv2d(x, self.filters, stride=2).abs(), 4) for x in images.split(64)]
+        )
+        return [F.adaptive_avg_pool2d(images, 8).flatten(1), strength.flatten(1)]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        halves = zip(self._halves(images.float()), self.parts, strict=True)
+        return torch.cat([(half - mean) / scale for half, (mean, scale) in halves], 1)
+
+
+def spread(features: Tensor) -> float:
+    """Mean distance between two different rows."""
+    n = len(features)
+    return float(torch.cdist(features, features).sum() / max(1, n * (n - 1)))
+
+
+def diversity(fake: Tensor, real: Tensor) -> float:
+    """Mean pairwise distance of the fakes over that of the reals: 0 = one image, about 1 = as varied as the data."""
+    return spread(fake) / max(spread(real), 1e-12)
+
+
+def quality(fake: Tensor, real: Tensor) -> float:
+    """Energy distance between two feature sets in units of the reals' mean pairwise distance, minus its real-against-real floor.
+
+    The floor of the plain estimator is 1/n + 1/m (its diagonal zeros); without it the expectation is 0 for a perfect
+    generator, whatever the sample sizes. Lower is better; a grey image stands near 0.5 to 1 (Szekely and Rizzo 2013).
+    """
+    return (2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)) / max(spread(real), 1e-12)
+
+
+def coverage(real: Tensor, fake: Tensor, k: int = 5) -> float:
+    """Share of reals with a fake inside the distance to their k-th nearest other real (Naeem et al. 2020)."""
+    k = min(k, len(real) - 1)
+    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the first is the distance to itself
+    return float((torch.cdist(real, fake).min(1).values < radius).float().mean())
+
+
+def coverage_null(n_real: int, n_fake: int, k: int = 5) -> float:
+    """Expected `coverage` of a perfect generator: 1 - P(the k nearest of n_real - 1 + n_fake others are all reals)."""
+    k = min(k, n_real - 1)
+    return 1 - math.prod((n_real - 1 - i) / (n_real - 1 + n_fake - i) for i in range(k))
+
+
+def saturated(images: Tensor) -> float:
+    """Share of values with |x| > 0.99."""
+    return float((images.abs() > 0.99).float().mean())
+
+
+def image_std(images: Tensor) -> float:
+    """Median over the images of the standard deviation of their values; 0 = flat images."""
+    return float(images.float().flatten(1).std(1).median())
+
+
+def nyquist(images: Tensor) -> tuple[float, float]:
+    """(power at the Nyquist corners, the same over the power around them): a pattern with a period of two pixels.
+
+    The corners are (N/2, 0), (0, N/2), (N/2, N/2) of the mean power spectrum; `around` is the band from 0.6 to 0.9 of
+    Nyquist. The second number tells a checkerboard (a peak) from noise (flat).
+    """
+    grey = images.float().mean(1)
+    power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().mean(0)
+    h, w = power.shape
+    fy, fx = torch.fft.fftfreq(h).abs().mul(2), torch.fft.fftfreq(w).abs().mul(2)
+    fy, fx = fy[:, None].expand(h, w).to(power.device), fx[None].expand(h, w).to(power.device)
+    high_y, high_x, low_y, low_x = fy > 0.93, fx > 0.93, fy < 0.07, fx < 0.07
+    corners = (high_y & low_x) | (low_y & high_x) | (high_y & high_x)
+    radius = torch.maximum(fy, fx)
+    around = (radius > 0.6) & (radius < 0.9)
+    scale = h * w * h * w
+    return float(power[corners].mean() / scale), float(power[corners].mean() / power[around].mean().clamp_min(1e-12))
+
+
+def mode_gap(train: Tensor, evaluated: Tensor) -> float:
+    """Mean |G in train mode - G in eval mode| on the same z, in standard deviations of the eval output over the images."""
+    return float((train - evaluated).abs().mean() / evaluated.std(0).mean().clamp_min(1e-3))
+
+
+def nearest(queries: Tensor, others: Tensor) -> Tensor:
+    """Distance of each row to its nearest row of `others` (N,)."""
+    return torch.cdist(queries, others).min(1).values
+
+
+def copy_ratio(fake: Tensor, heldout: Tensor, train: Tensor) -> float:
+    """Median distance to the nearest training image, fakes over held-out reals: well below 1 = near copies."""
+    return float(nearest(fake, train).median() / nearest(heldout, train).median().clamp_min(1e-12))
+
+
+def duplicates(features: Tensor, share: float = 0.02) -> float:
+    """Share of rows with another row nearer than `share` of the mean pairwise distance."""
+    distance = torch.cdist(features, features).fill_diagonal_(math.inf)
+    return float((distance.min(1).values < share * max(spread(features), 1e-12)).float().mean())
+
+
+def kmeans(features: Tensor, k: int, rounds: int = 20) -> Tensor:
+    """Cluster index of each row (N,): Lloyd's algorithm from farthest-point seeds, deterministic."""
+    centres = features[features.norm(dim=1).argmin()][None]
+    for _ in range(k - 1):
+        centres = torch.cat([centres, features[nearest(features, centres).argmax()][None]])
+    for _ in range(rounds):
+        member = torch.cdist(features, centres).argmin(1)
+        centres = torch.stack([features[member == j].mean(0) if (member == j).any() else centres[j] for j in range(k)])
+    return torch.cdist(features, centres).argmin(1)
+
+
+def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor, k: int = 5) -> Tensor:
+    """How many fakes fall to each mode (K,), by the majority of the k nearest reference rows, whose modes are (N,) ints."""
+    near = torch.cdist(fake, reference).topk(min(k, len(reference)), largest=False).indices
+    votes = F.one_hot(modes[near], int(modes.max()) + 1).sum(1)
+    return torch.bincount(votes.argmax(1), minlength=votes.shape[1])
+
+
+def missing_modes(counts: Tensor, shares: Tensor, below: float = 0.1, expected: float = 20) -> tuple[float, int, float]:
+    """(share of the modes that are missing, the rarest mode, its count over the expected one).
+
+    Missing: under `below` of its expected count, where at least `expected` were due; modes that were due fewer are left
+    out (outlier photos).
+    """
+    due = shares * counts.sum()
+    known = due >= expected
+    if not known.any():
+        return 0.0, -1, 1.0
+    found = torch.where(known, counts / due.clamp_min(1e-12), torch.inf)
+    return float((found[known] < below).float().mean()), int(found.argmin()), float(found.min())
+
+
+def travel(mean: Tensor, previous: Tensor, scale: float) -> float:
+    """How far the fakes' mean feature has moved since the last check, in units of the reals' mean pairwise distance."""
+    return float((mean - previous).norm()) / max(scale, 1e-12)
+
+
+def weights(network: nn.Module) -> list[Tensor]:
+    """Detached copies of the weight matrices and kernels (no biases, no norm scales)."""
+    return [p.detach().clone() for p in network.parameters() if p.ndim > 1]
+
+
+def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> float:
+    """Median over weight tensors of |change| / |weight| per update, updates counted as independent; zero tensors are left out."""
+    now = [p.detach() for p in network.parameters() if p.ndim > 1]
+    if not now:
+        return math.nan
+    size = torch.stack([w.norm() for w in before])
+    change = torch.stack([(a - b).norm() for a, b in zip(now, before, strict=True)])
+    ratio = (change / size)[size > 0]
+    return float(ratio.median()) / math.sqrt(max(1, updates)) if len(ratio) else math.nan
+
+
+def first_bad(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first tensor that holds a NaN or an infinity, None where all are finite. One device sync."""
+    named = [(n, t) for n, t in (tensors.items() if isinstance(tensors, Mapping) else tensors) if t.is_floating_point()]
+    if not named:
+        return None
+    good = torch.stack([torch.isfinite(t.detach()).all() for _, t in named]).tolist()
+    return next((name for (name, _), ok in zip(named, good, strict=True) if not ok), None)
+
+
+def all_finite(module: nn.Module) -> str | None:
+    """None when every weight and buffer is finite, else the name of the first that is not (for whoever saves checkpoints)."""
+    return first_bad(module.state_dict(keep_vars=True))

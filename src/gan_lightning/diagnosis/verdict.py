@@ -1,0 +1,196 @@
+"""From records to a verdict: JSON, Markdown, a table in the terminal, and the one command to run next."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_lightning.diagnosis import words
+from gan_lightning.diagnosis.preflight import preflight
+from gan_lightning.diagnosis.rules import SEVERITIES, History, Thresholds, diagnose, setting, status
+from gan_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Verdict = dict[str, Any]
+
+
+def follow(overrides: list[str], override: str) -> list[str]:
+    """The command line's overrides with `override` in the place of what it replaces: the same key, or keys of the same group."""
+    key = override.lstrip("+~").partition("=")[0]
+    group = "." not in key and key in ("loss", "augment", "network", "dataset", "experiment")
+    kept = [
+        o
+        for o in overrides
+        if (k := o.lstrip("+~").partition("=")[0]) != key and not (group and k.startswith(key + "."))
+    ]
+    return [*kept, override]
+
+
+def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", run_dir: str | Path = ".") -> Verdict:
+    """{verdict, summary, command, checks_passed, checks_off, findings, ...}, plain types only.
+
+    `verdict` is fatal, fault, warning, improving, healthy or too_early; findings that have gone again do not count.
+    """
+    findings = diagnose(h, thresholds)
+    passed, off = status(h, findings, thresholds)
+    active = [f for f in findings if not f.resolved]
+    verdict = min((f.severity for f in active), key=SEVERITIES.index, default="healthy")
+    verdict = "improving" if verdict == "note" else verdict
+    steps = thresholds.get("common", {}).get("steps", 0)
+    if verdict in ("healthy", "improving") and (len(h.full) < 3 or h.full[-1]["step"] < steps):
+        verdict = "too_early"
+    first = active[0] if active else None
+    last = h.records[-1] if h.records else {}
+    return {
+        "verdict": verdict,
+        "summary": words.label(verdict, language, title=words.title(first.name, language) if first else ""),
+        "command": command(h, first.override, first.restart, run_dir) if first and first.override else "",
+        "checks_passed": passed,
+        "checks_off": off,
+        "findings": [f.as_dict(language) for f in findings],
+        "remarks": [f.as_dict(language) for f in preflight(h.facts, thresholds) if f.severity == "note"]
+        if h.facts
+        else [],
+        "kimg": last.get("nimg", 0) / 1000,
+        "steps": last.get("step", 0),
+        "share_of_time": last.get("share"),
+        "language": language,
+    }
+
+
+def command(h: History, override: str, restart: str, run_dir: str | Path) -> str:
+    """The literal command line that runs the same again with `override`, going on from the last checkpoint where that is enough."""
+    overrides = follow(list(setting(h.facts.get("config", {}), "overrides", [])), override)
+    if restart == "checkpoint":
+        overrides = follow(overrides, f"ckpt_path={Path(run_dir) / 'checkpoints' / 'last.ckpt'}")
+    return shlex.join(["python", "train.py", *overrides])
+
+
+def markdown(v: Verdict) -> str:
+    """diagnosis.md."""
+
+    def say(name: str) -> str:
+        return words.label(name, v["language"])
+
+    lines = [f"# {say('diagnosis')}", "", f"**{v['summary']}** ({v['kimg']:g} kimg)", ""]
+    for f in v["findings"]:
+        gone = f" ({say('gone')})" if f["resolved"] else ""
+        lines += [f"## {f['title']} `{f['name']}`{gone}", "", f["why"], ""]
+        lines += [f"- {f['severity']}, {say('sure')} {f['confidence']:.0%}, {say('since')} {f['since_kimg']:g} kimg",
+                  f"- {say('evidence')}: {_numbers(f)}", f"- {say('change')}: `{f['override']}`", ""]  # fmt: skip
+    lines += [f"{say('passed')}: {', '.join(v['checks_passed']) or '-'}", ""]
+    lines += [f"- {f['title']}. {f['why']} `{f['override']}`" for f in v["remarks"]] + [""] * bool(v["remarks"])
+    if v["checks_off"]:
+        lines += [f"{say('off')}: {', '.join(v['checks_off'])}", ""]
+    if v["command"]:
+        lines += [f"{say('next')}:", "", "```bash", v["command"], "```", ""]
+    return "\n".join(lines)
+
+
+def _numbers(finding: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in finding["evidence"].items()
+    )
+
+
+def show(v: Verdict, console: Console | None = None) -> None:
+    """The verdict in the terminal: the findings, the checks that passed, the command to run next."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console(highlight=False)
+
+    def say(name: str) -> str:
+        return words.label(name, v["language"])
+
+    colour = {"fatal": "red", "fault": "red", "warning": "yellow"}
+    console.print(Text(f"\n{say('diagnosis')}: {v['summary']}", style=f"bold {colour.get(v['verdict'], 'green')}"))
+    if v["findings"]:
+        table = Table(show_lines=True)
+        for column in ("finding", "sure", "since", "evidence", "change"):
+            table.add_column(say(column), overflow="fold")
+        for f in v["findings"]:
+            gone = f" ({say('gone')})" if f["resolved"] else ""
+            what = Text(f["title"], style="dim" if f["resolved"] else f"bold {colour.get(f['severity'], '')}".strip())
+            table.add_row(what.append(f" [{f['name']}]{gone}\n{f['why']}", style="not bold default"), f"{f['confidence']:.0%}",
+                          f"{f['since_kimg']:.3g} kimg", Text(_numbers(f).replace(", ", "\n")), Text(f["override"]))  # fmt: skip
+        console.print(table)
+    if v["checks_passed"]:
+        console.print(Text(f"{say('passed')}: {', '.join(v['checks_passed'])}"))
+    if v["checks_off"]:
+        console.print(Text(f"{say('off')}: {', '.join(v['checks_off'])}", style="dim"))
+    if v["command"]:
+        console.print(Text(f"{say('next')}:"))
+        console.print(Text(f"  {v['command']}", style="bold"), soft_wrap=True)
+
+
+def write(v: Verdict, run_dir: str | Path) -> None:
+    """diagnosis.json and diagnosis.md in the run folder, each replaced as a whole."""
+    for name, text in {
+        "diagnosis.json": json.dumps(plain(v), indent=2, ensure_ascii=False),
+        "diagnosis.md": markdown(v),
+    }.items():
+        part = Path(run_dir) / f".{name}.{os.getpid()}"
+        part.write_text(text, encoding="utf-8")
+        part.replace(Path(run_dir) / name)
+
+
+def plain(value: Any) -> Any:
+    """The same with NaN and infinity as null, so that every JSON reader takes it."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(run_dir: str | Path) -> History:
+    """A run's records from signals.jsonl; a last line that is still being written is left out. Raises UserError."""
+    path = Path(run_dir) / "signals.jsonl"
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir} holds no signals.jsonl: it should be the folder of a run that was started without diagnosis=off"
+        )
+    facts: dict[str, Any] = {}
+    records: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record.get("kind") == "facts":
+            facts |= record
+        elif record.get("kind") == "score":
+            continue  # the Quality callback's: for people and plots
+        else:
+            if records and records[-1]["step"] == record.get("step"):
+                records.pop()  # the look at the end says more about the same step
+            records.append(record)
+    config = Path(run_dir) / "config.yaml"
+    if config.is_file():
+        import yaml
+
+        facts["config"] = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    return History(records, facts)
+
+
+def diagnose_cli(run_dir: str, language: str | None = None) -> int:
+    """`gan-lightning diagnose RUN_DIR`: the verdict again from a run's records, on a run that is going on too. Writes nothing."""
+    if language not in (None, *words.LANGUAGES):
+        raise UserError(f"language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
+    h = read(run_dir)
+    thresholds = h.setting("diagnosis.thresholds") or h.facts.get("thresholds")
+    if not thresholds:
+        raise UserError(
+            f"{run_dir}/config.yaml holds no diagnosis.thresholds: it should be the configuration that the run wrote"
+        )
+    show(judge(h, thresholds, language or h.setting("diagnosis.language", "en"), run_dir))
+    return 0

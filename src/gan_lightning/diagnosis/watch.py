@@ -1,0 +1,415 @@
+"""The callback: measures while a run goes on, says once what changes, ends a run that cannot go on, gives the verdict."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from gan_lightning.data.images import to_float
+from gan_lightning.diagnosis import signals as s
+from gan_lightning.diagnosis import words
+from gan_lightning.diagnosis.preflight import preflight
+from gan_lightning.diagnosis.rules import RULES, Finding, History, Thresholds, diagnose
+from gan_lightning.diagnosis.verdict import judge, plain, show, write
+from gan_lightning.errors import UserError
+
+EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
+KEPT = 1000  # records of a kind that are kept in memory and checkpoints; beyond, every second of the older half goes
+
+
+class TrainingDiverged(UserError):
+    """A loss, weight or pixel is no longer a number; the message names the first bad tensor and the step."""
+
+
+class Watch(Callback):
+    """Looks at a GAN every `light_every` (losses, gradients, weights) and `full_every` (images) discriminator steps.
+
+    Its own time is measured and kept under `max_share` of the run's, by looking less often; the records say so. It draws
+    from own generators, restores every mode and buffer, and so leaves a run the same to the bit as without it.
+    Records go to RUN_DIR/signals.jsonl as they come; RUN_DIR is the Trainer's `default_root_dir` unless given.
+    """
+
+    def __init__(
+        self,
+        thresholds: dict[str, Thresholds],
+        language: str = "en",
+        light_every: int = 100,
+        full_every: int = 500,
+        max_share: float = 0.05,
+        stop_on_fatal: bool = True,
+        images: int = 256,
+        run_dir: str | None = None,
+    ) -> None:
+        if language not in words.LANGUAGES:
+            raise UserError(f"diagnosis.language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
+        self.thresholds = {name: dict(values) for name, values in thresholds.items()}
+        self.language, self.light_every, self.full_every = language, light_every, max(full_every, light_every)
+        self.max_share, self.stop_on_fatal, self.images, self.run_dir = max_share, stop_on_fatal, images, run_dir
+        self.records: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
+        self.findings: list[Finding] = []
+        self.said: dict[str, bool] = {}  # finding: has it gone again
+        self.mean: list[float] = []  # the fakes' mean feature at the last look
+        self.counts: list[list[float]] = []  # fakes per mode at the last looks
+        self.scores = self.next_full = 0
+        self.spent, self.cost, self.began, self.done = 0.0, 0.0, 0.0, False
+        self.probe: Probe | None = None
+        self.before: tuple[int, dict[str, list[Tensor]]] | None = None
+        self.step = 0
+
+    # -- Lightning ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = ("records", "said", "mean", "counts", "scores", "next_full")
+        return {name: getattr(self, name) for name in kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began, self.spent, self.cost, self.done, self.probe = time.perf_counter(), 0.0, 0.0, False, None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self.probe is None and trainer.is_global_zero:
+            self._begin(trainer, pl_module, batch[0] if isinstance(batch, (tuple, list)) else batch)
+        advance, self.step = max(1, pl_module.step - self.step), pl_module.step
+        if (
+            self.before is None
+            and trainer.is_global_zero
+            and self._due(self.step, self.step + max(advance, pl_module.n_critic))
+        ):
+            self.before = self.step, {"d": s.weights(pl_module.discriminator), "g": s.weights(pl_module.generator)}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        due = self._due(self.step, pl_module.step)
+        alone_on_cpu = (
+            trainer.world_size == 1 and pl_module.device.type == "cpu"
+        )  # there, a look costs no synchronisation
+        if due or alone_on_cpu:
+            bad = self._bad(pl_module, weights=due)
+            if trainer.world_size > 1 and self.stop_on_fatal:
+                if trainer.strategy.reduce_boolean_decision(bad is not None, all=False) and bad is None:
+                    bad = "a tensor on another process"
+            if bad is not None:
+                self._fatal(trainer, pl_module, bad)
+        if not due or not trainer.is_global_zero:
+            return
+        began = self._now(pl_module)
+        record = self._light(pl_module)
+        step = pl_module.step
+        early = any(self.step < e <= step for e in EARLY)
+        affordable = self.spent + self.cost <= self.max_share * (began - self.began)
+        if early or (step >= self.next_full and affordable):
+            self._full(trainer, pl_module, record, began)
+        else:
+            self._add(trainer, pl_module, record, began)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or self.probe is None:
+            return
+        if not any(r["step"] == pl_module.step and r["kind"] == "full" for r in self.records[-2:]):
+            began = self._now(pl_module)
+            just = self.records.pop() if self.records and self.records[-1]["step"] == pl_module.step else {}
+            self._full(trainer, pl_module, just | self._light(pl_module), began)
+        self.facts["ended"] = True
+        self._append({"kind": "facts", "ended": True})
+        self._verdict(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """The verdict after Ctrl-C and after a fatal finding too; other errors keep the screen for themselves."""
+        if trainer.is_global_zero and self.probe is not None and not self.done:
+            self._verdict(trainer, pl_module, quiet=not isinstance(exception, (KeyboardInterrupt, TrainingDiverged)))
+
+    # -- the looks ---------------------------------------------------------------------------------------------------
+
+    def _due(self, before: int, now: int) -> bool:
+        """A light look is due between two step counts; from the steps alone, so that every process agrees."""
+        return before // self.light_every != now // self.light_every or any(before < e <= now for e in EARLY)
+
+    def _now(self, module: LightningModule) -> float:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)  # else waiting for the training's own kernels would count as ours
+        return time.perf_counter()
+
+    def _begin(self, trainer: Any, module: Any, batch: Tensor) -> None:
+        began = self._now(module)
+        with _untouched(module):
+            self.probe = Probe(module, trainer.datamodule, self.images)
+        real = batch.detach().float()
+        nets = {"g": module.generator, "d": module.discriminator}
+        self.facts = {"kind": "facts", "config": module.config, "thresholds": self.thresholds, **self.probe.facts}
+        self.facts |= {"real_min": float(real.min()), "real_max": float(real.max()), "real_mean": float(real.mean())}
+        self.facts |= {"channels": real.shape[1], "shape": list(real.shape[1:]), "world_size": trainer.world_size}
+        self.facts["batch_size"] = min(len(real), getattr(trainer.datamodule, "batch_size", None) or len(real))
+        self.facts["mean_error"] = self.probe.facts["mean_error"] / math.sqrt(len(real))
+        self.facts |= {f"batchnorm_{side}": has_batch_norm(net) for side, net in nets.items()}
+        self.facts |= {f"params_{side}": sum(p.numel() for p in net.parameters()) for side, net in nets.items()}
+        self.folder = Path(self.run_dir or trainer.default_root_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "signals.jsonl").write_text("")  # a resumed run's records come from its checkpoint
+        for line in (self.facts, *self.records):
+            self._append(line)
+        for finding in preflight(self.facts, self.thresholds):
+            more = f" [{finding.override}]" if finding.override else ""
+            self._say(trainer, words.label("remark", self.language), finding.name, more)
+            if finding.severity != "note":
+                self.said[finding.name] = False
+        self.spent += self._now(module) - began
+
+    def _bad(self, module: Any, weights: bool) -> str | None:
+        """The first non-finite loss or penalty and, beside it or alone, the first such weight."""
+        names = [name for name in module.last if name.startswith(("loss/", "penalty/"))]
+        bad = next((n for n in names if not math.isfinite(float(module.last[n].detach()))), None)
+        weight = s.all_finite(module) if weights or bad else None
+        return " and ".join(name for name in (bad, weight) if name) or None
+
+    def _fatal(self, trainer: Any, module: Any, bad: str) -> None:
+        if trainer.is_global_zero:
+            record = {"nimg": module.nimg, "step": module.step, "kind": "light", "bad": bad}
+            self.records.append(record)
+            self._append(record)
+        if self.stop_on_fatal:
+            raise TrainingDiverged(
+                f"training has diverged: {bad} is not finite at step {module.step} ({module.nimg / 1000:g} kimg);"
+                " the last good checkpoint is kept, diagnosis.md says what to change"
+            )
+
+    def _light(self, module: Any) -> dict[str, Any]:
+        record = {"nimg": module.nimg, "step": module.step, "kind": "light"}
+        record |= {name.replace("/", "_"): float(value.detach()) for name, value in module.last.items()}
+        if module.last_logits is not None:
+            record |= {
+                name: float(x.mean()) for name, x in zip(("score_real", "score_fake"), module.last_logits, strict=True)
+            }
+        if self.before is not None:
+            step, old = self.before
+            turns = {"d": module.step - step, "g": module.step // module.n_critic - step // module.n_critic}
+            for side, net in (("d", module.discriminator), ("g", module.generator)):
+                if turns[side]:
+                    record[f"update_ratio_{side}"] = s.update_ratio(net, old[side], turns[side])
+            self.before = None
+        return record
+
+    def _full(self, trainer: Any, module: Any, record: dict[str, Any], began: float) -> None:
+        assert self.probe is not None
+        with _untouched(module):
+            seen, mean, counts = self.probe(module, self.mean, self.counts)
+        if seen is None:
+            self._fatal(trainer, module, "a pixel of the generator's images")
+            return
+        self.mean, self.counts = mean, counts
+        record |= {"kind": "full", **seen}
+        step = module.step
+        self.next_full = next((e for e in EARLY if e > step), (step // self.full_every + 1) * self.full_every)
+        self.records.append(record)  # so that the rules see it
+        self.findings = diagnose(History(self.records, self.facts), self.thresholds)
+        self.records.pop()
+        self._announce(trainer, module, record)
+        self.cost = self._now(module) - began
+        self._add(trainer, module, record, began)
+
+    def _add(self, trainer: Any, module: Any, record: dict[str, Any], began: float) -> None:
+        now = self._now(module)
+        self.spent += now - began
+        previous = next((r["step"] for r in reversed(self.records) if r["kind"] == "full"), 0)
+        record |= {"share": round(self.spent / max(now - self.began, 1e-9), 4), "interval": module.step - previous}
+        self.records.append(record)
+        self._append(record)
+        for score in self._scores(trainer):
+            self._append(score)
+        if sum(r["kind"] == record["kind"] for r in self.records) > KEPT:
+            half = len(self.records) // 2
+            self.records = self.records[:half:2] + self.records[half:]
+
+    def _scores(self, trainer: Any) -> list[dict[str, Any]]:
+        """New entries of the Quality callback, where there is one: kept for reading; no rule needs them."""
+        history: Any = next((c.history for c in trainer.callbacks if type(c).__name__ == "Quality"), [])
+        new, self.scores = list(history)[self.scores :], len(history)
+        return [{"kind": "score", **entry} for entry in new if isinstance(entry, dict)]
+
+    # -- saying it ---------------------------------------------------------------------------------------------------
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with open(self.folder / "signals.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(record), ensure_ascii=False, default=str) + "\n")
+
+    def _say(self, trainer: Any, when: str, name: str, more: str = "") -> str:
+        """One line on the screen, above the progress bar where there is one."""
+        line = f"{words.label('diagnosis', self.language)}, {when}: {words.title(name, self.language)}.{more}"
+        bar = trainer.progress_bar_callback
+        (bar.print if bar is not None and hasattr(bar, "print") else print)(line)
+        return line
+
+    def _announce(self, trainer: Any, module: Any, record: dict[str, Any]) -> None:
+        """A change in the findings, once: on the screen and as text in TensorBoard; the timeline as scalars."""
+        findings = {f.name: f for f in self.findings if f.severity != "note"}
+        when, lines = f"{module.nimg / 1000:.4g} kimg, ", []
+        for name, f in findings.items():
+            if not f.resolved and self.said.get(name) is not False:
+                more = f" {words.why(name, self.language)} [{f.override}]"
+                lines.append(self._say(trainer, when + words.label("new", self.language), name, more))
+        for name, gone in self.said.items():
+            if not gone and (name not in findings or findings[name].resolved):
+                lines.append(self._say(trainer, when + words.label("gone", self.language), name))
+        self.said = {name: f.resolved for name, f in findings.items()}
+        values = {f"signal/{k}": v for k, v in record.items() if isinstance(v, float) and math.isfinite(v)}
+        values |= {f"diagnosis/{r.__name__}": float(self.said.get(r.__name__) is False) for r in RULES}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=module.nimg)
+            if lines and hasattr(logger.experiment, "add_text"):
+                logger.experiment.add_text("diagnosis", "\n\n".join(lines), module.nimg)
+
+    def _verdict(self, trainer: Any, module: Any, quiet: bool = False) -> None:
+        self.done = True
+        verdict = judge(History(self.records, self.facts), self.thresholds, self.language, self.folder)
+        write(verdict, self.folder)
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_text"):
+                logger.experiment.add_text("diagnosis/verdict", verdict["summary"], module.nimg)
+        if not quiet:
+            show(verdict)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    return any("BatchNorm" in type(part).__name__ for part in network.modules())
+
+
+class _untouched:
+    """Training goes on after this as if nothing had been looked at: random states and gradients flags stay."""
+
+    def __init__(self, module: LightningModule) -> None:
+        devices = [module.device] if module.device.type == "cuda" else []
+        self.parts = (torch.random.fork_rng(devices=devices), torch.no_grad())
+
+    def __enter__(self) -> None:
+        for part in self.parts:
+            part.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for part in reversed(self.parts):
+            part.__exit__(*error)
+
+
+class Probe:
+    """The fixed images that every full look uses, and the look itself."""
+
+    def __init__(self, module: Any, data: Any, images: int) -> None:
+        self.device, self.images = module.device, images
+        train, held = data.train_images, data.holdout_images
+        pick = torch.Generator().manual_seed(0)
+
+        def some(store: Any, labels: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+            rows = torch.randperm(len(store), generator=pick)[:count]
+            return to_float(store[rows].to(self.device)), None if labels is None else labels[rows]
+
+        self.train, self.train_labels = some(train, data.train_labels, images)
+        self.held: Tensor | None = None
+        self.held_labels: Tensor | None = None
+        if held is not None and len(held):
+            self.held, self.held_labels = some(held, data.holdout_labels, images)
+        self.features = s.Features(self.train)
+        use_held = self.held is not None and len(self.held) >= 64
+        self.real = self.features(self.held if use_held and self.held is not None else self.train)
+        self.spread = s.spread(self.real)
+        reference, labels = some(held, data.holdout_labels, 1024) if use_held else some(train, data.train_labels, 1024)
+        self.reference = self.features(reference)
+        modes = s.kmeans(self.reference, max(2, min(10, len(reference) // 10))) if labels is None else labels
+        self.modes = modes.to(self.device)
+        self.shares = torch.bincount(self.modes) / len(self.modes)
+        self.all_train = (
+            self.features(some(train, None, len(train))[0]) if len(train) <= 4096 and self.held is not None else None
+        )
+        self.real_nyquist = s.nyquist(self.train)
+        self.facts = {
+            "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
+            "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.features(self.train)),
+            "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train),
+        }  # fmt: skip
+        if data.train_labels is not None and data.holdout_labels is not None:
+            counts = [
+                torch.bincount(labels, minlength=data.num_classes)
+                for labels in (data.train_labels, data.holdout_labels)
+            ]
+            shares = [c / c.sum() for c in counts]
+            untrained = (shares[0] < 0.1 * shares[1]) & (counts[1] >= 5)  # classes that are held out but not trained on
+            self.facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
+
+    def _fakes(self, module: Any, z: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
+        parts = zip(z.split(64), labels.split(64) if labels is not None else [None] * len(z), strict=False)
+        return torch.cat([module.sample(a, b, ema=ema).float() for a, b in parts])
+
+    def _logits(self, module: Any, images: Tensor, labels: Tensor | None) -> Tensor:
+        labels = labels if module.num_classes else None
+        parts = zip(images.split(64), labels.split(64) if labels is not None else [None] * len(images), strict=False)
+        return torch.cat([module.score(a, b).float() for a, b in parts])
+
+    def __call__(
+        self, module: Any, mean: list[float], counts: list[list[float]]
+    ) -> tuple[dict[str, float] | None, list[float], list[list[float]]]:
+        """(signals or None where a pixel is not finite, the fakes' mean feature, fakes per mode at the last four looks)."""
+        draw = torch.Generator().manual_seed(1 + module.step)  # the same at the same step, whatever happened before
+        z = torch.randn(self.images, module.latent_dim, generator=draw)
+        labels = None
+        if module.num_classes and self.train_labels is not None:
+            labels = self.train_labels[torch.randint(len(self.train_labels), (self.images,), generator=draw)]
+        raw = self._fakes(module, z, labels, ema=False)
+        if s.first_bad({"pixels": raw}):
+            return None, mean, counts
+        fake = self.features(raw)
+        on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
+        seen = {
+            "quality_raw": s.quality(fake, self.real), "diversity": s.diversity(fake, self.real), "coverage": s.coverage(self.real, fake),
+            "auc_train": s.auc(on_train, on_fake), "r_t": s.r_t(on_train), "score_train": float(on_train.mean()),
+            "score_fakes": float(on_fake.mean()), "saturated_fake": s.saturated(raw), "saturated_real": self.facts["saturated_real"],
+            "image_std": s.image_std(raw),
+        }  # fmt: skip
+        seen["quality"] = seen["quality_raw"]
+        if module.generator_ema is not None:
+            seen["quality_ema"] = s.quality(self.features(self._fakes(module, z, labels, ema=True)), self.real)
+            seen["quality"] = min(seen["quality_ema"], seen["quality_raw"])
+        if self.held is not None:
+            on_held = self._logits(module, self.held, self.held_labels)
+            seen |= {"auc_heldout": s.auc(on_held, on_fake), "auc_memory": s.auc(on_train, on_held), "r_v": s.r_v(on_train, on_held, on_fake),
+                     "auc_memory_error": s.auc_error(len(on_train), len(on_held)), "score_heldout": float(on_held.mean())}  # fmt: skip
+            if self.all_train is not None:
+                seen["copy_ratio"] = s.copy_ratio(fake, self.features(self.held), self.all_train)
+        power, peak = s.nyquist(raw)
+        seen |= {
+            "nyquist": power / max(self.real_nyquist[0], 1e-12),
+            "nyquist_peak": peak / max(self.real_nyquist[1], 1e-12),
+        }
+        if mean:
+            seen["travel"] = s.travel(fake.mean(0).cpu(), torch.tensor(mean), self.spread)
+        counts = [*counts[-3:], s.mode_counts(fake, self.reference, self.modes).tolist()]
+        missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares.cpu())
+        seen |= {"modes_missing": missing, "rarest_mode": float(rarest), "rarest_share": share}
+        if has_batch_norm(module.generator):
+            seen["mode_gap"] = self._mode_gap(module, z, labels, raw)
+        return seen, fake.mean(0).tolist(), counts
+
+    def _mode_gap(self, module: Any, z: Tensor, labels: Tensor | None, evaluated: Tensor) -> float:
+        """Train-mode images in batches of the training's size, with copies of the buffers, so that nothing is changed."""
+        net: nn.Module = module.generator
+        size = max(1, min(64, int(module.config.get("dataset", {}).get("batch_size") or 64)))
+        count = max(size, 64 // size * size)
+        state = dict(net.named_parameters()) | {name: b.clone() for name, b in net.named_buffers()}
+        modes = [(part, part.training) for part in net.modules()]
+        net.train()
+        parts = []
+        for rows in torch.arange(min(count, len(z))).split(size):
+            extra = () if labels is None else (labels[rows].to(self.device),)
+            parts.append(
+                torch.func.functional_call(net, state, (z[rows].to(self.device, module.dtype), *extra)).float()
+            )
+        for part, training in modes:
+            part.training = training
+        train = torch.cat(parts)
+        return s.mode_gap(train, evaluated[: len(train)])

@@ -1,0 +1,243 @@
+"""Distances between two sets: pure functions of two feature tensors (N, D) or two image tensors uint8 (N, C, H, W).
+
+Sets may differ in size. Nothing here touches the global random state: what samples, samples from its own seed.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and a factor L (D, D), L L^T = covariance, of features (N, D), in float64; singular ones are fine."""
+    x = x.double()
+    mean = x.mean(0)
+    values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / (len(x) - 1))
+    return mean, vectors * values.clamp_min(0).sqrt()
+
+
+def frechet_of(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+    """Squared Frechet distance of two results of `gaussian`.
+
+    The trace of (A B)^(1/2) is the sum of the singular values of L_a^T L_b: no matrix root, and
+    nothing lost where there are fewer samples than dimensions.
+    """
+    cross = torch.linalg.svdvals(a[1].T @ b[1]).sum()
+    return max(0.0, float((a[0] - b[0]).square().sum() + a[1].square().sum() + b[1].square().sum() - 2 * cross))
+
+
+def frechet(real: Tensor, fake: Tensor) -> float:
+    """Squared Frechet distance of the Gaussians fitted to two feature sets (N, D), (M, D). Heusel et al. 2017."""
+    return frechet_of(gaussian(real), gaussian(fake))
+
+
+def polynomial_mmd(x: Tensor, y: Tensor) -> float:
+    """Unbiased squared MMD of two equally long feature sets (N, D), kernel (x.y / D + 1)^3. Binkowski et al. 2018."""
+    x, y, n = x.double(), y.double(), len(x)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    k_xx, k_yy = kernel(x, x), kernel(y, y)
+    within = k_xx.sum() - k_xx.trace() + k_yy.sum() - k_yy.trace()
+    return float(within / (n * (n - 1)) - 2 * kernel(x, y).mean())
+
+
+def kid(real: Tensor, fake: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Mean and standard deviation of `polynomial_mmd` over random subsets, each at most half of the smaller set."""
+    size = max(2, min(subset_size, len(real) // 2, len(fake) // 2))
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(subsets):
+        x = real[torch.randperm(len(real), generator=generator)[:size]]
+        values.append(polynomial_mmd(x, fake[torch.randperm(len(fake), generator=generator)[:size]]))
+    found = torch.tensor(values, dtype=torch.float64)
+    return float(found.mean()), float(found.std(correction=0))
+
+
+def pairwise(x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean distances (N, M) of the rows of x (N, D) and y (M, D), by matrix product, in their own precision."""
+    squares = x.square().sum(1)[:, None] + y.square().sum(1) - 2 * (x @ y.T)
+    return squares.clamp_min_(0).sqrt_()
+
+
+def nearest(
+    queries: Tensor, base: Tensor, k: int = 1, exclude: Tensor | None = None, chunk: int = 512
+) -> tuple[Tensor, Tensor]:
+    """Distances and indices (Q, k) of the k nearest rows of base; `exclude` (Q,): the row each query must skip."""
+    values, indices = [], []
+    for start in range(0, len(queries), chunk):
+        d = pairwise(queries[start : start + chunk], base)
+        if exclude is not None:
+            d.scatter_(1, exclude[start : start + chunk, None], math.inf)
+        found = d.topk(k, largest=False)
+        values.append(found.values)
+        indices.append(found.indices)
+    return torch.cat(values), torch.cat(indices)
+
+
+def prdc_terms(real: Tensor, fake: Tensor, k: int = 5, chunk: int = 512) -> dict[str, Tensor]:
+    """What precision, density (per fake), recall and coverage (per real) are the means of: see the function below."""
+    real, fake = real.double(), fake.double()
+    radius_real = nearest(real, real, k, torch.arange(len(real)))[0][:, -1]
+    radius_fake = nearest(fake, fake, k, torch.arange(len(fake)))[0][:, -1]
+    inside = torch.zeros(len(fake), dtype=torch.float64)
+    recall, coverage = [], []
+    for start in range(0, len(real), chunk):
+        d = pairwise(real[start : start + chunk], fake)
+        radius = radius_real[start : start + chunk]
+        inside += (d < radius[:, None]).sum(0)
+        recall.append((d < radius_fake).any(1))
+        coverage.append(d.amin(1) < radius)
+    per_real = {"recall": torch.cat(recall).double(), "coverage": torch.cat(coverage).double()}
+    return {"precision": (inside > 0).double(), "density": inside / k, **per_real}
+
+
+def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
+    """Precision, recall (Kynkaanniemi et al. 2019), density, coverage (Naeem et al. 2020) of fakes, by k nearest.
+
+    Needs more than k rows in each (N, D), (M, D). Coverage of a perfect generator is near 1 - (N / (N + M))^k.
+    """
+    return {name: float(values.mean()) for name, values in prdc_terms(real, fake, k).items()}
+
+
+def pyramid_projections(images: Tensor, seed: int = 0, patches: int = 8, directions: int = 32) -> list[Tensor]:
+    """Random 1-d projections of each level of the Laplacian pyramid and of the channel moments of uint8 (N, C, H, W).
+
+    One tensor (N, patches, directions) a level: 7 x 7 patches at random places, the coarsest level (at most 8 pixels
+    high or wide) whole, then (N, 1, directions) for the channels' means, deviations and their products. The places and
+    directions depend on seed and image shape alone, so that two sets are seen through the same ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, n = images.float() / 127.5 - 1, len(images)
+    moments = [x.mean((2, 3)), x.std((2, 3))]
+    covariance = torch.einsum("nchw,ndhw->ncd", x - x.mean((2, 3), keepdim=True), x) / x[0, 0].numel()
+    moments.append(covariance.flatten(1))  # how the channels go together: a shift of hue at equal brightness
+    rows: list[Tensor] = []
+    while True:
+        small = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if min(x.shape[2:]) > 8 else None
+        if small is None:
+            rows.append(x.flatten(1)[:, None])
+            break
+        band = x - F.interpolate(small, size=x.shape[2:], mode="bilinear")
+        top = torch.randint(band.shape[2] - 6, (patches,), generator=generator).tolist()
+        left = torch.randint(band.shape[3] - 6, (patches,), generator=generator).tolist()
+        cut = [band[:, :, i : i + 7, j : j + 7].reshape(n, -1) for i, j in zip(top, left, strict=True)]
+        rows.append(torch.stack(cut, 1))
+        x = small
+    rows.append(torch.cat(moments, 1)[:, None])
+    out = []
+    for row in rows:
+        d = torch.randn(row.shape[2], directions, generator=generator)
+        out.append(row @ (d / d.norm(dim=0)))
+    return out
+
+
+def sliced_wasserstein_of(real: list[Tensor], fake: list[Tensor]) -> float:
+    """Sliced Wasserstein-1 distance of two results of `pyramid_projections`, in real deviations, mean of levels."""
+    grid = torch.linspace(0, 1, 257)
+    levels = []
+    for x, y in zip(real, fake, strict=True):
+        scale = x.flatten(0, 1).std(0).mean().clamp_min(1e-3)  # one scale a level, else flat directions would rule
+        a, b = (
+            _quantiles(v.flatten(0, 1), grid) if len(x) != len(y) else v.flatten(0, 1).sort(0).values for v in (x, y)
+        )
+        levels.append((a - b).abs().mean() / scale)
+    return float(torch.stack(levels).mean())
+
+
+def _quantiles(x: Tensor, grid: Tensor) -> Tensor:
+    """Quantiles (G, K) of the columns of x (N, K), linearly interpolated (torch.quantile refuses large inputs)."""
+    x, at = x.sort(0).values, grid * (len(x) - 1)
+    low = at.floor().long()
+    return torch.lerp(x[low], x[(low + 1).clamp_max(len(x) - 1)], (at - low)[:, None])
+
+
+def sliced_wasserstein(real: Tensor, fake: Tensor, seed: int = 0) -> float:
+    """Sliced Wasserstein distance of images uint8 (N, C, H, W) and (M, C, H, W): 0 for identical sets.
+
+    Laplacian pyramid after Karras et al. 2018, but the patches keep their colour and the channel moments are added: the
+    usual one normalises each set by its own mean and deviation and so cannot see a shift of colour.
+    """
+    return sliced_wasserstein_of(pyramid_projections(real, seed), pyramid_projections(fake, seed))
+
+
+def total_variation(p: Tensor, q: Tensor) -> float:
+    """Total variation distance, 0..1, of two histograms (K,), normalised here."""
+    return float((p.double() / p.sum() - q.double() / q.sum()).abs().sum() / 2)
+
+
+def diversity(real: Tensor, fake: Tensor, pairs: int = 5000, seed: int = 0) -> float:
+    """Mean pairwise feature distance of fakes (M, D) over that of reals (N, D); 0 = one image, 1 = as the data."""
+    generator, means = torch.Generator().manual_seed(seed), []
+    for x in (fake, real):
+        i = torch.randint(len(x), (pairs,), generator=generator)
+        j = (i + torch.randint(1, len(x), (pairs,), generator=generator)) % len(x)  # never the image itself
+        means.append((x[i] - x[j]).norm(dim=1).mean())
+    return float(means[0] / means[1].clamp_min(1e-12))
+
+
+def views(images: Tensor) -> list[Tensor]:
+    """18 versions of (N, C, H, W): as it is first, mirrored, and shifted by a 64th of its size (at least a pixel)."""
+    step = max(1, round(min(images.shape[2:]) / 64))
+    shifts = [(y, x) for y in (0, -step, step) for x in (0, -step, step)]
+    return [torch.roll(version, shift, (2, 3)) for version in (images, images.flip(3)) for shift in shifts]
+
+
+def quiet(images: Tensor, side: int = 16) -> Tensor:
+    """uint8 (N, C, H, W) with the darkest and brightest tenth levelled, averaged to `side` pixels on the shorter side.
+
+    Averaging takes noise away; levelling first, because noise that is clipped at black or white would leave a shade.
+    """
+    height, width = images.shape[2:]
+    size = [min(s, max(side, round(s * side / min(height, width)))) for s in (height, width)]
+    return F.adaptive_avg_pool2d(images.clamp(24, 231).float(), size).round().to(torch.uint8)
+
+
+def relative_nearest(
+    variants: list[Tensor], base: Tensor, k: int = 50, exclude: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance (Q,) to the nearest of base over the mean to the k nearest, that one's index, the variant's number.
+
+    Relative as in Carlini et al. 2023: dark or plain photographs lie close together without being copies, and a burst
+    of shots shorter than k hardly changes the scale. Each query comes in variants (Q, D): the nearest counts; the scale
+    is the first's. `exclude` (Q,): rows of base that are the query itself.
+    """
+    k = max(1, min(k, len(base) // 4))
+    scale = best = where = which = torch.zeros(0)
+    for number, variant in enumerate(variants):
+        d, i = nearest(variant, base, k if number == 0 else 1, exclude)
+        if number == 0:
+            scale, best, where = d.mean(1).clamp_min(1e-12), d[:, 0], i[:, 0]
+            which = torch.zeros_like(where)
+        closer = d[:, 0] < best
+        best, where = torch.where(closer, d[:, 0], best), torch.where(closer, i[:, 0], where)
+        which = which.masked_fill(closer, number)
+    return best / scale, where, which
+
+
+def copy_threshold(copies: Tensor, held_out: Tensor) -> float:
+    """Bound on a distance below which an image counts as a near-copy, from planted copies (A,) and held-out reals (B,).
+
+    Between the two where they are apart; never above the held-outs' 5 % quantile, so that at most 5 % of them pass.
+    """
+    high, low = float(copies.quantile(0.99)), float(held_out.quantile(0.05))
+    return math.sqrt(high * low) if high < low else low
+
+
+def bootstrap(
+    statistic: Callable[[Tensor], float], n: int, resamples: int = 30, seconds: float = 2.0, seed: int = 0
+) -> float | None:
+    """Half width of the 95 % interval of `statistic(index (n,))`: 1.96 deviations over resamples of n rows.
+
+    Deviations, not quantiles: resampling inflates a Frechet distance, so quantiles would miss the value. Stops after
+    `seconds`; None where fewer than 5 resamples fitted in.
+    """
+    generator, values, start = torch.Generator().manual_seed(seed), [], time.monotonic()
+    while len(values) < resamples and time.monotonic() - start < seconds:
+        values.append(statistic(torch.randint(n, (n,), generator=generator)))
+    return 1.96 * float(torch.tensor(values, dtype=torch.float64).std()) if len(values) >= 5 else None

@@ -1,0 +1,481 @@
+"""Scores of generated images against real ones, each beside what real images and an untrained generator would get."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lightning.errors import UserError
+from gan_lightning.metrics import distances as D
+from gan_lightning.metrics.features import Extractor, build_extractor, cached
+
+SMALLEST = 50  # images; below, the sampling error of every distance here is as large as what it measures
+LARGEST = 10_000
+Pair = tuple[float, float | None]  # value, half width of its 95 % interval
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number and its yardsticks, by the same protocol: floor = other real images, ceiling = untrained generator.
+
+    For near_copies the floor is the rate of held-out photographs, the ceiling that of photographs with noise. `low`,
+    `high`: 95 % interval, None where it was not asked for. `n`: generated images used.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    floor: float | None
+    ceiling: float | None
+    n: int
+    better: str = "lower"
+
+
+@dataclass
+class Scores:
+    """All scores of one set of images; `scores[0]` is the main one. Empty, with the reason in `warnings`, below 50."""
+
+    extractor: str
+    extractor_hash: str
+    n: int
+    scores: list[Score] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Score | None:
+        return self.scores[0] if self.scores else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def table(self, title: str) -> Any:
+        """A rich table for the terminal."""
+        from rich.table import Column, Table
+
+        def show(value: float | None) -> str:
+            return "–" if value is None else f"{value:.4g}"
+
+        width = max((len(s.name) for s in self.scores), default=5)  # a name states its protocol: never cut
+        table = Table(Column("score", min_width=width), "value", "±", "real", "untrained", "better", title=title)
+        for s in self.scores:
+            half = None if s.low is None or s.high is None else (s.high - s.low) / 2
+            table.add_row(s.name, f"[bold]{show(s.value)}[/]", show(half), show(s.floor), show(s.ceiling), s.better)
+        table.caption = f"{self.n} images; ±: 95 %; features: {self.extractor}, hash {self.extractor_hash}"
+        return table
+
+
+def _share(values: Tensor) -> Pair:
+    """Mean and half width; for a mean the bootstrap's width has a closed form."""
+    return float(values.mean()), 1.96 * float(values.std() / len(values) ** 0.5)
+
+
+class Evaluator:
+    """Scores generated images against `data` (prepared ImageData or alike).
+
+    With 1,000 held-out images or more the reference is the held-out set, and images of the training set give the floor.
+    Otherwise, as for a few hundred photographs, the training photographs are cut in two halves: half of the generated
+    images are measured against each and the two results are averaged, and the floor is one half of the photographs
+    against the other. So score and floor always have as many images on either side, and compare.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        features: Any = None,
+        num_images: int | None = None,
+        cache_dir: str | Path = "data/cache",
+        seed: int = 0,
+        inception_weights: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        data.prepare()
+        self.data, self.cache_dir, self.seed = data, Path(cache_dir), seed
+        if not isinstance(features, Extractor):
+            features = build_extractor(features, data, cache_dir, inception_weights)
+        self.extractor = features.to(device)
+        train, held = len(data.train_images), 0 if data.holdout_images is None else len(data.holdout_images)
+        order = torch.randperm(train, generator=torch.Generator().manual_seed(0))  # the same reference for every seed
+        self.folds: list[tuple[tuple[Any, Tensor], tuple[Any, Tensor]]]  # (reference, other reals) as (store, rows)
+        if held >= 1000:
+            rows = torch.randperm(held, generator=torch.Generator().manual_seed(0))[:LARGEST]
+            self.folds = [((data.holdout_images, rows), (data.train_images, order[: len(rows)]))]
+        else:
+            half = min(train, LARGEST) // 2
+            a, b = (data.train_images, order[:half]), (data.train_images, order[half : 2 * half])
+            self.folds = [(a, b), (b, a)]
+        self.limit = sum(min(len(rows), len(others)) for (_, rows), (_, others) in self.folds)
+        self.num_images = min(num_images or self.limit, self.limit)
+        self._yardsticks: dict[tuple[str, str], float] = {}
+
+    # -- features and projections of the reals, computed once ----------------------------------------------------------
+
+    def _of_reals(self, kind: str, function: Callable[[Tensor], Any], store: Any, rows: Tensor) -> Any:
+        """function(images) of rows of a store, from the cache where it is there."""
+        role = "train" if store is self.data.train_images else "holdout"
+        shape = "x".join(map(str, (len(rows), int(rows[0]), int(rows[-1]))))
+        path = self.cache_dir / f"{kind}-{self.data.content_hash}-{role}-{shape}.pt"
+
+        def compute() -> Any:
+            parts = [function(store[part]) for part in rows.split(1024)]
+            return (
+                torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(p) for p in zip(*parts, strict=True)]
+            )
+
+        return cached(path, compute)
+
+    def _features(self, store: Any, rows: Tensor) -> Tensor:
+        return self._of_reals(f"features-{self.extractor.name}-{self.extractor.hash}", self.extractor, store, rows)
+
+    def _projections(self, images: Tensor) -> list[Tensor]:
+        parts = [D.pyramid_projections(part) for part in images.split(1024)]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    # -- scores --------------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, fakes: Tensor, ceiling_fakes: Tensor | Callable[[int], Tensor] | None = None, light: bool = False
+    ) -> Scores:
+        """Scores of uint8 images (n, C, H, W); n at most `limit`, the rest is left out.
+
+        `ceiling_fakes`: images of an untrained generator, or a function of their number. `light`: without resampled
+        intervals, the sliced distance and the search for copies, as during training. UserError for another shape.
+        """
+        shape = tuple(self.data.train_images.shape[1:])
+        if fakes.dtype != torch.uint8 or tuple(fakes.shape[1:]) != shape:
+            raise UserError(
+                f"images to score must be uint8 {shape} like the data's, not {fakes.dtype} {tuple(fakes.shape[1:])}"
+            )
+        n = min(len(fakes), self.limit) // len(self.folds) * len(self.folds)
+        result = Scores(self.extractor.name, self.extractor.hash, n)
+        if n < SMALLEST:
+            what = "images to score" if len(fakes) <= self.limit else "real images to compare with"
+            result.warnings.append(
+                f"no score: {n} {what} are too few, {SMALLEST} are needed for a number that means anything"
+            )
+            return result
+        if len(fakes) < 1000:
+            result.warnings.append(f"n = {n}: compare only with scores of the same n, and look at the interval")
+        label = f"{n // 1000}k" if n % 1000 == 0 else str(n)
+        values = self._measure(fakes[:n], light)
+        floors = self._yardstick(f"floor{light}{label}", lambda: self._measure(None, True, n, light))
+        ceilings: dict[str, float] = {}
+        if ceiling_fakes is not None:
+
+            def ceiling() -> dict[str, Pair]:
+                images = ceiling_fakes(n) if callable(ceiling_fakes) else ceiling_fakes
+                return self._measure(images[:n], True, n, light)
+
+            ceilings = self._yardstick(f"ceiling{light}{label}", ceiling)
+        for name, (value, half) in values.items():
+            low, high = (None, None) if half is None else (value - half, value + half)
+            better = "lower" if name.startswith(("frechet", "fid", "kid", "sliced", "class")) else "higher"
+            result.scores.append(
+                Score(f"{name}_{label}", value, low, high, floors.get(name), ceilings.get(name), n, better)
+            )
+        if hasattr(self.extractor, "probabilities"):
+            result.details["class_histogram"] = self._histogram(self.extractor(fakes[:n])).tolist()
+        if not light:
+            self._add_copies(fakes[: min(n, 500)], result)
+        return result
+
+    def _yardstick(self, key: str, measure: Callable[[], dict[str, Pair]]) -> dict[str, float]:
+        """Measured once per protocol and n, as neither the reals nor the untrained generator change."""
+        if not any(known == key for known, _ in self._yardsticks):
+            self._yardsticks |= {(key, name): value for name, (value, _) in measure().items()}
+        return {name: value for (known, name), value in self._yardsticks.items() if known == key}
+
+    def _histogram(self, features: Tensor) -> Tensor:
+        p = self.extractor.probabilities(features)  # type: ignore[operator]
+        return torch.bincount(p.argmax(1), minlength=p.shape[1])
+
+    def _measure(
+        self, fakes: Tensor | None, quick: bool, n: int | None = None, light: bool | None = None
+    ) -> dict[str, Pair]:
+        """Every distance, mean of folds and of the extractor's parts; fakes None: the other reals in their place.
+
+        `quick`: without intervals. `light`: without the sliced distance.
+        """
+        light = quick if light is None else light
+        each = (len(fakes) if fakes is not None else n or 0) // len(self.folds)
+        found: list[dict[str, Pair]] = []
+        for number, (reference, others) in enumerate(self.folds):
+            if fakes is None:
+                store, rows = others
+                rows = rows[:each]
+                x, images = self._features(store, rows), lambda store=store, rows=rows: store[rows]
+            else:
+                part = fakes[number * each : (number + 1) * each]
+                x, images = self.extractor(part), lambda part=part: part
+            found.append(self._distances(self._features(*reference), x, quick))
+            if not light:
+                real = self._of_reals("pyramid", self._projections, *reference)
+                found[-1] |= {"sliced_wasserstein_pyramid": self._sliced(real, self._projections(images()), quick)}
+        out = {}
+        for name in found[0]:
+            pairs = [f[name] for f in found]
+            half = (
+                None if any(h is None for _, h in pairs) else math.sqrt(sum(h * h for _, h in pairs if h)) / len(pairs)
+            )
+            out[name] = (sum(v for v, _ in pairs) / len(pairs), half)
+        return out
+
+    def _distances(self, real: Tensor, x: Tensor, quick: bool) -> dict[str, Pair]:
+        name, parts = self.extractor.name, self.extractor.parts
+        pairs = list(zip(real.chunk(parts, 1), x.chunk(parts, 1), strict=True))
+        gaussians = [D.gaussian(r) for r, _ in pairs]
+
+        def frechet(index: Tensor | None = None) -> float:
+            chosen = ((g, f if index is None else f[index]) for g, (_, f) in zip(gaussians, pairs, strict=True))
+            return sum(D.frechet_of(g, D.gaussian(f)) for g, f in chosen) / parts
+
+        known = [D.kid(r, f, subsets=10 if quick else 30) for r, f in pairs]
+        size = min(1000, len(real) // 2, len(x) // 2)  # what kid's subsets come to; the error falls with the root of n
+        kid_half = 1.96 * sum(std for _, std in known) / parts * math.sqrt(size / len(x))
+        wide = pairs[0][0].shape[1] > 300  # resampling a Frechet distance of 2,048 features takes minutes
+        terms = [D.prdc_terms(r, f) for r, f in pairs]
+        out = {
+            "fid" if name == "inception" else f"frechet_{name}": (
+                frechet(),
+                None if quick or wide else D.bootstrap(frechet, len(x)),
+            ),
+            f"kid_{name}": (sum(mean for mean, _ in known) / parts, kid_half),
+        }
+        for term in terms[0]:
+            out[f"{term}_{name}"] = _share(torch.stack([t[term] for t in terms]).mean(0))
+        spread = D.bootstrap(lambda index: D.diversity(real, x[index], 2000), len(x), 0 if quick else 10)
+        out[f"diversity_{name}"] = (D.diversity(real, x), spread)
+        if hasattr(self.extractor, "probabilities"):
+            want, classes = self._histogram(real), self.extractor.probabilities(x).argmax(1)
+
+            def variation(index: Tensor) -> float:
+                return D.total_variation(torch.bincount(classes[index], minlength=len(want)), want)
+
+            everything = torch.arange(len(classes))
+            out[f"class_distance_{name}"] = (
+                variation(everything),
+                D.bootstrap(variation, len(classes), 0 if quick else 30),
+            )
+        return out
+
+    def _sliced(self, real: list[Tensor], fake: list[Tensor], quick: bool) -> Pair:
+        def resampled(index: Tensor) -> float:
+            return D.sliced_wasserstein_of(real, [level[index] for level in fake])
+
+        spread = D.bootstrap(resampled, len(fake[0]), 0 if quick else 8, seconds=4)
+        return D.sliced_wasserstein_of(real, fake), spread
+
+    # -- copies --------------------------------------------------------------------------------------------------------
+
+    def _closeness(self, images: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Relative nearest-training distance in pixels and in features (2, Q), and the nearest in pixels (Q,).
+
+        The feature distance is that of the version, mirrored or shifted, whose pixels came closest.
+        """
+        rows = torch.arange(len(self.data.train_images))[:60_000]
+        kind = f"{self.extractor.name}-{self.extractor.hash}"
+        pixels = self._of_reals("quiet", D.quiet, self.data.train_images, rows).float().flatten(1) / 127.5 - 1
+        features = self._of_reals(f"quiet-{kind}", lambda x: self.extractor(D.quiet(x)), self.data.train_images, rows)
+        versions = [D.quiet(v) for v in D.views(images)]
+        near, where, which = D.relative_nearest(
+            [v.float().flatten(1) / 127.5 - 1 for v in versions], pixels, exclude=exclude
+        )
+        aligned = torch.stack(versions)[which, torch.arange(len(images))]
+        seen = [self.extractor(v) for v in (versions[0], aligned)]
+        return torch.stack([near, D.relative_nearest(seen, features, exclude=exclude)[0]]), where
+
+    def _calibrated(self) -> dict[str, Tensor]:
+        """Scale (2, 1) of pixel and feature distances, threshold, rates of held-outs and of planted copies."""
+
+        def calibrate() -> dict[str, Tensor]:
+            generator = torch.Generator().manual_seed(0)
+            train, held = self.data.train_images, self.data.holdout_images
+            rows = torch.randperm(len(train), generator=generator)[:300]
+            planted = self._closeness(planted_copies(train[rows], generator))[0]
+            if held is None:
+                others = self._closeness(train[rows], rows)[0]
+            else:
+                others = self._closeness(held[torch.randperm(len(held), generator=generator)[:300]])[0]
+            scale = planted.quantile(0.99, dim=1, keepdim=True).clamp_min(1e-6)
+            a, b = ((d / scale).amax(0) for d in (planted, others))
+            threshold = D.copy_threshold(a, b)
+            rates = torch.tensor([(d < threshold).float().mean() for d in (b, a)])
+            return {"scale": scale, "threshold": torch.tensor(threshold), "rates": rates}
+
+        path = self.cache_dir / f"copies-{self.data.content_hash}-{self.extractor.name}-{self.extractor.hash}.pt"
+        return cached(path, calibrate)
+
+    def near_copies(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of uint8 images (N, C, H, W): closeness to the nearest training image, below 1 = near-copy; which one.
+
+        Both its pixels and its features must be closer than the calibrated bound, which finds photographs with
+        noise, shifted or mirrored, while at most 5 % of held-out photographs fall below it.
+        """
+        bound = self._calibrated()
+        closeness, where = self._closeness(images)
+        return (closeness / bound["scale"]).amax(0) / bound["threshold"], where
+
+    def _add_copies(self, fakes: Tensor, result: Scores) -> None:
+        bound = self._calibrated()
+        closeness, where = self.near_copies(fakes)
+        rate, half = _share((closeness < 1).double())
+        held, planted = bound["rates"].tolist()
+        floor = None if self.data.holdout_images is None else held
+        name = f"near_copies_{self.extractor.name}_{len(fakes)}"
+        result.scores.append(
+            Score(name, rate, max(0.0, rate - half), min(1.0, rate + half), floor, planted, len(fakes), "lower")
+        )
+        order = closeness.argsort()[:16]
+        result.details["nearest"] = {"sample": order.tolist(), "photograph": where[order].tolist()}
+        if planted < 0.95:
+            result.warnings.append(f"near-copies are hard to tell here: {planted:.0%} of planted ones are found")
+
+
+def planted_copies(images: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 training images as a copying generator would give them: 5 % noise, every other one mirrored and shifted."""
+    step = max(1, round(min(images.shape[2:]) / 64))
+    moved = torch.roll(images.flip(3), (step, step), (2, 3))
+    mixed = torch.where((torch.arange(len(images)) % 2 == 0)[:, None, None, None], images, moved)
+    return (mixed + 12.75 * torch.randn(mixed.shape, generator=generator)).round().clamp(0, 255).to(torch.uint8)
+
+
+def copies_strip(fakes: Tensor, train: Any, nearest: Tensor | None = None, columns: int = 4) -> Tensor:
+    """uint8 picture (C, H', W'): each of at most 16 samples (n, C, H, W) with its nearest of `train` on its right.
+
+    `train`: tensor or store (N, C, H, W). `nearest` (n,): rows of train where they are known, else by pixels.
+    """
+    fakes = fakes[:16]
+    if nearest is None:
+        base = torch.cat([D.quiet(train[part]) for part in torch.arange(len(train)).split(1024)]).float().flatten(1)
+        nearest = D.relative_nearest([D.quiet(v).float().flatten(1) for v in D.views(fakes)], base)[1]
+    pairs = torch.cat([fakes, train[nearest[:16]]], 3)  # (n, C, H, 2W)
+    pairs = torch.nn.functional.pad(pairs, (4, 4, 4, 4), value=255)
+    pairs = torch.cat([pairs, pairs.new_full((-len(pairs) % columns, *pairs.shape[1:]), 255)])
+    return torch.cat([torch.cat(list(row), 2) for row in pairs.split(columns)], 1)
+
+
+def save_strip(path: Path, scores: Scores, fakes: Tensor, data: Any) -> None:
+    """The closest samples beside their photographs, as a PNG; nothing where the copies were not searched."""
+    from PIL import Image
+
+    if "nearest" not in scores.details:
+        return
+    chosen, photographs = (torch.tensor(scores.details["nearest"][key]) for key in ("sample", "photograph"))
+    strip = copies_strip(fakes[chosen], data.train_images, photographs).permute(1, 2, 0).squeeze(2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(strip.numpy()).save(path)
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def evaluate_cli(
+    path: str,
+    data: str,
+    data_root: str | None,
+    features: str | None,
+    num_images: int | None,
+    as_json: bool,
+    trust: str | None,
+) -> int:
+    """`gan-lightning evaluate`: scores a checkpoint or a folder of images of any program; UserError for bad input."""
+    import contextlib
+    import sys
+
+    from rich.console import Console
+
+    with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
+        where = Path(path)
+        if where.is_dir():
+            real = _real_data(data, data_root, {})
+            evaluator = Evaluator(real, features, num_images)
+            fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
+            picture = where.parent / f"{where.name}_nearest_photographs.png"
+        else:
+            from gan_lightning.sampling import Sampler, build_trusted, load_generator
+
+            sampler = load_generator(path, trust)
+            real = _real_data(data, data_root, sampler.config.get("dataset", {}))
+            evaluator = Evaluator(real, features, num_images)
+            fakes = sampler.images(evaluator.num_images, evaluator.seed)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(evaluator.seed)
+                fresh = build_trusted(sampler.config["network"]["generator"], trust).to(sampler.device).eval()
+            untrained = Sampler(fresh, sampler.config, sampler.device, False)
+
+            def ceiling(n: int, like: Any) -> Tensor:
+                return untrained.images(n, 0)
+
+            picture = where.parent.parent / "images" / "nearest_photographs.png"
+        scores = evaluator.evaluate(fakes, lambda n: ceiling(n, real))
+        if where.is_dir():
+            scores.warnings.append(
+                "untrained: a folder brings no generator, so grey images with faint noise stand for one"
+            )
+        save_strip(picture, scores, fakes, real)
+    if as_json:
+        print(json.dumps(scores.as_dict()))
+        return 0
+    console = Console()
+    console.print(scores.table(f"{path} against {data}"))
+    for warning in scores.warnings:
+        console.print(f"note: {warning}", markup=False)
+    if "nearest" in scores.details:
+        console.print(f"samples beside their nearest photographs: {picture}", markup=False)
+    return 0
+
+
+def _stand_in(n: int, data: Any) -> Tensor:
+    """What most untrained generators give: grey with faint noise."""
+    noise = torch.randn((n, *data.train_images.shape[1:]), generator=torch.Generator().manual_seed(0))
+    return (127.5 + 10 * noise).clamp(0, 255).to(torch.uint8)
+
+
+TORCHVISION = {"mnist": ("MNIST", 28, 1), "fashion_mnist": ("FashionMNIST", 28, 1), "cifar10": ("CIFAR10", 32, 3)}
+
+
+def _real_data(name: str, root: str | None, settings: dict[str, Any]) -> Any:
+    """ImageData by name or folder, in the shape a checkpoint was trained on, else 64 pixels or the set's own."""
+    from gan_lightning.data.datamodule import ImageData
+    from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
+
+    keep = ("image_size", "image_channels", "fit", "background", "holdout", "cache_dir", "cache_limit_gb")
+    options = {key: settings[key] for key in keep if settings.get(key) is not None}
+    source: Any
+    if name in TORCHVISION:
+        dataset, size, channels = TORCHVISION[name]
+        source, options = (
+            TorchvisionImages(dataset, root or "data"),
+            {"image_size": size, "image_channels": channels} | options,
+        )
+    elif name == "egg":
+        source = EggImages(root or EggImages.DEFAULT_ROOT)
+    else:
+        source = FolderImages(name)
+    real = ImageData(source, shrink_batch=True, **options)
+    real.prepare()
+    return real
+
+
+def _folder(path: Path, real: Any, most: int) -> Tensor:
+    """Up to `most` images of a folder as uint8 (n, C, H, W) in the shape of `real`, spread evenly over the folder."""
+    from gan_lightning.data.datamodule import ImageData
+    from gan_lightning.data.sources import FolderImages
+
+    source = FolderImages(str(path))
+    _, channels, height, width = real.train_images.shape
+    if source.typical_size() != (height, width):
+        size = "x".join(map(str, source.typical_size()))
+        print(f"{path}: images of {size} pixels are resized to {height}x{width}, the size of the real ones")
+    made = ImageData(
+        source, (height, width), channels, fit="stretch", holdout=0, cache_dir=str(real.cache_dir), shrink_batch=True
+    )
+    made.prepare()
+    n = min(most, len(made.train_images))
+    return made.train_images[torch.arange(n) * len(made.train_images) // n]

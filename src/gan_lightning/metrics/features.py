@@ -1,0 +1,328 @@
+"""Feature extractors: uint8 images (N, C, H, W) -> float32 features (N, D), none of which needs a network connection.
+
+An extractor is a module with `name`, `hash` (8 hex digits of its weights and protocol) and `parts`: features are that
+many blocks side by side, and distances are averaged over the blocks. A new one needs no entry here: give its
+`_target_` as `metrics.features`.
+"""
+
+import copy
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lightning.errors import UserError
+
+CHUNK = 256  # images at once: bounds the memory, not the result
+
+
+class Extractor(nn.Module):
+    """Base: chunks the images and moves them to the weights' device; subclasses give `features(images uint8)`."""
+
+    name = "custom"
+    parts = 1
+
+    @property
+    def hash(self) -> str:
+        """8 hex characters of the class and of every weight."""
+        digest = hashlib.sha256(type(self).__qualname__.encode())
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+    def features(self, images: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _chunked(self, function: Any, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise UserError(f"an extractor takes uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+        weight = next(iter(self.state_dict().values()), images)
+        with torch.inference_mode():
+            return torch.cat([function(part.to(weight.device)).float().cpu() for part in images.split(CHUNK)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> float32 (N, D) on the CPU."""
+        return self._chunked(self.features, images)
+
+
+class Random(Extractor):
+    """Three convolutional nets with fixed random weights; mean and deviation of every channel of every layer.
+
+    Random filters keep the texture, colour and coarse shape of an image and know nothing of its content: right for any
+    pictures, comparable across machines. Orthogonal weights, half of the first filters blind to brightness, and varied
+    biases keep the channels from saying all the same. At least 8 x 8 pixels, 1 to 4 channels.
+    """
+
+    name, parts = "random", 3
+    widths = (16, 32, 32, 44)
+
+    def __init__(self, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+        super().__init__()
+        self.seeds, self.nets = seeds, nn.ModuleList()
+        for seed in seeds:
+            generator, net, width = torch.Generator().manual_seed(seed), nn.ModuleList(), 4
+            for depth, out in enumerate(self.widths):
+                conv = nn.utils.skip_init(nn.Conv2d, width, out, 3, padding=1, padding_mode="replicate")
+                nn.init.orthogonal_(conv.weight.data, gain=(2 * width) ** 0.5, generator=generator)
+                if depth == 0:
+                    conv.weight.data[::2] -= conv.weight.data[::2].mean((2, 3), keepdim=True)
+                conv.weight.data /= conv.weight.data.flatten(1).norm(dim=1)[:, None, None, None] / 2**0.5
+                conv.bias.data = torch.randn(out, generator=generator) * 0.2
+                net.append(conv)
+                width = out
+            self.nets.append(net.requires_grad_(False))
+
+    @property
+    def hash(self) -> str:
+        """Of the recipe: weights drawn on another machine may differ in their last bit, yet the scores compare."""
+        return hashlib.sha256(repr(("random 1", self.seeds, self.widths)).encode()).hexdigest()[:8]
+
+    def features(self, images: Tensor) -> Tensor:
+        x = images.float() / 127.5 - 1
+        if x.shape[1] <= 2:
+            x = x[:, :1].expand(-1, 3, -1, -1)
+        if x.shape[1] == 3:
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        found = []
+        for net in self.nets:
+            h, before = x, x[:, :3]
+            found += [before.mean((2, 3)), before.std((2, 3))]
+            for conv in net:
+                h = F.relu(conv(h))
+                mean = h.mean((2, 3))
+                # not h.std: over two dimensions it takes as long as the convolutions
+                found += [mean, (h.square().mean((2, 3)) - mean.square()).clamp_min(0).sqrt()]
+                h = F.avg_pool2d(h, 2) if min(h.shape[2:]) >= 4 else h
+        return torch.cat(found, 1)
+
+    @classmethod
+    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Random":
+        return cls()
+
+
+class Digits(Extractor):
+    """Small classifier of 28 x 28 grey images; its last hidden layer (64) is the feature."""
+
+    name = "digits"
+    needed = 0.99  # test accuracy, below which its features mean nothing
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(16),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(32),
+            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(576, 64), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(64, num_classes)
+        self.accuracy = 0.0
+
+    def features(self, images: Tensor) -> Tensor:
+        x = images.float().mean(1, keepdim=True) / 127.5 - 1
+        if x.shape[2:] != (28, 28):
+            x = F.interpolate(x, size=(28, 28), mode="bilinear", antialias=True)
+        return self.body(x)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> class probabilities (N, num_classes)."""
+        return self.probabilities(self(images))
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """The same from features already extracted (N, 64)."""
+        with torch.inference_mode():
+            return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
+
+    def train_on(
+        self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor], seed: int = 0, rounds: int = 4
+    ) -> None:
+        """Train until the test accuracy reaches `needed`: one cycle of 2 epochs at most `rounds` times. UserError."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+            generator = torch.Generator().manual_seed(seed)
+            for _ in range(rounds):
+                self._cycle(images, labels, generator)
+                self.accuracy = float((self.classify(test[0]).argmax(1) == test[1]).float().mean())
+                if self.accuracy >= self.needed:
+                    return
+        raise UserError(
+            f"metrics.features=digits: the classifier reached {self.accuracy:.1%} on the held-out digits, it needs"
+            f" {self.needed:.0%}; choose metrics.features=random for these images"
+        )
+
+    def _cycle(
+        self, images: Tensor, labels: Tensor, generator: torch.Generator, epochs: int = 2, batch: int = 128
+    ) -> None:
+        steps = epochs * (len(images) // batch)
+        if steps == 0:
+            raise UserError(f"metrics.features=digits: {len(images)} labelled images are too few; choose random")
+        optimizer = torch.optim.Adam(self.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps)
+        order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(epochs + 1)])
+        self.train().requires_grad_(True)
+        for step in range(steps):
+            index = order[step * batch : (step + 1) * batch]
+            loss = F.cross_entropy(self.head(self.features(images[index])), labels[index], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Digits":
+        """From the cache, or trained on data's labelled images and tested on its held-out ones, once."""
+        if data.train_labels is None or data.holdout_images is None:
+            raise UserError(
+                "metrics.features=digits needs a labelled dataset with a hold-out, such as mnist; choose random"
+            )
+        net, path = cls(int(data.num_classes)), Path(cache_dir) / f"digits-{data.content_hash}.pt"
+
+        def train() -> dict[str, Any]:
+            print(f"metrics: training the digit classifier that measures the digits (about a minute, kept in {path})")
+            images = data.train_images[torch.arange(len(data.train_images))]
+            test = data.holdout_images[torch.arange(len(data.holdout_images))]
+            with torch.inference_mode(False), torch.enable_grad():
+                net.train_on(images, data.train_labels, (test, data.holdout_labels))
+            return {"weights": net.state_dict(), "accuracy": net.accuracy}
+
+        saved = cached(path, train)
+        net.load_state_dict(saved["weights"])
+        net.accuracy = saved["accuracy"]
+        return net.requires_grad_(False)
+
+
+class Pixels(Extractor):
+    """The first principal components of the pixels at 32 x 32 or less, fitted on the training images."""
+
+    name = "pixels"
+
+    def __init__(self, images: Tensor, components: int = 64) -> None:
+        super().__init__()
+        self.size = [min(32, side) for side in images.shape[2:]]
+        x = self._flat(images)
+        self.register_buffer("mean", x.mean(0))
+        _, _, v = torch.linalg.svd((x - self.mean).double(), full_matrices=False)
+        self.register_buffer("basis", v[: min(components, len(x) // 2)].T.float().contiguous())
+
+    def _flat(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(images.float() / 127.5 - 1, self.size).flatten(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        return (self._flat(images) - self.mean) @ self.basis
+
+    @classmethod
+    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Pixels":
+        index = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(0))[:4000]
+        return cls(data.train_images[index])
+
+
+class Inception(Extractor):
+    """torch-fidelity's Inception v3, 2048 features: the only one whose Frechet distance is called fid."""
+
+    name = "inception"
+
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(20)  # a network that swallows packets must not hang the run
+        try:
+            self.net = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights).requires_grad_(False)
+        finally:
+            socket.setdefaulttimeout(patience)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.net(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3])
+
+    @classmethod
+    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Inception":
+        if weights and not Path(weights).is_file():
+            raise UserError(f"metrics.inception_weights: no file {weights}")
+        return cls(weights)
+
+
+class Given(Extractor):
+    """Any module named by `_target_`: takes uint8 (N, C, H, W), gives (N, D)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.eval() if isinstance(module, nn.Module) else module
+        self.name = type(module).__name__.lower()
+        self.parts = getattr(module, "parts", 1)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+
+EXTRACTORS = {kind.name: kind for kind in (Digits, Random, Pixels, Inception)}
+
+
+def build_extractor(
+    features: str | Mapping[str, Any] | None,
+    data: Any,
+    cache_dir: str | Path = "data/cache",
+    inception_weights: str | None = None,
+) -> Extractor:
+    """The extractor named 'digits', 'random', 'pixels', 'inception', a `_target_` block, null: by dataset.
+
+    Null is digits for MNIST, random for all else. Inception without weights falls back to that with one line, because
+    scores must never end a run. UserError for an unknown name, or for digits where the data carry no labels.
+    """
+    with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
+        return _build(features, data, Path(cache_dir), inception_weights).eval()
+
+
+def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Extractor:
+    if isinstance(features, Mapping):
+        from hydra.utils import instantiate
+
+        made = instantiate(features)
+        return made if isinstance(made, Extractor) else Given(made)
+    if features is None:
+        # the classifier needs many digits to reach its 99 %; a small slice of MNIST is measured as photographs are
+        enough = data.name == "mnist" and data.train_labels is not None and len(data.train_images) >= 20_000
+        features = "digits" if enough and data.holdout_images is not None else "random"
+    if features not in EXTRACTORS:
+        raise UserError(f"metrics.features={features}: unknown; choose {', '.join(EXTRACTORS)}, or give a _target_")
+    try:
+        return EXTRACTORS[features].build(data, cache_dir, weights)
+    except Exception as problem:
+        if features != "inception" or isinstance(problem, UserError):
+            raise
+        spare = _build(None, data, cache_dir, None)
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        print(
+            f"metrics: Inception's weights cannot be had here ({reason}); scores use {spare.name!r} features instead."
+            " Give a file as metrics.inception_weights=PATH"
+        )
+        return spare
+
+
+def cached(path: Path, compute: Callable[[], Any]) -> Any:
+    """What `path` holds, or else what `compute` gives, kept there; a file that cannot be read is computed again."""
+    if path.is_file():
+        try:
+            return torch.load(path, weights_only=True)
+        except Exception as problem:
+            print(f"metrics: {path} cannot be read ({type(problem).__name__}) and is made again")
+    value = compute()
+    save(path, value)
+    return value
+
+
+def save(path: Path, value: Any) -> None:
+    """torch.save that never leaves half a file behind, as several runs may share one cache."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    torch.save(copy.deepcopy(value), part)
+    part.replace(path)

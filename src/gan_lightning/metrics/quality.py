@@ -1,0 +1,245 @@
+"""Scores during training: a Lightning callback that measures, logs, keeps the best checkpoint, and may end the run."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from gan_lightning.data.images import to_uint8
+from gan_lightning.errors import UserError
+from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Scores, save_strip
+
+BATCH = 250  # samples at once
+
+
+class Quality(Callback):
+    """Scores `module.sample` every `every_kimg` and at the end of the run; every argument is a key of conf/metrics.
+
+    `every_kimg` null: about ten times a run. `num_images` null: as many as the reference allows, in training at most
+    2,000. Measuring takes at most `max_share` of the time since training began: where it would take more, fewer images
+    are scored, and one line says so. `patience`: end the run after so many evaluations without a gain; null: never.
+
+    `history` holds one dict per evaluation: nimg, name, value, floor, ceiling, n, seconds, scores (name without n ->
+    value). `best` is its entry with the smallest value above the floor, whose checkpoint is checkpoints/best.ckpt.
+    """
+
+    def __init__(
+        self,
+        every_kimg: float | None = None,
+        num_images: int | None = None,
+        features: Any = None,
+        max_share: float = 0.1,
+        patience: int | None = None,
+        inception_weights: str | None = None,
+        cache_dir: str = "data/cache",
+    ) -> None:
+        if num_images is not None and num_images < SMALLEST:
+            raise UserError(
+                f"metrics.num_images={num_images}: {SMALLEST} or more are needed for a score that means anything"
+            )
+        self.every_kimg, self.num_images, self.features = every_kimg, num_images, features
+        self.max_share, self.patience, self.inception_weights, self.cache_dir = (
+            max_share,
+            patience,
+            inception_weights,
+            cache_dir,
+        )
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.ceilings: dict[str, Any] = {}
+        self.evaluator: Evaluator | None = None
+        self.next_nimg: int | None = None
+        self.stale = 0  # evaluations since the best
+        self.elapsed = self.spent = self.cost = (
+            0.0  # seconds: training in earlier parts of the run; measuring; per image
+        )
+        self.untrained: Tensor | None = None
+        self.images = 0  # how many are scored now
+        self.off = False
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    KEPT = ("history", "best", "next_nimg", "stale", "spent", "cost", "images", "ceilings")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self.KEPT} | {"elapsed": self._now()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for key, value in state_dict.items():
+            setattr(self, key, value)
+
+    def objective(self) -> float | None:
+        """The best main score so far, lower = better: what a search minimises. None where nothing could be measured."""
+        return self.best["value"] if self.best else None
+
+    main_score = property(objective)
+
+    # -- Lightning -----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._began = time.monotonic()
+        every = self.every_kimg
+        if every is None:
+            total = (module.config.get("total_kimg") or 0) * 1000  # type: ignore[union-attr, operator]
+            epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 10
+            every = (total or epochs * len(trainer.datamodule.train_images)) / 10_000  # type: ignore[attr-defined]
+        self._every = max(1, round(every * 1000))
+        if self.next_nimg is None:
+            self.next_nimg = int(module.nimg) + self._every  # type: ignore[arg-type]
+        if trainer.is_global_zero and not module.nimg:
+            # whatever is asked for later fits in; enough for a yardstick that is far away in any case
+            self.untrained = self._sample(module, min(self.num_images or 2000, 2000))
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if self.off or module.nimg < self.next_nimg:  # type: ignore[operator]
+            return
+        self.next_nimg = int(module.nimg) + self._every  # type: ignore[arg-type]
+        gained = stop = False
+        if trainer.is_global_zero:
+            gained = self._evaluate(trainer, module)
+            stop = self.patience is not None and self.stale >= self.patience
+        gained, stop, self.off = trainer.strategy.broadcast((gained, stop, self.off))
+        if gained:  # on every rank, as saving is a joint act
+            module.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt")  # type: ignore[operator]
+        if stop:
+            if trainer.is_global_zero:
+                print(f"metrics: no gain in {self.patience} evaluations (metrics.patience), the run ends here")
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero and not self.off:
+            self._finish(trainer, module)
+        trainer.strategy.barrier()
+
+    # -- measuring, on rank 0 ------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """Seconds of training so far, measuring included, earlier parts of a resumed run too."""
+        return self.elapsed + time.monotonic() - getattr(self, "_began", time.monotonic())
+
+    def _sample(self, module: Any, n: int) -> Tensor:
+        """uint8 (n, C, H, W) from fixed noise; leaves every random state and every train/eval mode as it was."""
+        modes = {m: m.training for m in module.modules()}
+        generator = torch.Generator().manual_seed(0)
+        devices = [module.device] if module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            z = torch.randn(n, module.latent_dim, generator=generator)
+            labels = torch.randint(module.num_classes, (n,), generator=generator) if module.num_classes else None
+            parts = [
+                to_uint8(module.sample(z[i : i + BATCH], None if labels is None else labels[i : i + BATCH])).cpu()
+                for i in range(0, n, BATCH)
+            ]
+        for m, mode in modes.items():
+            m.training = mode
+        return torch.cat(parts)
+
+    def _ready(self, trainer: Any, module: Any) -> Evaluator:
+        """The evaluator; building it, and measuring the reals, happens once and does not count for the cap."""
+        if self.evaluator is None:
+            start = time.monotonic()
+            options = {"inception_weights": self.inception_weights, "device": module.device}
+            self.evaluator = Evaluator(trainer.datamodule, self.features, self.num_images, self.cache_dir, **options)
+            limit, began = self.evaluator.num_images, time.monotonic()
+            self.images = self.images or min(limit, 2000)
+            if limit >= SMALLEST and self.untrained is not None and not self.ceilings:
+                first = self.evaluator.evaluate(self.untrained, light=True)
+                self.ceilings = {s.name.rpartition("_")[0]: s.value for s in first.scores}
+                # half of it went into the reals: what the first evaluation will cost, before one has been timed
+                self.cost = self.cost or (time.monotonic() - began) / len(self.untrained) / 2
+            self._began += time.monotonic() - start
+        return self.evaluator
+
+    def _affordable(self, n: int, spare: float) -> int:
+        """n, halved until measuring it takes less than `spare` seconds, but no fewer than 100; one line says so."""
+        fewer = n
+        while self.cost and fewer * self.cost > spare and fewer // 2 >= 2 * SMALLEST:
+            fewer //= 2
+        if fewer < n:
+            print(f"metrics: scoring {fewer} images, not {n}, to stay within {self.max_share:.0%} of the training time")
+        return fewer
+
+    def _score(self, trainer: Any, module: Any, n: int, light: bool) -> tuple[Scores, Tensor]:
+        """Scores and the n samples they are of; the untrained generator is measured again only at the end."""
+        evaluator = self._ready(trainer, module)
+        began = time.monotonic()
+        fakes = self._sample(module, n)
+        scores = evaluator.evaluate(fakes, None if light else self.untrained, light)
+        seconds = time.monotonic() - began
+        self.spent += seconds
+        if light:
+            self.cost = seconds / n
+        for warning in scores.warnings if not light or not scores.scores else ():
+            print(f"metrics: {warning}")
+        return scores, fakes
+
+    def _evaluate(self, trainer: Any, module: Any) -> bool:
+        """One evaluation during training; True where it is the best so far."""
+        try:
+            self._ready(trainer, module)
+            spare = self.max_share * self._now() - self.spent
+            self.images = self._affordable(self.images, spare)
+            if self.cost and self.images * self.cost > spare:
+                print(f"metrics: no time for even {self.images} images within {self.max_share:.0%} yet, scored later")
+                return False
+            began = time.monotonic()
+            scores, _ = self._score(trainer, module, self.images, light=True)
+        except UserError as problem:  # a score must never end a run
+            print(f"metrics: off for this run: {problem}")
+            self.off = True
+            return False
+        if scores.main is None:
+            self.off = True
+            return False
+        self._log(trainer, module, scores)
+        main = scores.main
+        ceiling = self.ceilings.get(main.name.rpartition("_")[0])
+        entry = {
+            "nimg": int(module.nimg),
+            "name": main.name,
+            "value": main.value,
+            "floor": main.floor,
+            "ceiling": ceiling,
+        }
+        entry |= {"n": main.n, "seconds": round(time.monotonic() - began, 2)}
+        self.history.append(entry | {"scores": {s.name.rpartition("_")[0]: s.value for s in scores.scores}})
+        # above the floor, as the floor falls with n, and n may be halved on the way
+        gained = self.best is None or _excess(self.history[-1]) < _excess(self.best)
+        if gained:
+            self.best = self.history[-1]
+        self.stale = 0 if gained else self.stale + 1
+        return gained
+
+    def _log(self, trainer: Any, module: Any, scores: Scores) -> None:
+        values = {f"metric/{s.name}": s.value for s in scores.scores}
+        values |= {f"metric/{s.name}_floor": s.floor for s in scores.scores if s.floor is not None}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=int(module.nimg))
+
+    def _finish(self, trainer: Any, module: Any) -> None:
+        """All scores of the finished run, to RUN_DIR/scores.json, and the samples that come closest to photographs."""
+        try:
+            evaluator = self._ready(trainer, module)
+            spare = max(self.max_share * self._now() - self.spent, 0.0) / 3  # all scores take about thrice the time
+            n = self._affordable(evaluator.num_images, spare) if self.cost else min(evaluator.num_images, 500)
+            scores, fakes = self._score(trainer, module, n, light=False)
+        except UserError as problem:
+            print(f"metrics: no scores at the end: {problem}")
+            return
+        for i, s in enumerate(scores.scores):
+            if s.ceiling is None:
+                values = {**s.__dict__, "ceiling": self.ceilings.get(s.name.rpartition("_")[0])}
+                scores.scores[i] = type(s)(**values)
+        self._log(trainer, module, scores)
+        root = Path(trainer.default_root_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        text = scores.as_dict() | {"nimg": int(module.nimg), "best": self.best, "history": self.history}
+        (root / "scores.json").write_text(json.dumps(text, indent=1))
+        save_strip(root / "images" / "nearest_photographs.png", scores, fakes, trainer.datamodule)
+
+
+def _excess(entry: dict[str, Any]) -> float:
+    return entry["value"] - (entry["floor"] or 0.0)

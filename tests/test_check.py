@@ -1,0 +1,230 @@
+"""The data check: one folder per fault, each found and nothing else beside it; clean folders give no remark."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from gan_lightning.data import eggs, similar
+from gan_lightning.data.check import check_folder, contact_sheet
+from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.sources import FolderImages
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory) -> Path:
+    """120 rendered eggs."""
+    folder = tmp_path_factory.mktemp("eggs")
+    eggs.write(folder, 120, 64, seed=5)
+    return folder
+
+
+def remarks(folder: Path, **options) -> dict[str, object]:
+    data = ImageData(FolderImages(str(folder)), **{"image_size": 64, "cache_dir": str(folder / ".cache")} | options)
+    data.prepare()
+    return {remark.name: remark for remark in data.check_report.remarks}
+
+
+def copied(clean: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(clean, tmp_path / "photos", ignore=shutil.ignore_patterns(".*")))
+
+
+def each(folder: Path, change, every: int = 1) -> None:
+    for path in sorted(folder.glob("*.jpg"))[::every]:
+        with Image.open(path) as image:
+            changed = change(image.convert("RGB"))
+        changed.save(path, quality=95)
+
+
+def test_a_clean_folder_gives_no_remark(clean):
+    assert not remarks(clean)
+    assert not remarks(clean, fit="pad") and not remarks(clean, fit="stretch")
+
+
+def test_ten_copies_of_each_file(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    for path in sorted(folder.glob("*.jpg")):
+        for i in range(9):
+            shutil.copy(path, folder / f"{path.stem}_copy{i}.jpg")
+    found = remarks(folder)
+    assert set(found) == {"exact copies"}
+    assert found["exact copies"].numbers == {"images": 1080, "groups": 120}
+
+
+def test_copies_saved_again_are_near_copies(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    for path in sorted(folder.glob("*.jpg"))[:6]:
+        with Image.open(path) as image:
+            image.resize((90, 90)).save(folder / f"again_{path.stem}.jpg", quality=60)
+    found = remarks(folder)
+    assert set(found) == {"near copies"} and found["near copies"].numbers == {"images": 6, "groups": 6}
+
+
+def test_panoramas(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    each(folder, lambda image: image.resize((200, 64)))
+    found = remarks(folder)
+    assert set(found) == {"far from the target's shape"}
+    assert found["far from the target's shape"].action == "dataset.fit=pad"
+    assert found["far from the target's shape"].numbers["median_lost"] == pytest.approx(1 - 64 / 200, abs=1e-3)
+    assert not remarks(folder, fit="pad") and not remarks(folder, image_size=[64, 200])
+
+
+def test_eight_images(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    for path in sorted(folder.glob("*.jpg"))[8:]:
+        path.unlink()
+    found = remarks(folder)
+    assert set(found) == {"too few images"} and found["too few images"].numbers["distinct"] == 8
+    assert found["too few images"].action == "augment=ada"
+
+
+def test_all_blank(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        shade = rng.integers(0, 256, 3) + rng.normal(0, 1, (64, 64, 3))
+        Image.fromarray(shade.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
+    found = remarks(tmp_path)
+    assert set(found) == {"blank images"} and found["blank images"].numbers["images"] == 120
+
+
+def test_negatives_of_other_images(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    for path in sorted(folder.glob("*.jpg"))[:7]:
+        with Image.open(path) as image:
+            ImageOps.invert(image).save(folder / f"negative_{path.stem}.jpg", quality=95)
+    found = remarks(folder)
+    assert set(found) == {"inverted images"} and found["inverted images"].numbers["images"] == 7
+
+
+def test_some_inverted_drawings(tmp_path):
+    """Like digits, white on black, and a quarter of them black on white."""
+    for i in range(200):
+        rng = np.random.default_rng(i)
+        picture = np.zeros((32, 32), np.uint8)
+        for _ in range(4):
+            y, x = rng.integers(6, 22, 2)
+            picture[y : y + rng.integers(2, 10), x : x + rng.integers(2, 10)] = 255
+        Image.fromarray(255 - picture if i % 4 == 0 else picture).save(tmp_path / f"{i:03d}.png")
+    found = remarks(tmp_path, image_size=32, image_channels=1)
+    assert set(found) == {"inverted images"}
+    assert found["inverted images"].numbers == {"black": 150, "white": 50}
+
+
+def test_half_grey_half_colour(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    each(folder, lambda image: image.convert("L"), every=2)
+    found = remarks(folder)
+    assert set(found) == {"grey images"} and found["grey images"].numbers == {"grey": 60, "colour": 60}
+    assert found["grey images"].action == "dataset.image_channels=1"
+    assert not remarks(folder, image_channels=1)
+
+
+def test_a_subject_far_from_the_centre(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+
+    def aside(image: Image.Image) -> Image.Image:
+        sheet = Image.new("RGB", (128, 128), image.getpixel((0, 0)))
+        sheet.paste(image, (0, 0))
+        return sheet
+
+    each(folder, aside)
+    found = remarks(folder)
+    assert set(found) == {"off-centre subject"}
+    assert found["off-centre subject"].numbers["across"] < -0.12 and found["off-centre subject"].numbers["down"] < -0.12
+
+
+def test_small_originals(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    each(folder, lambda image: image.resize((24, 24)))
+    found = remarks(folder)
+    assert set(found) == {"small originals"} and found["small originals"].action == "dataset.image_size=16"
+
+
+def test_unusable_files_are_in_the_report_and_the_folder_is_left_as_it_was(clean, tmp_path, capsys):
+    folder = copied(clean, tmp_path)
+    (folder / "나쁜 파일.jpg").write_bytes(b"no image")
+    before = {path: hashlib.sha1(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert check_folder(str(folder), 64, out=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")) == 0
+    assert {path: hashlib.sha1(path.read_bytes()).hexdigest() for path in folder.iterdir()} == before
+    report = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
+    assert report["unusable"] == {"나쁜 파일.jpg": "not an image that can be read"}
+    assert [remark["name"] for remark in report["remarks"]] == ["unusable files"]
+    printed = capsys.readouterr().out
+    assert "120 usable, 1 files" in printed and "나쁜 파일.jpg" in printed and "contact_sheet.png" in printed
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.size == (8 * 66 - 2, 8 * 66 - 2)
+
+
+def test_the_contact_sheet_shows_every_picture_in_its_place():
+    pictures = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 4, 6)
+    sheet = contact_sheet(pictures, columns=4)
+    assert sheet.shape == (3, 3 * 6 - 2, 4 * 8 - 2)
+    for i in range(10):
+        y, x = i // 4 * 6, i % 4 * 8
+        assert (sheet[:, y : y + 4, x : x + 6] == i).all()
+    assert (sheet[:, 4:6] == 255).all() and (sheet[:, 12:16, 16:] == 255).all()
+
+
+def test_close_pairs_and_groups_against_all_pairs():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        hashes = rng.integers(0, 2**64, 400, dtype=np.uint64)
+        for _ in range(250):
+            a, b = rng.integers(0, 400, 2)
+            hashes[b] = hashes[a]
+            for bit in rng.integers(0, 64, rng.integers(0, 7)):
+                hashes[b] ^= np.uint64(1) << np.uint64(bit)
+        every = np.argwhere(np.triu(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 4, 1))
+        parent = list(range(400))  # plain union-find, to compare with
+
+        def root(i: int, parent: list[int] = parent) -> int:
+            return i if parent[i] == i else root(parent[i])
+
+        for a, b in every.tolist():
+            low, high = sorted((root(a), root(b)))
+            parent[high] = low
+        assert similar.groups(400, similar.close_pairs(hashes)).tolist() == [root(i) for i in range(400)]
+
+
+def test_the_held_out_slice_follows_content_and_never_parts_near_copies(clean, tmp_path):
+    folder = copied(clean, tmp_path)
+    for path in sorted(folder.glob("*.jpg"))[:40]:
+        with Image.open(path) as image:
+            image.save(folder / f"again_{path.stem}.jpg", quality=70)
+
+    def held(source_folder: Path) -> set[str]:
+        data = ImageData(FolderImages(str(source_folder)), 64, cache_dir=str(tmp_path / "cache"))
+        data.prepare()
+        names = {}
+        for path in sorted(source_folder.rglob("*.jpg")):
+            pixels = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
+            names[pixels.tobytes()] = path.name.split("_", 1)[-1] if path.name.startswith("moved") else path.name
+        rows = torch.arange(len(data.holdout_images))
+        assert len(data.holdout_images) + len(data.train_images) == 160
+        return {names[picture.numpy().tobytes()] for picture in data.holdout_images[rows]}
+
+    first = held(folder)
+    assert 14 <= len(first) <= 16
+    for name in first:  # both of a pair, or neither
+        other = name.removeprefix("again_") if name.startswith("again_") else f"again_{name}"
+        assert other in first or not (folder / other).exists()
+    for path in sorted(folder.glob("*.jpg"), reverse=True):  # other names, other places: the same pictures are held out
+        place = folder / str(len(path.name) % 3)
+        place.mkdir(exist_ok=True)
+        os.replace(path, place / f"moved{hash(path.name) % 1000:03d}_{path.name}")
+    assert held(folder) == first
+
+
+def test_the_real_photographs(real_data, tmp_path):
+    if not (real_data / "eggs_candling").is_dir():
+        pytest.skip("no eggs_candling")
+    found = remarks(real_data / "eggs_candling", cache_dir=str(tmp_path / "cache"))
+    assert set(found) == {"near copies"}  # looked at: burst shots of the same egg, all of them
+    assert 30 <= found["near copies"].numbers["groups"] <= 45

@@ -1,0 +1,114 @@
+"""Extractors: shapes, fixed hashes, the cache, and the way back when Inception cannot be had."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.errors import UserError
+from gan_lightning.metrics import features as X
+
+
+def images(n: int = 12, c: int = 3, h: int = 16, w: int = 16) -> Tensor:
+    return torch.randint(0, 256, (n, c, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def data(**other: Any) -> Any:
+    known: dict[str, Any] = {"name": "photos", "train_images": images(80), "holdout_images": None, "train_labels": None}
+    return SimpleNamespace(**(known | {"num_classes": None, "content_hash": "0"} | other))
+
+
+def bars(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Grey 28 x 28 pictures whose class is the row of a bright bar: a classifier learns them in seconds."""
+    g = torch.Generator().manual_seed(seed)
+    labels, x = torch.randint(10, (n,), generator=g), torch.randint(0, 60, (n, 1, 28, 28), generator=g)
+    for row, label in zip(x, labels, strict=True):
+        row[0, 2 + 2 * int(label) : 5 + 2 * int(label)] += 150
+    return x.to(torch.uint8), labels
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 24), (4, 33, 17)])
+def test_random_features_of_any_size(shape: tuple[int, int, int]) -> None:
+    net, x = X.Random(), images(5, *shape)
+    found = net(x)
+    assert found.shape == (5, 762) and found.dtype == torch.float32 and found.isfinite().all()
+    assert torch.allclose(torch.cat([net(x[:2]), net(x[2:])]), found, atol=1e-5)  # each image by itself
+    assert 762 % net.parts == 0 and (found.chunk(3, 1)[0] - found.chunk(3, 1)[1]).abs().max() > 0.01
+    assert net.hash == X.Random().hash != X.Random(seeds=(3, 4, 5)).hash and len(net.hash) == 8
+
+
+def test_random_features_leave_the_random_state() -> None:
+    before = torch.get_rng_state()
+    X.Random()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_module_by_target_and_bad_names(tmp_path: Path) -> None:
+    found = X.build_extractor({"_target_": "torch.nn.Flatten"}, data(), tmp_path)
+    assert found.name == "flatten" and found(images()).shape == (12, 768)
+    with pytest.raises(UserError, match="digits, random, pixels, inception"):
+        X.build_extractor("fid", data(), tmp_path)
+    with pytest.raises(UserError, match="labelled"):
+        X.build_extractor("digits", data(), tmp_path)
+    with pytest.raises(UserError, match="uint8"):
+        X.Random()(images().float())
+
+
+def test_default_by_dataset(tmp_path: Path) -> None:
+    assert X.build_extractor(None, data(), tmp_path).name == "random"
+    assert (
+        X.build_extractor(None, data(name="mnist"), tmp_path).name == "random"
+    )  # a few digits cannot teach a classifier
+
+
+def test_pixels_are_principal_components(tmp_path: Path) -> None:
+    reals = images(200, 1, 8, 8)
+    net = X.build_extractor("pixels", data(train_images=reals), tmp_path)
+    x = reals.double().flatten(1) / 127.5 - 1
+    variances = torch.linalg.eigvalsh(torch.cov(x.T)).flip(0)
+    assert torch.allclose(net(reals).double().var(0), variances[:64], rtol=1e-3, atol=1e-4)
+
+
+def test_digits_learn_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (train, labels), (test, test_labels) = bars(2000, 0), bars(400, 1)
+    known = {"train_labels": labels, "holdout_images": test, "holdout_labels": test_labels, "num_classes": 10}
+    before = torch.get_rng_state()
+    net = X.build_extractor("digits", data(train_images=train, **known), tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+    p = net.classify(test)
+    assert float((p.argmax(1) == test_labels).float().mean()) == pytest.approx(net.accuracy) and net.accuracy >= 0.99
+    assert torch.allclose(p.sum(1), torch.ones(400), atol=1e-5) and net(test).shape == (400, 64)
+    assert net(images(4, 3, 40, 40)).shape == (4, 64)  # other shapes are brought to 28 x 28 grey
+    capsys.readouterr()
+    again = X.build_extractor("digits", data(train_images=train, **known), tmp_path)
+    assert again.hash == net.hash and torch.equal(again(test), net(test)) and not capsys.readouterr().out
+    with pytest.raises(UserError, match="99%"):
+        shuffled = known | {"holdout_labels": test_labels.flip(0)}
+        X.build_extractor(
+            "digits", data(train_images=train[:600], **shuffled | {"train_labels": labels[:600]}), tmp_path / "other"
+        )
+
+
+def test_inception_falls_back_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*args: Any, **kwargs: Any) -> nn.Module:
+        raise OSError("no network\nlong story")
+
+    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", offline)
+    assert X.build_extractor("inception", data(), tmp_path).name == "random"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "no network" in said and "inception_weights" in said
+    with pytest.raises(UserError, match="nowhere.pth"):
+        X.build_extractor("inception", data(), tmp_path, "nowhere.pth")
+
+
+def test_a_broken_cache_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"half")
+    assert X.cached(path, lambda: torch.ones(2)).sum() == 2
+    assert "made again" in capsys.readouterr().out
+    assert X.cached(path, lambda: torch.zeros(2)).sum() == 2

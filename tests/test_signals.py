@@ -1,0 +1,187 @@
+"""Each signal against a closed form, a brute-force computation or an independent library."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prdc import compute_prdc
+from torch import nn
+
+from gan_lightning.diagnosis import signals as s
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=30), st.lists(st.integers(-4, 4), min_size=1, max_size=30))
+def test_auc_equals_counting_every_pair(high, low):
+    wins = sum((a > b) + 0.5 * (a == b) for a in high for b in low) / (len(high) * len(low))
+    assert s.auc(torch.tensor(high).float(), torch.tensor(low).float()) == pytest.approx(wins, abs=1e-12)
+    swapped = s.auc(torch.tensor(low).float(), torch.tensor(high).float())
+    assert swapped == pytest.approx(1 - wins, abs=1e-12)
+
+
+def test_auc_keeps_its_meaning_under_a_rising_map_of_the_logits():
+    a, b = torch.randn(50, generator=rng()), torch.randn(70, generator=rng(1))
+    assert s.auc(a, b) == pytest.approx(s.auc(5 * a + 3, 5 * b + 3), abs=1e-12)
+    assert math.isnan(s.auc(a[:0], b))
+
+
+def test_auc_error_is_the_spread_of_auc_on_equal_distributions():
+    values = [s.auc(torch.randn(40, generator=rng(i)), torch.randn(25, generator=rng(1000 + i))) for i in range(600)]
+    assert np.mean(values) == pytest.approx(0.5, abs=0.01)
+    assert np.std(values) == pytest.approx(s.auc_error(40, 25), rel=0.1)
+
+
+def test_r_t_and_r_v_in_closed_form():
+    train, held, fake = torch.tensor([3.0, 1.0, -1.0, 1.0]), torch.tensor([0.0]), torch.tensor([-3.0])
+    assert s.r_t(train) == 0.5
+    assert s.r_v(train, held, fake) == pytest.approx(1 / 4)
+    assert s.r_v(train, train, fake) == 0
+    assert s.r_v(train, fake, fake) == 1
+    assert math.isnan(s.r_v(fake, held, train))
+
+
+def images(count, seed=0, size=16):
+    return torch.randn(count, 3, size, size, generator=rng(seed)).mul(0.4).clamp(-1, 1)
+
+
+def test_features_are_scaled_on_the_reals_and_leave_the_random_state():
+    reals = images(200)
+    before = torch.get_rng_state()
+    features = s.Features(reals)
+    x = features(reals)
+    assert torch.equal(before, torch.get_rng_state())
+    assert x.mean(0).abs().max() < 1e-4
+    assert x[:, :192].var(0, correction=0).sum().item() == pytest.approx(1, rel=1e-3)
+    assert x[:, 192:].var(0, correction=0).sum().item() == pytest.approx(1, rel=1e-3)
+    assert torch.equal(x, s.Features(reals)(reals))
+    assert torch.isfinite(s.Features(torch.zeros(4, 1, 28, 28))(torch.ones(4, 1, 28, 28))).all()
+
+
+def test_quality_is_zero_without_and_grows_with_each_defect():
+    reals = images(256)
+    features = s.Features(reals)
+    real = features(reals)
+    same = np.mean([s.quality(features(images(256, seed)), real) for seed in range(1, 9)])
+    assert same == pytest.approx(0, abs=0.004)
+    small = np.mean([s.quality(features(images(64, seed)), features(images(64, 100 + seed))) for seed in range(1, 9)])
+    assert small == pytest.approx(0, abs=0.015)  # no bias by the sample's size
+    fakes = images(256, 1)
+    smooth = nn.functional.avg_pool2d(fakes, 3, 1, 1)
+    defects = {
+        "shift": [(fakes + a).clamp(-1, 1) for a in (0.05, 0.2, 0.5)],
+        "blur": [torch.lerp(fakes, smooth, a) for a in (0.2, 0.5, 1.0)],
+        "collapse": [torch.lerp(fakes, fakes[:1].expand_as(fakes), a) for a in (0.3, 0.6, 1.0)],
+    }
+    for name, doses in defects.items():
+        values = [s.quality(features(x), real) for x in doses]
+        assert values[0] < values[1] < values[2], (name, values)
+        assert values[2] > 0.1, (name, values)
+
+
+def test_quality_of_points_in_closed_form():
+    # two fakes at 0, two reals at -1 and +1: 2 * 1 - 0 - 2, over 2
+    assert s.quality(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])) == pytest.approx(0)
+    assert s.quality(torch.full((2, 1), 5.0), torch.tensor([[-1.0], [1.0]])) == pytest.approx((2 * 5 - 2) / 2)
+
+
+def test_diversity_is_a_ratio_of_mean_distances():
+    x = torch.randn(60, 5, generator=rng())
+    brute = np.mean([float((x[i] - x[j]).norm()) for i in range(60) for j in range(60) if i != j])
+    assert s.spread(x) == pytest.approx(brute, rel=1e-4)
+    assert s.diversity(0.3 * x, x) == pytest.approx(0.3, rel=1e-4)
+    assert s.diversity(x[:1].repeat(60, 1), x) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])
+def test_coverage_agrees_with_prdc(shift):
+    real, fake = torch.randn(90, 4, generator=rng()).double(), torch.randn(60, 4, generator=rng(1)).double() + shift
+    expected = compute_prdc(real.numpy(), fake.numpy(), nearest_k=5)["coverage"]
+    assert s.coverage(real, fake, 5) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("n,m", [(40, 40), (60, 20)])
+def test_coverage_null_is_what_equal_distributions_give(n, m):
+    values = [
+        s.coverage(torch.randn(n, 3, generator=rng(i)), torch.randn(m, 3, generator=rng(500 + i))) for i in range(200)
+    ]
+    assert np.mean(values) == pytest.approx(s.coverage_null(n, m), abs=0.02)
+    assert s.coverage_null(10**6, 10**6) == pytest.approx(1 - 0.5**5, abs=1e-4)
+
+
+def test_saturation_and_contrast():
+    x = torch.tensor([1.0, -1.0, 0.0, 0.5]).view(1, 1, 2, 2).repeat(3, 1, 1, 1)
+    assert s.saturated(x) == 0.5
+    assert s.image_std(x) == pytest.approx(float(x[0].std()))
+    assert s.image_std(torch.full((3, 1, 4, 4), 0.7)) < 1e-6
+
+
+def test_nyquist_of_a_checkerboard_a_wave_and_noise():
+    board = (-1.0) ** (torch.arange(16)[:, None] + torch.arange(16)[None])
+    power, peak = s.nyquist(board[None, None])
+    assert power > 0.01 and peak > 1e6
+    wave = torch.sin(torch.arange(16) * 2 * math.pi / 16)[None, None, None].expand(1, 1, 16, 16)
+    assert s.nyquist(wave)[0] < 1e-12
+    noise = torch.randn(400, 1, 16, 16, generator=rng())
+    assert s.nyquist(noise)[1] == pytest.approx(1, rel=0.15)  # flat: no peak
+    assert s.nyquist(noise)[0] == pytest.approx(1 / 256, rel=0.15)  # Parseval: variance 1 over 16 * 16 frequencies
+    assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
+
+
+def test_mode_gap_in_units_of_the_spread():
+    x = torch.randn(200, 1, 4, 4, generator=rng())
+    assert s.mode_gap(x, x) == 0
+    assert s.mode_gap(x + 0.5, x) == pytest.approx(0.5, rel=0.1)
+
+
+def test_copies_and_duplicates_are_told():
+    train, held = torch.randn(100, 6, generator=rng()), torch.randn(50, 6, generator=rng(1))
+    copied = train[:50] + 0.01 * torch.randn(50, 6, generator=rng(2))
+    assert s.copy_ratio(copied, held, train) < 0.05
+    assert s.copy_ratio(torch.randn(50, 6, generator=rng(3)), held, train) == pytest.approx(1, abs=0.25)
+    assert s.duplicates(train) == 0
+    assert s.duplicates(torch.cat([train, train])) == 1
+
+
+def test_modes_are_found_and_the_missing_ones_counted():
+    centres = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
+    truth = torch.arange(4).repeat(50)
+    points = centres[truth] + torch.randn(200, 2, generator=rng())
+    found = s.kmeans(points, 4)
+    assert all(len(found[truth == j].unique()) == 1 for j in range(4)) and len(found.unique()) == 4
+    counts = s.mode_counts(points[truth != 2], points, truth)
+    assert counts.tolist() == [50, 50, 0, 50]
+    shares = torch.full((4,), 0.25)
+    assert s.missing_modes(counts, shares) == (0.25, 2, 0.0)
+    assert s.missing_modes(torch.tensor([50, 50, 4, 50]), shares)[0] == 0  # rare is not missing
+    assert s.missing_modes(torch.tensor([10, 10, 0, 10]), shares) == (0.0, -1, 1.0)  # too few were due to say so
+    assert s.missing_modes(torch.tensor([90, 90, 0]), torch.tensor([0.49, 0.49, 0.02]))[0] == 0  # an outlier
+
+
+def test_travel_and_update_ratio():
+    assert s.travel(torch.tensor([3.0, 4.0]), torch.zeros(2), 10.0) == pytest.approx(0.5)
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+    before = s.weights(net)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.01)
+    assert s.update_ratio(net, before) == pytest.approx(0.01, rel=1e-3)
+    assert s.update_ratio(net, before, 4) == pytest.approx(0.005, rel=1e-3)
+    nn.init.zeros_(net[0].weight)
+    assert math.isfinite(s.update_ratio(net, s.weights(net)))  # a zero-initialised layer is left out
+
+
+def test_the_first_bad_tensor_is_named():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert s.all_finite(net) is None
+    net[1].running_var[0] = math.inf
+    assert s.all_finite(net) == "1.running_var"
+    net[0].weight.data[1, 1] = math.nan
+    assert s.all_finite(net) == "0.weight"
+    assert s.first_bad({"steps": torch.tensor(3)}) is None

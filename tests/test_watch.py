@@ -1,0 +1,318 @@
+"""The callback on real, tiny runs: what it writes, that it changes nothing, that it stops what cannot go on."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+import yaml
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gan_lightning.data.images import to_float
+from gan_lightning.diagnosis import watch as watch_module
+from gan_lightning.diagnosis.rules import Finding
+from gan_lightning.diagnosis.watch import EARLY, Probe, TrainingDiverged, Watch
+from gan_lightning.errors import UserError
+from gan_lightning.losses import BCE
+from gan_lightning.module import GAN
+from gan_lightning.networks import dcgan
+
+CONF = yaml.safe_load((Path(__file__).parents[1] / "conf" / "diagnosis" / "default.yaml").read_text())
+THRESHOLDS = CONF["thresholds"]
+SIZE = 16
+
+
+def blobs(count, seed, classes=4):
+    """Images with one bright square at one of four places: (uint8 (N, 1, 16, 16), labels)."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    images = torch.randint(0, 60, (count, 1, SIZE, SIZE), generator=draw)
+    for i, label in enumerate(labels.tolist()):
+        y, x = divmod(label, 2)
+        dy, dx = torch.randint(0, 3, (2,), generator=draw).tolist()
+        images[i, 0, 8 * y + dy : 8 * y + dy + 5, 8 * x + dx : 8 * x + dx + 5] += 180
+    return images.to(torch.uint8), labels
+
+
+class Blobs(L.LightningDataModule):
+    name, batch_size, num_classes = "blobs", 8, 4
+
+    def __init__(self, scale=True, holdout=100, count=200):
+        super().__init__()
+        self.scale = scale
+        self.train_images, self.train_labels = blobs(count, 0)
+        self.holdout_images, self.holdout_labels = blobs(holdout, 1) if holdout else (None, None)
+
+    def train_dataloader(self):
+        rows = torch.utils.data.TensorDataset(self.train_images, self.train_labels)
+        return DataLoader(rows, batch_size=self.batch_size, shuffle=True, drop_last=True)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        images, labels = batch
+        return to_float(images) if self.scale else images / 255, labels
+
+
+class StopAt(L.Callback):
+    def __init__(self, step, do=None):
+        self.step, self.do = step, do
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if pl_module.step == self.step:
+            if self.do:
+                self.do(pl_module)
+            else:
+                trainer.should_stop = True
+
+
+def gan(**settings):
+    torch.manual_seed(0)
+    adam = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.99))
+    small = {"image_size": SIZE, "image_channels": 1, "channels": 8, "min_channels": 8}
+    config = {"latent_dim": 8, "overrides": ["dataset=egg"], "dataset": {"batch_size": 8}, "diagnosis": CONF}
+    networks = dcgan.Generator(latent_dim=8, **small), nn.Sequential(nn.Dropout(0.1), dcgan.Discriminator(**small))
+    return GAN(*networks, BCE(), adam, adam, latent_dim=8, ema_halflife_kimg=0.1, config=config, **settings)
+
+
+def fit(folder, *callbacks, data=None, module=None, steps=60):
+    module = module or gan()
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, log_every_n_steps=5, callbacks=[*callbacks, StopAt(steps)],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data or Blobs())
+    return module
+
+
+def watch(**settings):
+    return Watch(THRESHOLDS, light_every=10, full_every=20, images=64, **settings)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (Path(folder) / "signals.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
+    doctor = watch(max_share=1.0)
+    fit(tmp_path, doctor)
+    facts, *records = lines(tmp_path)
+    assert facts["kind"] == "facts" and facts["n_train"] == 200 and facts["n_holdout"] == 100 and facts["batchnorm_g"]
+    assert records.pop() == {"kind": "facts", "ended": True}
+    steps = [r["step"] for r in records]
+    assert steps == sorted(steps) and {r["step"] for r in records if r["kind"] == "full"} >= {25, 50, 60}
+    assert [r["nimg"] for r in records] == [8 * step for step in steps]
+    full = [r for r in records if r["kind"] == "full"][-1]
+    for name in ("quality", "quality_ema", "diversity", "coverage", "auc_train", "auc_heldout", "r_v", "mode_gap", "nyquist", "copy_ratio",
+                 "modes_missing", "travel", "grad_norm_g", "update_ratio_d", "share", "interval", "loss_d", "score_real"):  # fmt: skip
+        assert math.isfinite(full[name]), name
+    verdict = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert {"verdict", "checks_passed", "findings"} <= set(verdict)
+    assert verdict["summary"] in capsys.readouterr().out
+    assert verdict["summary"] in (tmp_path / "diagnosis.md").read_text()
+
+
+def test_watching_changes_nothing(tmp_path):
+    watched, alone = fit(tmp_path / "a", watch(max_share=1.0)), fit(tmp_path / "b")
+    for (name, a), b in zip(watched.state_dict().items(), alone.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert [p.training for p in watched.modules()] == [p.training for p in alone.modules()]
+
+
+def test_its_memory_goes_through_a_safe_checkpoint(tmp_path):
+    doctor = watch()
+    fit(tmp_path, doctor)
+    torch.save(doctor.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    again = watch()
+    again.load_state_dict(state)
+    assert again.records == doctor.records and again.next_full == doctor.next_full
+    fit(tmp_path / "resumed", again, steps=10)
+    assert [r["step"] for r in lines(tmp_path / "resumed")[1:4]] == [r["step"] for r in doctor.records[:3]]
+
+
+def test_looks_become_rare_where_they_would_cost_too_much(tmp_path):
+    doctor = watch(max_share=0.0)
+    fit(tmp_path, doctor, steps=130)
+    assert [r["step"] for r in doctor.records if r["kind"] == "full"] == [e for e in EARLY if e <= 130] + [130]
+    assert sorted({r["step"] for r in doctor.records}) == [10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130]
+    assert all(r["share"] > 0 for r in doctor.records)
+
+
+# one step passes before an infinite pixel weight shows in a loss: tanh hides it until its gradient has spread
+@pytest.mark.parametrize("where,step", [("generator.image.weight", 35), ("discriminator.1.head.linear.weight", 34)])
+def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step):
+    def poison(module):
+        dict(module.named_parameters())[where].data.view(-1)[0] = math.inf
+
+    with pytest.raises(TrainingDiverged, match=f"step {step} ") as error:
+        fit(tmp_path, StopAt(33, poison), watch())
+    assert isinstance(error.value, UserError) and "loss/d" in str(error.value) and "\n" not in str(error.value)
+    verdict = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert verdict["verdict"] == "fatal"
+    (found,) = [f for f in verdict["findings"] if f["severity"] == "fatal"]
+    assert found["name"] == "divergence" and found["evidence"]["step"] == step and found["override"]
+
+
+def test_a_bad_weight_is_found_before_it_spreads_at_a_look(tmp_path):
+    with pytest.raises(TrainingDiverged, match="generator.image.weight is not finite at step 30"):
+        fit(tmp_path, StopAt(30, lambda m: m.generator.image.weight.data.view(-1)[:1].fill_(math.inf)), watch())
+
+
+def test_stopping_can_be_turned_off(tmp_path):
+    doctor = watch(stop_on_fatal=False)
+    fit(tmp_path, StopAt(30, lambda m: m.generator.image.weight.data.fill_(math.nan)), doctor, steps=40)
+    assert json.loads((tmp_path / "diagnosis.json").read_text())["verdict"] == "fatal"
+
+
+def test_ctrl_c_gives_the_verdict_too(tmp_path, capsys):
+    def interrupt(module):
+        raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path, watch(), StopAt(55, interrupt))
+        raise KeyboardInterrupt  # Lightning may end the fit in peace
+    verdict = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert verdict["steps"] == 50 and verdict["summary"] in capsys.readouterr().out
+
+
+def test_a_fault_of_the_data_is_said_before_the_first_step(tmp_path, capsys):
+    fit(tmp_path, watch(), data=Blobs(scale=False), steps=5)
+    out = capsys.readouterr().out
+    assert out.count("before the start: The training pixels are not what they should be.") == 1
+    verdict = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert verdict["verdict"] == "fault" and verdict["findings"][0]["name"] == "wrong_range"
+
+
+def test_without_a_held_out_slice(tmp_path):
+    fit(tmp_path, watch(), data=Blobs(holdout=0), steps=30)
+    verdict = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert {"d_overfits", "copies_photos"} <= set(verdict["checks_off"])
+    assert "holdout_off" in [r["name"] for r in verdict["remarks"]]
+
+
+def test_a_change_in_the_findings_is_said_once(tmp_path, capsys, monkeypatch):
+    def script(history, thresholds):
+        step = history.records[-1]["step"]
+        return (
+            [Finding("oscillation", "fault", 0.5, 1.0, {}, "loss.gamma=1", resolved=step >= 60)] if step >= 50 else []
+        )
+
+    monkeypatch.setattr(watch_module, "diagnose", script)
+    fit(tmp_path, watch(max_share=1.0, language="ko"), steps=100)
+    out = [line for line in capsys.readouterr().out.splitlines() if "kimg" in line and "제자리" in line]
+    assert len(out) == 2 and "새로 발견" in out[0] and "[loss.gamma=1]" in out[0] and "사라짐" in out[1]
+
+
+def test_language_is_checked():
+    with pytest.raises(UserError, match="diagnosis.language=fr"):
+        Watch(THRESHOLDS, language="fr")
+
+
+# -- stub generators: the look itself, exactly -----------------------------------------------------------------------
+
+
+class Stub:
+    """What a look needs of a module, with images by `make(count, generator)` and logits by the image's mean."""
+
+    device, dtype, latent_dim, num_classes, generator_ema, step = torch.device("cpu"), torch.float32, 4, None, None, 7
+    config: dict = {}
+    generator = nn.Identity()
+
+    def __init__(self, make):
+        self.make, self.draw = make, torch.Generator().manual_seed(3)
+
+    def sample(self, z, labels=None, ema=True):
+        return to_float(self.make(len(z), self.draw))
+
+    def score(self, images, labels=None):
+        return images.mean((1, 2, 3))
+
+
+def look(make, data=None):
+    data = data or Blobs(holdout=200, count=400)
+    module = Stub(partial(make, data))
+    probe = Probe(module, data, 128)
+    seen, mean, counts = probe(module, [], [])
+    for _ in range(3):
+        seen, mean, counts = probe(module, mean, counts)
+    return seen | {"null": probe.facts["coverage_null"]}
+
+
+def perfect(data, count, draw):
+    return blobs(count, int(torch.randint(10**6, (1,), generator=draw)))[0]
+
+
+def one_image(data, count, draw):
+    return data.train_images[:1].expand(count, -1, -1, -1)
+
+
+def copies(data, count, draw):
+    rows = torch.randint(len(data.train_images), (count,), generator=draw)
+    return (
+        (data.train_images[rows].int() + torch.randint(-3, 4, (count, 1, SIZE, SIZE), generator=draw))
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
+
+
+def three_classes(data, count, draw):
+    return perfect(data, 2 * count, draw)[(torch.arange(2 * count) % 4 != 2)][:count]
+
+
+def one_class(data, count, draw):
+    return perfect(data, 4 * count, draw)[::4]
+
+
+def test_a_perfect_generator_looks_like_the_data():
+    seen = look(perfect)
+    assert abs(seen["quality"]) < 0.02
+    assert seen["diversity"] == pytest.approx(1, abs=0.05)
+    assert seen["coverage"] == pytest.approx(seen["null"], abs=0.07)
+    assert seen["auc_train"] == pytest.approx(0.5, abs=0.1)
+    assert seen["copy_ratio"] == pytest.approx(1, abs=0.1)
+    assert seen["modes_missing"] == 0 and seen["travel"] < 0.2
+    assert 0.5 < seen["nyquist"] < 2
+
+
+@pytest.mark.parametrize(
+    "make,expected",
+    [
+        (one_image, lambda s: s["diversity"] < 0.01 and s["coverage"] < 0.1 and s["quality"] > 0.3),
+        (copies, lambda s: s["copy_ratio"] < 0.4 and s["quality"] < 0.02),
+        (three_classes, lambda s: s["modes_missing"] == 0.25 and s["rarest_mode"] == 2 and s["coverage"] > 0.5),
+        (one_class, lambda s: s["modes_missing"] == 0.75 and s["coverage"] < 0.4),
+        (
+            lambda d, n, g: torch.full((n, 1, SIZE, SIZE), 255, dtype=torch.uint8),
+            lambda s: s["saturated_fake"] == 1 and s["image_std"] == 0,
+        ),
+    ],
+)
+def test_a_planted_generator_shows_in_its_signals(make, expected):
+    seen = look(make)
+    assert expected(seen), seen
+
+
+def test_a_class_that_is_only_held_out_is_known_from_the_labels():
+    data = Blobs(holdout=200, count=400)
+    keep = data.train_labels != 2
+    data.train_images, data.train_labels = data.train_images[keep], data.train_labels[keep]
+    assert Probe(Stub(partial(perfect, data)), data, 64).facts["untrained_classes"] == [2]
+    assert Probe(Stub(partial(perfect, data)), Blobs(), 64).facts["untrained_classes"] == []
+
+
+def test_modes_are_found_without_labels_too():
+    data = Blobs(holdout=200, count=400)
+    data.train_labels = data.holdout_labels = None
+    assert look(one_class, data)["modes_missing"] >= 0.5
+    assert look(perfect, data)["modes_missing"] == 0
+
+
+def test_pixels_that_are_none_are_noticed():
+    data = Blobs()
+    module = Stub(partial(perfect, data))
+    probe = Probe(module, data, 64)
+    module.sample = lambda z, labels=None, ema=True: torch.full((len(z), 1, SIZE, SIZE), math.nan)
+    assert probe(module, [], [])[0] is None
