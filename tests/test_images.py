@@ -345,3 +345,14 @@ def test_names_that_are_no_text_are_kept(tmp_path):
     result, _ = scan(FolderImages(str(folder)), Shape(8, 8), tmp_path / "cache", 1)
     assert len(result) == 3
     assert json.loads(json.dumps(result.names)) == result.names
+
+
+def test_four_channels_keep_alpha(tmp_path):
+    pixels = np.zeros((32, 48, 4), np.uint8)
+    pixels[..., 0], pixels[:16, :, 3] = 200, 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.new("RGB", (48, 32), (10, 20, 30)).save(tmp_path / "b.png")
+    see_through, solid = (one(tmp_path / name, Shape(32, 48, 4)) for name in ("a.png", "b.png"))
+    assert see_through.shape == (4, 32, 48)
+    assert (see_through[3, :16] == 255).all() and (see_through[3, 16:] == 0).all() and (see_through[0, :16] == 200).all()
+    assert [int(v) for v in solid[:, 0, 0]] == [10, 20, 30, 255]

@@ -16,8 +16,6 @@ def guarded(main: Callable[[], Any], config_dir: str) -> int:
         return 0
     # makes Hydra hand its errors on, so that one place words them; the mark tells child processes who set it
     os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     with in_words(config_dir):
         main()

@@ -53,8 +53,8 @@ class Shape:
     def __post_init__(self) -> None:
         if self.fit not in ("crop", "pad", "stretch"):
             raise UserError(f"dataset.fit={self.fit} is none of crop, pad, stretch")
-        if self.channels not in (1, 3):
-            raise UserError(f"dataset.image_channels={self.channels}: 1 (grey) and 3 (colour) are possible")
+        if self.channels not in (1, 3, 4):
+            raise UserError(f"dataset.image_channels={self.channels}: 1 (grey), 3 (colour), 4 (with alpha) are possible")
         if not (4 <= self.height <= 2048 and 4 <= self.width <= 2048):
             size = self.height if self.height == self.width else f"[{self.height},{self.width}]"
             raise UserError(f"dataset.image_size={size}: between 4 and 2048 pixels are possible, for example 64")
@@ -188,7 +188,8 @@ def open_file(path: Path, at_least: int = 0) -> tuple[Image.Image, tuple[int, in
 
 
 def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.Image:
-    """Any Pillow mode -> "L" or "RGB", alpha laid over a grey level, 16 bits and more brought to 8 by hand."""
+    """Any Pillow mode -> "L", "RGB" or "RGBA"; below four channels alpha is laid over a grey level. 16 bits and more
+    are brought to 8 by hand."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # convert() would cut these off at 255
         values = np.nan_to_num(np.asarray(image).astype(np.float64))
         if image.mode.startswith("I;16") or 255 < values.max() <= 65535:
@@ -198,14 +199,14 @@ def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.I
         elif image.mode == "F" and values.max() <= 1:
             values = values * 255
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    elif image.has_transparency_data:
+    elif image.has_transparency_data and channels < 4:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (background,) * 3 + (255,)), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
 
 
 def fit(image: Image.Image, shape: Shape) -> np.ndarray:
-    """Fits an "L" or "RGB" image into uint8 (C, H, W): crop the centre, pad with the background, or stretch."""
+    """Fits an "L", "RGB" or "RGBA" image into uint8 (C, H, W): crop the centre, pad with the background, or stretch."""
     width, height = image.size
     target = (shape.width, shape.height)
     box = (0.0, 0.0, float(width), float(height))
@@ -247,10 +248,10 @@ class Source(Protocol):
 def decode(source: Source, number: int, shape: Shape) -> Picture:
     """One picture of a source, fitted; raises what Pillow raises."""
     image, size, mode, digest = source.open(number, 2 * max(shape.height, shape.width))
-    flat = flatten(image, 3 if shape.channels == 3 else 1, shape.background)
+    flat = flatten(image, shape.channels, shape.background)
     pixels = fit(flat, shape)
     thumb = np.asarray(flat.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=2.0).convert("L"))
-    spread, chroma = pixels.std((1, 2)).max(), np.ptp(pixels.astype(np.int16), axis=0).mean()
+    spread, chroma = pixels.std((1, 2)).max(), np.ptp(pixels[:3].astype(np.int16), axis=0).mean()
     return Picture(pixels, size, mode, digest, thumb, float(spread), float(chroma))
 
 

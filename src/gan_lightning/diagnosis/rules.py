@@ -111,11 +111,11 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
 
     def lower(side: str) -> str:
         value = lr_g if side == "g" else lr_d
-        return lr(side, sane(side) if value > SANE_LR[1] else value / 4)
+        return lr(side, value / 4 if 4 * SANE_LR[0] <= value <= SANE_LR[1] else sane(side))
 
     def higher(side: str) -> str:
         value = lr_g if side == "g" else lr_d
-        return lr(side, sane(side) if value < SANE_LR[0] else value * 10)
+        return lr(side, min(value * 10, SANE_LR[1]) if SANE_LR[0] <= value < SANE_LR[1] else sane(side))
 
     hot, slow_g = ("g" if lr_g >= lr_d else "d"), lr_g < 1e-4 <= lr_d
     regularise = [
@@ -140,7 +140,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "lr_too_low": [(True, higher("g")), (True, higher("d"))],
         "small_batch_norm": [(batch < 32, "dataset.batch_size=32"),
                              (setting(config, "network.generator.norm") == "batch", "network.generator.norm=group"), (True, "network=resnet")],
-        "stale_ema": [(True, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
+        "stale_ema": [(halflife > 0, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
         "d_too_weak": [(lr_d < lr_g / 4, lr("d", sane("d"))), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
                        (n_critic > 1 and lr_g > lr_d, lr("g", lr_d)), (True, lr("d", min(lr_d * 4, SANE_LR[1])))],
         "d_too_strong": [
@@ -157,7 +157,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "stuck": [*regularise, (family == "mlp", "network=dcgan"), *variety],
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],
         "holdout_off": [(True, "dataset.holdout=0.1")],
-        "penalty_with_norm": [(True, "network.discriminator.norm=none")],
+        "penalty_with_norm": [(setting(config, "network.discriminator.norm"), "network.discriminator.norm=none"), (True, "network=resnet")],
         "stddev_group": [(True, f"dataset.batch_size={max(4, batch // 4 * 4)}")],
         "augmentation_missing": augment,
         "unpenalised": regularise,
@@ -172,7 +172,10 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def printed_overrides(config: dict[str, Any]) -> list[str]:
-    """Every literal override that a rule or the preflight can print for this configuration; all of them compose."""
+    """Every literal override that a rule or the preflight can print for this configuration.
+
+    Each composes in the place that `verdict.follow` gives it (a group's option drops that group's own keys).
+    """
     return sorted({override for overrides in remedies(config).values() for override in overrides})
 
 

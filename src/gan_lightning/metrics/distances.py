@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_lightning.data.images import to_float
+
 
 def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and a factor L (D, D), L L^T = covariance, of features (N, D), in float64; singular ones are fine."""
@@ -113,7 +115,7 @@ def pyramid_projections(images: Tensor, seed: int = 0, patches: int = 8, directi
     directions depend on seed and image shape alone, so that two sets are seen through the same ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    x, n = images.float() / 127.5 - 1, len(images)
+    x, n = to_float(images), len(images)
     moments = [x.mean((2, 3)), x.std((2, 3))]
     covariance = torch.einsum("nchw,ndhw->ncd", x - x.mean((2, 3), keepdim=True), x) / x[0, 0].numel()
     moments.append(covariance.flatten(1))  # how the channels go together: a shift of hue at equal brightness
