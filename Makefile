@@ -16,7 +16,8 @@ train: setup
 	$(BIN)/python train.py dataset=egg trainer.accelerator=cpu trainer.max_time=00:00:05:00
 
 test: setup
-	$(BIN)/python -m pytest
+	@# each of the two workers with one thread: four threads on two cores would get into each other's way
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check .

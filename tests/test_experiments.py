@@ -32,3 +32,30 @@ def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert saved["step"] == 2
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        [],
+        ["network=mlp", "loss.gamma=0"],
+        ["loss=wgan_gp"],
+        ["loss=rpgan", "augment=ada"],
+        ["experiment=vanilla_mnist"],
+    ],
+)
+def test_every_override_ever_printed_composes(base):
+    """Law 6: the diagnosis's, the chosen ones' and the data check's."""
+    from omegaconf import OmegaConf
+
+    from gan_lightning.config import validate
+    from gan_lightning.diagnosis.rules import printed_overrides
+    from gan_lightning.diagnosis.verdict import follow
+
+    cfg = compose(*base)
+    config = OmegaConf.to_container(cfg, resolve=False) | {"overrides": base}
+    config["loss"]["gamma"] = config["loss"]["gamma"] or 0.0
+    printed = printed_overrides(config) + ["dataset.fit=pad", "dataset.image_size=32", "dataset.image_channels=1"]
+    assert len(printed) > 10
+    for override in printed:
+        validate(compose(*follow(base, override)))

@@ -354,5 +354,7 @@ def test_four_channels_keep_alpha(tmp_path):
     Image.new("RGB", (48, 32), (10, 20, 30)).save(tmp_path / "b.png")
     see_through, solid = (one(tmp_path / name, Shape(32, 48, 4)) for name in ("a.png", "b.png"))
     assert see_through.shape == (4, 32, 48)
-    assert (see_through[3, :16] == 255).all() and (see_through[3, 16:] == 0).all() and (see_through[0, :16] == 200).all()
+    assert (
+        (see_through[3, :16] == 255).all() and (see_through[3, 16:] == 0).all() and (see_through[0, :16] == 200).all()
+    )
     assert [int(v) for v in solid[:, 0, 0]] == [10, 20, 30, 255]

@@ -13,21 +13,53 @@ from gan_lightning.report import chart, read_curves, write_report
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "csv").mkdir()
-    (tmp_path / "csv/metrics.csv").write_text("loss/d,loss/g,metric/frechet_random_100,step\n1.5,2.5,,64\n1.0,,,128\n,,42.0,128\n")
+    (tmp_path / "csv/metrics.csv").write_text(
+        "loss/d,loss/g,metric/frechet_random_100,step\n1.5,2.5,,64\n1.0,,,128\n,,42.0,128\n"
+    )
     (tmp_path / "images").mkdir()
     for name in ("real_images", "fake_images_epoch_0001", "fake_images_epoch_0002"):
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"images/{name}.png")
-    finding = {"name": "x", "title": "Too <b>strong</b>", "why": "because", "since_kimg": 1, "evidence": {"auc": 0.99}, "override": "n_critic=1", "resolved": False}
-    verdict = {"verdict": "fault", "summary": "Not well", "findings": [finding], "checks_passed": ["y"], "command": "python train.py n_critic=1"}
+    finding = {
+        "name": "x",
+        "title": "Too <b>strong</b>",
+        "why": "because",
+        "since_kimg": 1,
+        "evidence": {"auc": 0.99},
+        "override": "n_critic=1",
+        "resolved": False,
+    }
+    verdict = {
+        "verdict": "fault",
+        "summary": "Not well",
+        "findings": [finding],
+        "checks_passed": ["y"],
+        "command": "python train.py n_critic=1",
+    }
     (tmp_path / "diagnosis.json").write_text(json.dumps(verdict))
-    score = {"name": "frechet_random_100", "value": 42.0, "low": 40.0, "high": 44.0, "floor": 2.0, "ceiling": None, "n": 100}
+    score = {
+        "name": "frechet_random_100",
+        "value": 42.0,
+        "low": 40.0,
+        "high": 44.0,
+        "floor": 2.0,
+        "ceiling": None,
+        "n": 100,
+    }
     (tmp_path / "scores.json").write_text(json.dumps({"scores": [score]}))
     return tmp_path
 
 
 def test_everything_is_on_the_page_and_nothing_is_fetched(run):
     page = write_report(run).read_text()
-    for words in ("Too &lt;b&gt;strong&lt;/b&gt;", "n_critic=1", "auc 0.99", "frechet_random_100", "40 to 44", "epoch 0002", "metric/frechet_random_100"):
+    for words in (
+        "Too &lt;b&gt;strong&lt;/b&gt;",
+        "n_critic=1",
+        "auc 0.99",
+        "frechet_random_100",
+        "40 to 44",
+        "epoch 0002",
+        "metric/frechet_random_100",
+    ):
         assert words in page
     assert page.count("data:image/png;base64,") == 2 + 2  # real, the latest, and both for the slider
     assert "http://" not in page and "https://" not in page
@@ -35,7 +67,13 @@ def test_everything_is_on_the_page_and_nothing_is_fetched(run):
 
 
 def test_a_young_run_has_a_page_too(run):
-    for name in ("diagnosis.json", "scores.json", "images/real_images.png", "images/fake_images_epoch_0001.png", "images/fake_images_epoch_0002.png"):
+    for name in (
+        "diagnosis.json",
+        "scores.json",
+        "images/real_images.png",
+        "images/fake_images_epoch_0001.png",
+        "images/fake_images_epoch_0002.png",
+    ):
         (run / name).unlink()
     assert "loss/d" in write_report(run).read_text()
 

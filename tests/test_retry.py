@@ -26,7 +26,9 @@ def runs(monkeypatch, tmp_path):
             path = tmp_path / folder
             (path / "checkpoints").mkdir(parents=True)
             (path / "checkpoints/last.ckpt").touch()
-            (path / "diagnosis.json").write_text(json.dumps({"verdict": "fault" if findings else "healthy", "findings": findings}))
+            (path / "diagnosis.json").write_text(
+                json.dumps({"verdict": "fault" if findings else "healthy", "findings": findings})
+            )
             (path / "result.json").write_text(json.dumps({"objective": objective}))
             return type("Done", (), {"returncode": 0})
 
@@ -46,9 +48,18 @@ def test_follows_prescriptions_until_healthy(runs, tmp_path):
     plain = [[o for o in c if not o.startswith(("hydra.", "trainer.max_time"))] for c in commands]
     assert plain[0] == ["dataset=egg", "optimizer_d.lr=1"]
     assert plain[1] == ["dataset=egg", "optimizer_d.lr=0.1"]
-    assert plain[2] == ["dataset=egg", "optimizer_d.lr=0.1", "loss=rpgan", f"ckpt_path={tmp_path}/attempt_2/checkpoints/last.ckpt"]
+    assert plain[2] == [
+        "dataset=egg",
+        "optimizer_d.lr=0.1",
+        "loss=rpgan",
+        f"ckpt_path={tmp_path}/attempt_2/checkpoints/last.ckpt",
+    ]
     board = json.loads((tmp_path / "leaderboard.json").read_text())
-    assert [(row["change"], row["objective"]) for row in board] == [("", 50.0), ("optimizer_d.lr=0.1", 20.0), ("loss=rpgan", 30.0)]
+    assert [(row["change"], row["objective"]) for row in board] == [
+        ("", 50.0),
+        ("optimizer_d.lr=0.1", 20.0),
+        ("loss=rpgan", 30.0),
+    ]
 
 
 def test_a_prescription_is_followed_once(runs, tmp_path):

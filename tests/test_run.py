@@ -103,7 +103,7 @@ def test_what_a_run_leaves_behind(tiny):
         "progress/kimg",
         "augment/p",
     } <= set(tags["scalars"])
-    assert {"images/real", "images/fake"} <= set(tags["images"])
+    assert {"images/real", "images/fake", "images/data"} <= set(tags["images"])
     assert [event.step for event in events.Scalars("loss/d")] == list(range(16, 161, 16))  # every 2 steps of 8 images
     assert [event.value for event in events.Scalars("progress/kimg")] == pytest.approx(
         [k / 1000 for k in range(16, 161, 16)]

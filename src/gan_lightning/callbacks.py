@@ -66,6 +66,9 @@ class Pictures(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.z = torch.randn(64, module.latent_dim, generator=torch.Generator().manual_seed(self.seed))
+        sheet = getattr(trainer.datamodule, "contact_sheet", None)
+        if sheet is not None:  # what the networks really see, after every transformation
+            self.log_picture(trainer, module, "data", sheet)
         self.cadence.due(module.nimg)
 
     @rank_zero_only
@@ -96,6 +99,10 @@ class Pictures(Callback):
 
     def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
         save_picture(picture, self.images / f"{name}.png")
+        self.log_picture(trainer, module, tag, picture)
+
+    @staticmethod
+    def log_picture(trainer: Trainer, module: GAN, tag: str, picture: Tensor) -> None:
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_image"):
                 logger.experiment.add_image(f"images/{tag}", picture, module.nimg)

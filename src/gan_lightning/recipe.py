@@ -35,14 +35,16 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
         f"{count:,} images of {width} x {height} on {where}",
     )
     batch = cfg.dataset.batch_size
-    settle("augment.p", 1.0 if count < 5000 else 0.4 if count < 20000 else 0.0, f"{count:,} images")
+    for network in ("generator", "discriminator"):
+        settle(f"network.{network}.channels", 128 if pixels <= 32**2 else 256, f"for {width} x {height} pixels")
+    settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"for {width} x {height} pixels in batches of {batch}")
     convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
     settle("trainer.precision", "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true", f"on {where}")
-    epochs = cfg.trainer.max_epochs
+    epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu)
     if epochs == -1 and not cfg.trainer.max_time:
-        settle("total_kimg", length(pixels, count, on_gpu), f"on {where}")
-    total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else 200)
+        settle("total_kimg", usual, f"on {where}")
+    total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else usual)
     settle("pictures.every_kimg", round(total / 20, 3), "20 grids")
     settle("checkpoints.every_kimg", round(total / 4, 3), "4 checkpoints to keep")
     settle("metrics.every_kimg", round(total / 10, 3), "10 evaluations")
@@ -57,12 +59,16 @@ def fast_bf16(on_gpu: bool) -> bool:
 
 
 def gamma(pixels: int, batch: int) -> float:
-    """R1's strength. It does not carry over between resolutions: grows with the pixels, falls with the batch
-    (Karras et al. 2020 use 0.0002 · pixels / batch for their far larger networks)."""
-    return 0.02 * pixels / batch
+    """R1's strength, 0.5 for 64 pixels in batches of 16.
+
+    It does not carry over between resolutions: it grows with the pixels and falls with the batch, as the 0.0002 ·
+    pixels / batch of Karras et al. (2020), here ten times that for the far smaller networks; ten times more again
+    leaves the generator without a signal (benchmarks/RECIPES.md).
+    """
+    return 0.002 * pixels / batch
 
 
-def length(pixels: int, count: int, on_gpu: bool) -> float:
+def length(pixels: int, on_gpu: bool) -> float:
     """Thousand images to show: about 10 minutes on two CPU cores, an hour on a GPU."""
     on_cpu = 300.0 if pixels <= 32**2 else 300.0 * 32**2 / pixels
     return on_cpu * (30 if on_gpu else 1)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -41,9 +42,10 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise UserError(f"ckpt_path={cfg.ckpt_path} does not exist: give the path of a checkpoint, as .../last.ckpt")
     seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.backends.cudnn.benchmark = (
-        bool(cfg.trainer.benchmark) if cfg.trainer.benchmark is not None else not cfg.trainer.deterministic
-    )
+    os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts
+    deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic if benchmark is None else benchmark
     on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
         cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
     )

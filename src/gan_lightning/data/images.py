@@ -54,7 +54,9 @@ class Shape:
         if self.fit not in ("crop", "pad", "stretch"):
             raise UserError(f"dataset.fit={self.fit} is none of crop, pad, stretch")
         if self.channels not in (1, 3, 4):
-            raise UserError(f"dataset.image_channels={self.channels}: 1 (grey), 3 (colour), 4 (with alpha) are possible")
+            raise UserError(
+                f"dataset.image_channels={self.channels}: 1 (grey), 3 (colour), 4 (with alpha) are possible"
+            )
         if not (4 <= self.height <= 2048 and 4 <= self.width <= 2048):
             size = self.height if self.height == self.width else f"[{self.height},{self.width}]"
             raise UserError(f"dataset.image_size={size}: between 4 and 2048 pixels are possible, for example 64")

@@ -198,8 +198,13 @@ class Quality(Callback):
         main = scores.main
         ceiling = self.ceilings.get(main.name.rpartition("_")[0])
         recall = next((f", recall {s.value:.2f}" for s in scores.scores if s.name.startswith("recall")), "")
-        yardsticks = "".join(f", {who} {x:.4g}" for who, x in (("real", main.floor), ("untrained", ceiling)) if x is not None)
-        print(f"images {module.nimg:,}  {main.name} {main.value:.4g}{recall}  ({yardsticks.removeprefix(', ')})", flush=True)
+        yardsticks = "".join(
+            f", {who} {x:.4g}" for who, x in (("real", main.floor), ("untrained", ceiling)) if x is not None
+        )
+        print(
+            f"images {module.nimg:,}  {main.name} {main.value:.4g}{recall}  ({yardsticks.removeprefix(', ')})",
+            flush=True,
+        )
         entry = {
             "nimg": int(module.nimg),
             "name": main.name,

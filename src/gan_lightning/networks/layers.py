@@ -60,7 +60,9 @@ class MinibatchStddev(nn.Module):
         batch, _, height, width = x.shape
         group = self.group if batch % self.group == 0 else batch
         y = x.float().reshape(group, batch // group, -1)
-        spread = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean(1)  # (B / group,); var() would be 10 times slower
+        spread = (
+            ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean(1)
+        )  # (B / group,); var() would be 10 times slower
         return torch.cat([x, spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)
 
 
