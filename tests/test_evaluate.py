@@ -171,6 +171,9 @@ class Toy(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 1e-3)
 
+    def save_checkpoint(self, path: Path) -> None:
+        self.trainer.save_checkpoint(path)
+
 
 class ToyData(pl.LightningDataModule):
     def __init__(self) -> None:

@@ -46,16 +46,22 @@ def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
 )
 def test_every_override_ever_printed_composes(base):
     """Law 6: the diagnosis's, the chosen ones' and the data check's."""
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from gan_lightning.config import validate
     from gan_lightning.diagnosis.rules import printed_overrides
     from gan_lightning.diagnosis.verdict import follow
 
-    cfg = compose(*base)
-    config = OmegaConf.to_container(cfg, resolve=False) | {"overrides": base}
+    def plain(*overrides):
+        cfg = compose(*overrides)
+        HydraConfig.instance().set_config(cfg)
+        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+    config = OmegaConf.to_container(plain(*base), resolve=False)
+    config |= {"overrides": base}
     config["loss"]["gamma"] = config["loss"]["gamma"] or 0.0
     printed = printed_overrides(config) + ["dataset.fit=pad", "dataset.image_size=32", "dataset.image_channels=1"]
     assert len(printed) > 10
     for override in printed:
-        validate(compose(*follow(base, override)))
+        validate(plain(*follow(base, override)))

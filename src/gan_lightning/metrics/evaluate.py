@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.metrics import distances as D
 from gan_lightning.metrics.features import Extractor, build_extractor, cached
@@ -280,12 +281,10 @@ class Evaluator:
         """
         rows = torch.arange(len(self.data.train_images))[:60_000]
         kind = f"{self.extractor.name}-{self.extractor.hash}"
-        pixels = self._of_reals("quiet", D.quiet, self.data.train_images, rows).float().flatten(1) / 127.5 - 1
+        pixels = to_float(self._of_reals("quiet", D.quiet, self.data.train_images, rows)).flatten(1)
         features = self._of_reals(f"quiet-{kind}", lambda x: self.extractor(D.quiet(x)), self.data.train_images, rows)
         versions = [D.quiet(v) for v in D.views(images)]
-        near, where, which = D.relative_nearest(
-            [v.float().flatten(1) / 127.5 - 1 for v in versions], pixels, exclude=exclude
-        )
+        near, where, which = D.relative_nearest([to_float(v).flatten(1) for v in versions], pixels, exclude=exclude)
         aligned = torch.stack(versions)[which, torch.arange(len(images))]
         seen = [self.extractor(v) for v in (versions[0], aligned)]
         return torch.stack([near, D.relative_nearest(seen, features, exclude=exclude)[0]]), where
@@ -434,7 +433,7 @@ def evaluate_cli(
 def _stand_in(n: int, data: Any) -> Tensor:
     """What most untrained generators give: grey with faint noise."""
     noise = torch.randn((n, *data.train_images.shape[1:]), generator=torch.Generator().manual_seed(0))
-    return (127.5 + 10 * noise).clamp(0, 255).to(torch.uint8)
+    return to_uint8(0.08 * noise)
 
 
 TORCHVISION = {"mnist": ("MNIST", 28, 1), "fashion_mnist": ("FashionMNIST", 28, 1), "cifar10": ("CIFAR10", 32, 3)}

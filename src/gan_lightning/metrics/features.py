@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_lightning.data.images import to_float
 from gan_lightning.errors import UserError
 
 CHUNK = 256  # images at once: bounds the memory, not the result
@@ -84,7 +85,7 @@ class Random(Extractor):
         return hashlib.sha256(repr(("random 1", self.seeds, self.widths)).encode()).hexdigest()[:8]
 
     def features(self, images: Tensor) -> Tensor:
-        x = images.float() / 127.5 - 1
+        x = to_float(images)
         if x.shape[1] <= 2:
             x = x[:, :1].expand(-1, 3, -1, -1)
         if x.shape[1] == 3:
@@ -124,7 +125,7 @@ class Digits(Extractor):
         self.accuracy = 0.0
 
     def features(self, images: Tensor) -> Tensor:
-        x = images.float().mean(1, keepdim=True) / 127.5 - 1
+        x = to_float(images).mean(1, keepdim=True)
         if x.shape[2:] != (28, 28):
             x = F.interpolate(x, size=(28, 28), mode="bilinear", antialias=True)
         return self.body(x)
@@ -214,7 +215,7 @@ class Pixels(Extractor):
         self.register_buffer("basis", v[: min(components, len(x) // 2)].T.float().contiguous())
 
     def _flat(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(images.float() / 127.5 - 1, self.size).flatten(1)
+        return F.adaptive_avg_pool2d(to_float(images), self.size).flatten(1)
 
     def features(self, images: Tensor) -> Tensor:
         return (self._flat(images) - self.mean) @ self.basis
