@@ -14,7 +14,7 @@ from gan_lightning.report import chart, read_curves, write_report
 def run(tmp_path):
     (tmp_path / "csv").mkdir()
     (tmp_path / "csv/metrics.csv").write_text(
-        "loss/d,loss/g,metric/frechet_random_100,step\n1.5,2.5,,64\n1.0,,,128\n,,42.0,128\n"
+        "loss/d,loss/g,metric/frechet_random_100,step\n1.5,2.5,,64\n1.0,,41.0,128\n,,42.0,192\n"
     )
     (tmp_path / "images").mkdir()
     for name in ("real_images", "fake_images_epoch_0001", "fake_images_epoch_0002"):
@@ -80,7 +80,7 @@ def test_a_young_run_has_a_page_too(run):
 
 def test_curves(run):
     assert read_curves(run / "csv/metrics.csv") == {
-        "loss/d": [(64, 1.5), (128, 1.0)], "loss/g": [(64, 2.5)], "metric/frechet_random_100": [(128, 42.0)],
+        "loss/d": [(64, 1.5), (128, 1.0)], "loss/g": [(64, 2.5)], "metric/frechet_random_100": [(128, 41.0), (192, 42.0)],
     }  # fmt: skip
 
 

@@ -62,6 +62,7 @@ class Pictures(Callback):
         self.images, self.results = run_dir / "images", run_dir / "results"
         self.cadence, self.per_epoch, self.seed = Cadence(every_kimg), every_kimg == 0, seed
         self.z: Tensor | None = None
+        self.real: list[Tensor] | None = None if (self.images / "real_images.png").exists() else []
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
@@ -73,8 +74,11 @@ class Pictures(Callback):
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not (self.images / "real_images.png").exists():
-            self.keep(trainer, module, "real", grid(batch[0][:64]), "real_images")
+        if self.real is not None:  # the first batch, and of small ones as many as fill the grid
+            self.real.append(batch[0][: 64 - sum(map(len, self.real))].cpu())
+            if sum(map(len, self.real)) == 64:
+                self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
+                self.real = None
         if not self.per_epoch and self.cadence.due(module.nimg):
             self.draw(trainer, module, f"kimg_{module.nimg // 1000:06d}")
 
@@ -87,6 +91,8 @@ class Pictures(Callback):
     def on_train_end(self, trainer: Trainer, module: GAN) -> None:
         if not self.per_epoch and module.step:
             self.draw(trainer, module, f"kimg_{module.nimg // 1000:06d}")
+        if self.real:  # a run of fewer than 64 images
+            self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
         self.animate()
 
     def draw(self, trainer: Trainer, module: GAN, moment: str) -> None:

@@ -29,6 +29,8 @@ class GAN(LightningModule):
     discriminators of all processes together.
     """
 
+    mean_logits: Tensor  # LeCam's moving averages, real and fake
+
     def __init__(
         self,
         generator: nn.Module,

@@ -169,6 +169,11 @@ def farewell(run_dir: Path, module: GAN, seconds: float) -> None:
     python = Path(sys.executable).parent
     prefix = f"{python.relative_to(Path.cwd())}/" if python.is_relative_to(Path.cwd()) else ""
     say(f"\n{module.nimg:,} images shown in {seconds / 60:.1f} minutes")
+    written = run_dir / "scores.json"
+    for score in json.loads(written.read_text())["scores"] if written.is_file() else ():
+        if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
+            floor = "" if score["floor"] is None else f"  (real {score['floor']:.4g})"
+            say(f"score:        {score['name']} {score['value']:.4g}{floor}")
     say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     say(f"pictures:     {folder}/images")
     say(f"tensorboard:  {prefix}tensorboard --logdir {folder}")

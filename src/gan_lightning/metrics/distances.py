@@ -239,7 +239,8 @@ def bootstrap(
     Deviations, not quantiles: resampling inflates a Frechet distance, so quantiles would miss the value. Stops after
     `seconds`; None where fewer than 5 resamples fitted in.
     """
-    generator, values, start = torch.Generator().manual_seed(seed), [], time.monotonic()
+    generator, start = torch.Generator().manual_seed(seed), time.monotonic()
+    values: list[float] = []
     while len(values) < resamples and time.monotonic() - start < seconds:
         values.append(statistic(torch.randint(n, (n,), generator=generator)))
     return 1.96 * float(torch.tensor(values, dtype=torch.float64).std()) if len(values) >= 5 else None

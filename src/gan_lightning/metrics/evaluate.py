@@ -213,7 +213,7 @@ class Evaluator:
                 x, images = self._features(store, rows), lambda store=store, rows=rows: store[rows]
             else:
                 part = fakes[number * each : (number + 1) * each]
-                x, images = self.extractor(part), lambda part=part: part
+                x, images = self.extractor(part), lambda part=part: part  # type: ignore[assignment]
             found.append(self._distances(self._features(*reference), x, quick))
             if not light:
                 real = self._of_reals("pyramid", self._projections, *reference)
