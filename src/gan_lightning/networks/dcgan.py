@@ -9,12 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lightning.networks.layers import Head, MinibatchStddev, UpConv, check_norm, normalise, normed
-from gan_lightning.networks.shapes import doublings, image_shape, with_classes
-
-
-def widths(channels: int, min_channels: int, times: int) -> list[int]:
-    """Channels at the base and after each doubling."""
-    return [max(min_channels, channels >> k) for k in range(times + 1)]
+from gan_lightning.networks.shapes import image_shape, ladder, with_classes
 
 
 class Generator(nn.Module):
@@ -39,24 +34,23 @@ class Generator(nn.Module):
         check_norm(norm)
         if upsample not in ("resize", "transposed"):
             raise ValueError(f"upsample={upsample} is unknown; there are resize, transposed")
-        (height, width), times = doublings(image_size)
-        ladder = widths(channels, min_channels, times)
+        (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
         self.start = nn.Sequential(
-            normed(norm, nn.Linear(latent_dim + (num_classes or 0), ladder[0] * height * width)),
-            nn.Unflatten(1, (ladder[0], height, width)),
-            normalise(norm, ladder[0]),
+            normed(norm, nn.Linear(latent_dim + (num_classes or 0), widths[0] * height * width)),
+            nn.Unflatten(1, (widths[0], height, width)),
+            normalise(norm, widths[0]),
             nn.LeakyReLU(0.2, inplace=True),
         )
         blocks: list[nn.Module] = []
-        for before, after in zip(ladder, ladder[1:], strict=False):
+        for before, after in zip(widths, widths[1:], strict=False):
             if upsample == "resize":
                 blocks += [normed(norm, UpConv(before, after))]
             else:
                 blocks += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
             blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
         self.blocks = nn.Sequential(*blocks)
-        self.image = nn.Conv2d(ladder[-1], image_shape(image_size, image_channels)[0], 3, padding=1)
+        self.image = nn.Conv2d(widths[-1], image_shape(image_size, image_channels)[0], 3, padding=1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.image(self.blocks(self.start(with_classes(z, labels, self.num_classes)))).tanh()
@@ -77,11 +71,11 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         check_norm(norm)
-        (height, width), times = doublings(image_size)
-        ladder = widths(channels, min_channels, times)[::-1]
+        (height, width), widths = ladder(image_size, channels, min_channels)
+        widths.reverse()
         blocks: list[nn.Module] = []
         before = image_shape(image_size, image_channels)[0]
-        for after in ladder[1:]:
+        for after in widths[1:]:
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
             blocks += [normalise(norm, after) if before > 4 else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]

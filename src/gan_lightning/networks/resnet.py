@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lightning.networks.layers import Head, MinibatchStddev
-from gan_lightning.networks.shapes import doublings, image_shape, with_classes
+from gan_lightning.networks.shapes import image_shape, ladder, with_classes
 
 
 def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Conv2d:
@@ -42,11 +42,6 @@ class Block(nn.Module):
         return x + self.layers(x)
 
 
-def _ladder(image_size: int | Sequence[int], channels: int, min_channels: int) -> tuple[tuple[int, int], list[int]]:
-    base, times = doublings(image_size)
-    return base, [max(min_channels, channels >> k) for k in range(times + 1)]
-
-
 class Generator(nn.Module):
     """(B, latent_dim) -> (B, C, H, W) in [-1, 1]. Raises ValueError for a size it cannot make."""
 
@@ -61,17 +56,17 @@ class Generator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        (height, width), ladder = _ladder(image_size, channels, min_channels)
+        (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
-        self.start = nn.Linear(latent_dim + (num_classes or 0), ladder[0] * height * width)
-        self.base = (ladder[0], height, width)
+        self.start = nn.Linear(latent_dim + (num_classes or 0), widths[0] * height * width)
+        self.base = (widths[0], height, width)
         stages: list[nn.Module] = []
-        for k, width_here in enumerate(ladder):
+        for k, width_here in enumerate(widths):
             if k:
-                stages += [nn.Upsample(scale_factor=2, mode="bilinear"), _conv(ladder[k - 1], width_here, 1)]
-            stages += [Block(width_here, depth * len(ladder)) for _ in range(depth)]
+                stages += [nn.Upsample(scale_factor=2, mode="bilinear"), _conv(widths[k - 1], width_here, 1)]
+            stages += [Block(width_here, depth * len(widths)) for _ in range(depth)]
         self.stages = nn.Sequential(*stages)
-        self.image = _conv(ladder[-1], image_shape(image_size, image_channels)[0], 3)
+        self.image = _conv(widths[-1], image_shape(image_size, image_channels)[0], 3)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.start(with_classes(z, labels, self.num_classes)).view(-1, *self.base)
@@ -92,17 +87,17 @@ class Discriminator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        (height, width), ladder = _ladder(image_size, channels, min_channels)
-        ladder = ladder[::-1]
-        stages: list[nn.Module] = [_conv(image_shape(image_size, image_channels)[0], ladder[0], 3)]
-        for k, width_here in enumerate(ladder):
+        (height, width), widths = ladder(image_size, channels, min_channels)
+        widths.reverse()
+        stages: list[nn.Module] = [_conv(image_shape(image_size, image_channels)[0], widths[0], 3)]
+        for k, width_here in enumerate(widths):
             if k:
-                stages += [nn.AvgPool2d(2), _conv(ladder[k - 1], width_here, 1)]
-            stages += [Block(width_here, depth * len(ladder)) for _ in range(depth)]
+                stages += [nn.AvgPool2d(2), _conv(widths[k - 1], width_here, 1)]
+            stages += [Block(width_here, depth * len(widths)) for _ in range(depth)]
         self.stages = nn.Sequential(*stages)
         self.stddev = MinibatchStddev(minibatch_stddev) if minibatch_stddev else nn.Identity()
-        self.last = _conv(ladder[-1] + bool(minibatch_stddev), ladder[-1], 3, gain=math.sqrt(2))
-        self.head = Head(ladder[-1] * height * width, "none", num_classes)
+        self.last = _conv(widths[-1] + bool(minibatch_stddev), widths[-1], 3, gain=math.sqrt(2))
+        self.head = Head(widths[-1] * height * width, "none", num_classes)
         self.batch_independent = not minibatch_stddev
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -41,6 +41,12 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     return (height >> times, width >> times), times
 
 
+def ladder(image_size: int | Sequence[int], channels: int, min_channels: int) -> tuple[tuple[int, int], list[int]]:
+    """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`."""
+    base, times = doublings(image_size)
+    return base, [max(min_channels, channels >> k) for k in range(times + 1)]
+
+
 def with_classes(features: Tensor, labels: Tensor | None, num_classes: int | None) -> Tensor:
     """Appends one-hot labels (B,) to features (B, F) where the network is conditional."""
     if not num_classes:
