@@ -20,6 +20,7 @@ def runs(monkeypatch, tmp_path):
         outcomes, commands = list(outcomes), []
 
         def run(command):
+            """In the place of subprocess.Popen."""
             commands.append(command[2:])
             folder = next(o for o in command if o.startswith("hydra.run.dir=")).partition("=")[2]
             findings, objective = outcomes.pop(0)
@@ -30,9 +31,9 @@ def runs(monkeypatch, tmp_path):
                 json.dumps({"verdict": "fault" if findings else "healthy", "findings": findings})
             )
             (path / "result.json").write_text(json.dumps({"objective": objective}))
-            return type("Done", (), {"returncode": 0})
+            return type("Done", (), {"wait": lambda self: 0})()
 
-        monkeypatch.setattr(R.subprocess, "run", run)
+        monkeypatch.setattr(R.subprocess, "Popen", run)
         return commands
 
     return prepare
@@ -82,6 +83,6 @@ def test_the_budget_ends_it(runs, tmp_path, monkeypatch):
 
 
 def test_a_run_that_does_not_start_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(R.subprocess, "run", lambda command: type("Done", (), {"returncode": 1}))
+    monkeypatch.setattr(R.subprocess, "Popen", lambda command: type("Done", (), {"wait": lambda self: 1})())
     with pytest.raises(UserError, match="exit code 1"):
         R.retry([], tmp_path, 10)

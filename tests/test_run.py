@@ -137,6 +137,50 @@ def test_an_epoch_that_was_cut_short_has_no_picture(train_run, photos):
     assert not list((run / "images").glob("fake_images_epoch_*"))
 
 
+@pytest.mark.parametrize("limit", ["total_kimg=0.04", "trainer.max_epochs=1", "trainer.max_time=00:00:00:02"])
+def test_the_bar_in_a_terminal(tiny, limit, monkeypatch, capsys):
+    """Every way to end a run, with the bar that only a terminal shows."""
+    from functools import partial
+
+    from gan_lightning import callbacks
+
+    monkeypatch.setattr(callbacks, "Console", partial(callbacks.Console, force_terminal=True, width=120))
+    run = tiny("run", limit)
+    out = capsys.readouterr().out
+    assert f"{weights(run)['nimg']:,} images" in out or "images, " in out
+    assert ("of 40 images" in out) == limit.startswith("total") and ("of 72 images" in out) == limit.startswith(
+        "trainer.max_e"
+    )
+
+
+def test_max_time_ends_mid_epoch_and_going_on_has_its_time_again(tiny):
+    first = tiny("first", "trainer.max_time=00:00:00:01", "trainer.max_epochs=10000")
+    shown = weights(first)["nimg"]
+    rest = tiny(
+        "rest", f"ckpt_path={first}/checkpoints/last.ckpt", "trainer.max_time=00:00:00:01", "trainer.max_epochs=10000"
+    )
+    assert 0 < shown < weights(rest)["nimg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("latent_dim=9", "add latent_dim=8"),
+        ("dataset.image_size=32", "add dataset.image_size=16"),
+        ("network=mlp", "same network"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(tiny, change, words):
+    from gan_lightning.errors import UserError
+
+    first = tiny("first", "total_kimg=0.016")
+    drop = [o for o in TINY if change == "network=mlp" and o.startswith("network.")]
+    assert bool(drop) == (change == "network=mlp")
+    more = [change] if not drop else ["network.generator.channels=24"]
+    with pytest.raises(UserError, match=words):
+        tiny("rest", f"ckpt_path={first}/checkpoints/last.ckpt", *more)
+
+
 def test_conditional(tmp_path, train_run):
     for name in ("a", "b", "c"):
         (tmp_path / "classes" / name).mkdir(parents=True)
@@ -238,6 +282,11 @@ MISTAKES = [
     (["dataset=folder", "dataset.root=/no/such/place"], "/no/such/place"),
     (["dataset.root=/no/such/place"], "/no/such/place.*dataset=egg|dataset=egg.*/no/such/place"),
     (["ckpt_path=/no/such/file.ckpt"], "/no/such/file.ckpt"),
+    ([f"ckpt_path={__file__}"], "refused|cannot be read"),
+    (["trainer.devices=two"], "trainer.devices=two"),
+    (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
+    (["num_classes=5"], "conditional=true"),
+    (["+optimizer_g.weight_decya=1", "dataset=egg", "dataset.source.number=8"], "weight_decya"),
     (["latent_dim="], "latent_dim"),
     (["[]"], r"\[\]"),
 ]

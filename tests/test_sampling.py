@@ -124,8 +124,37 @@ def test_networks_from_elsewhere_are_refused(target, nested, tmp_path):
     if nested:
         node = {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": [node]}
     path = write(tmp_path / "x.ckpt", network={"generator": node})
-    with pytest.raises(UserError, match="wants to build"):
+    with pytest.raises(UserError, match="cannot be built" if nested else "wants to build"):
         load_generator(path)
+
+
+RUN = {"_target_": "torch.utils.collect_env.run", "command": "touch trap-sprung"}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        RUN | {"_target_": "gan_lightning.networks.layers.torch.utils.collect_env.run"},
+        {"_target_": "gan_lightning.networks.layers.torch.load", "f": "evil.pt", "weights_only": False},
+        {"_target_": "gan_lightning.networks.layers.spectral_norm", "module": None},
+        {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": 8, "image_size": 16, "image_channels": 3, "hidden": (RUN,)},
+        {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": 8, "image_size": 16, "image_channels": 3,
+         "hidden": "${oc.create:'{_target_: torch.utils.collect_env.run, command: touch trap-sprung}'}"},
+    ],
+    ids=["through an import", "torch.load", "a function", "a tuple", "a resolver"],
+)  # fmt: skip
+def test_ways_around_are_closed(node, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(Trap(), tmp_path / "evil.pt")
+    path = write(tmp_path / "x.ckpt", network={"generator": node})
+    with pytest.raises(UserError, match="wants to build|cannot be built"):
+        load_generator(path)
+    assert not Path("trap-sprung").exists()
+
+
+def test_a_device_that_is_not_there(checkpoint):
+    with pytest.raises(UserError, match="--device cudaa"):
+        load_generator(checkpoint, device="cudaa")
 
 
 def test_trusted_package(tmp_path, monkeypatch):

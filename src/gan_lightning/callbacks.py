@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rich.console import Console
@@ -100,7 +101,7 @@ class Pictures(Callback):
         fake = module.sample(self.z)
         self.keep(trainer, module, "fake", grid(fake), f"fake_images_{moment}")
         self.results.mkdir(parents=True, exist_ok=True)
-        probabilities = module.score(fake).sigmoid().view(8, 8).cpu().numpy().astype(np.float32)
+        probabilities = module.score(fake).float().sigmoid().view(8, 8).cpu().numpy()
         np.save(self.results / f"discriminator_outputs_{moment}.npy", probabilities)
 
     def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
@@ -139,19 +140,29 @@ class ConsoleLine(Callback):
         console = Console()
         self.print = console.print
         if self.bar and console.is_terminal:
-            text = TextColumn("{task.completed:,.0f} of {task.total:,.0f} images, {task.fields[speed]:,.0f}/s")
-            self.progress = Progress(BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
             total = self.total(trainer, module)
+            aim = f" of {total:,.0f}" if total else ""
+            text = TextColumn("{task.completed:,.0f}" + aim + " images, {task.fields[speed]:,.0f}/s")
+            self.progress = Progress(BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
             self.task = self.progress.add_task("", total=total, completed=module.nimg, speed=0)
             self.progress.start()
             self.shown = 0.0
 
     @staticmethod
     def total(trainer: Trainer, module: GAN) -> float | None:
+        """Images the run will have shown at its end; None where only the clock ends it."""
         if module.total_kimg:
             return module.total_kimg * 1000
-        per_epoch = trainer.datamodule.images_per_epoch(trainer) * trainer.world_size
-        return trainer.max_epochs * per_epoch if trainer.max_epochs and trainer.max_epochs > 0 else None
+        if not trainer.max_epochs or trainer.max_epochs < 0:
+            return None
+        data = trainer.datamodule
+        return (
+            trainer.max_epochs
+            * trainer.num_training_batches
+            * data.batch_size
+            * data.steps_per_turn
+            * trainer.world_size
+        )
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -219,6 +230,19 @@ class Stop(Callback):
             signal.signal(number, handler)
 
 
+class Deadline(Timer):
+    """`trainer.max_time`, placed before Checkpoints; a run that goes on has its whole time again."""
+
+    def __init__(self, duration: Any) -> None:
+        super().__init__(duration, interval="step", verbose=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
 class Checkpoints(Callback):
     """checkpoints/last.ckpt every few minutes and at the end, checkpoints/kimg_000100.ckpt every `every_kimg`.
 
@@ -260,7 +284,7 @@ def compare_ranks(trainer: Trainer, module: GAN) -> None:
     """Raises UserError where the processes' weights are no longer equal to the bit: such a run is worth nothing."""
     mine = hashlib.sha256()
     for weight in module.parameters():
-        mine.update(weight.detach().cpu().numpy().tobytes())
+        mine.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     digests: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(digests, mine.hexdigest())
     if len(set(digests)) > 1:

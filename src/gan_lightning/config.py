@@ -75,8 +75,18 @@ RULES: dict[str, tuple[Test, str]] = {
     "diagnosis.language": (lambda v: v in ("en", "ko"), "en or ko"),
     "trainer.log_every_n_steps": _count,
     "trainer.devices": (
-        lambda v: (_whole(v) and (v >= 1 or v == -1)) or v == "auto" or OmegaConf.is_list(v) or isinstance(v, str),
+        lambda v: (
+            (_whole(v) and (v >= 1 or v == -1))
+            or OmegaConf.is_list(v)
+            or (isinstance(v, str) and re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d*)+", v) is not None)
+        ),
         "a number of devices of at least 1, -1 for all, or a list",
+    ),
+    "num_classes": (lambda v: False, "left alone: it follows from the data when conditional=true"),
+    "metrics.patience": _count,
+    "trainer.precision": (
+        lambda v: str(v) in ("32-true", "32", "64-true", "64", "bf16-mixed"),
+        "32-true, 64-true or bf16-mixed (fp16 shares one scaler between two networks)",
     ),
     "trainer.max_epochs": (lambda v: _whole(v) and (v >= 1 or v == -1), "a whole number of at least 1, or -1"),
 }
@@ -90,6 +100,15 @@ def validate(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not right(value):
             raise UserError(f"{key}={value} should be {words}")
+
+
+def assign(key: str, value: object) -> str:
+    """The override that sets `key` to a string, in quotes where Hydra's grammar needs them."""
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        return f"{key}={text}"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def keys(cfg: Any, prefix: str = "") -> Iterator[str]:

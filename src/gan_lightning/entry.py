@@ -32,6 +32,15 @@ def in_words(config_dir: str) -> Iterator[None]:
         yield
     except UserError as error:
         sys.exit(complain(str(error)))
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)
+    except PermissionError as error:
+        sys.exit(
+            complain(f"{error.filename} cannot be written or read: name another folder, as with hydra.run.dir=...")
+        )
+    except FileNotFoundError as error:
+        sys.exit(complain(f"{error.filename} does not exist and cannot be made"))
     except (HydraException, OmegaConfBaseException) as error:
         from gan_lightning.config import explain
 

@@ -42,6 +42,8 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"for {width} x {height} pixels in batches of {batch}")
     convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
     settle("trainer.precision", "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true", f"on {where}")
+    if cfg.trainer.max_epochs is None:  # Lightning's own word for no limit would be 1,000 epochs
+        cfg.trainer.max_epochs = -1
     epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu)
     if epochs == -1 and not cfg.trainer.max_time:
         settle("total_kimg", usual, f"on {where}")

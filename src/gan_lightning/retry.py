@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from gan_lightning.config import assign
 from gan_lightning.diagnosis.verdict import follow
 from gan_lightning.errors import UserError
 
@@ -46,7 +47,7 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
         overrides = follow([o for o in overrides if not o.startswith("ckpt_path=")], change)
         last = folder / "checkpoints" / "last.ckpt"
         if override["restart"] == "checkpoint" and last.is_file():
-            overrides = follow(overrides, f"ckpt_path={last}")
+            overrides = follow(overrides, assign("ckpt_path", last))
     (run_dir / "leaderboard.json").write_text(json.dumps([vars(attempt) for attempt in attempts], indent=2))
     show(attempts)
     scores = [attempt.objective for attempt in attempts if attempt.objective is not None]
@@ -56,10 +57,15 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
 def run_once(overrides: list[str], folder: Path, change: str, seconds: float) -> tuple[Attempt, dict[str, str] | None]:
     """One attempt, and the first finding that is still there and has an override to follow."""
     limit = f"trainer.max_time={{seconds:{max(SHORTEST, int(seconds))}}}"
-    command = [sys.executable, sys.argv[0], *overrides, f"hydra.run.dir={folder}"]
+    command = [sys.executable, sys.argv[0], *overrides, assign("hydra.run.dir", folder)]
     command += [] if any(o.startswith("trainer.max_time=") for o in overrides) else [limit]
-    started = time.monotonic()
-    code = subprocess.run(command).returncode
+    started, stop = time.monotonic(), False
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the attempt has heard it as well and ends in good order, with its verdict
+        code = process.wait()
+        stop = True
     spent = (time.monotonic() - started) / 60
     if not (folder / "diagnosis.json").is_file():
         raise UserError(f"the attempt in {folder} ended with exit code {code} and without a diagnosis")
@@ -67,8 +73,8 @@ def run_once(overrides: list[str], folder: Path, change: str, seconds: float) ->
     result = folder / "result.json"
     objective = json.loads(result.read_text())["objective"] if result.is_file() else None
     open_ones = [f for f in diagnosis["findings"] if not f["resolved"] and f["override"] and f["severity"] != "note"]
-    first = open_ones[0] if open_ones else None
-    name = first["name"] if first else ""
+    first = open_ones[0] if open_ones and not stop else None
+    name = open_ones[0]["name"] if open_ones else ""
     return Attempt(str(folder), change, diagnosis["verdict"], name, objective, round(spent, 2)), first
 
 

@@ -18,12 +18,13 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.callbacks import Checkpoints, ConsoleLine, Pictures, RandomState, Stop
+from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
 from gan_lightning.retry import retry
+from gan_lightning.sampling import read_checkpoint
 
 
 @rank_zero_only
@@ -39,8 +40,7 @@ def train(cfg: DictConfig) -> float | None:
     overrides = list(HydraConfig.get().overrides.task)
     if cfg.retry.minutes:
         return retry(overrides, run_dir, cfg.retry.minutes)
-    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
-        raise UserError(f"ckpt_path={cfg.ckpt_path} does not exist: give the path of a checkpoint, as .../last.ckpt")
+    before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts
     deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
@@ -66,6 +66,8 @@ def train(cfg: DictConfig) -> float | None:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
+    if before is not None:
+        must_fit(before, config, cfg.ckpt_path)
     module = build_module(cfg, config)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -77,6 +79,20 @@ def train(cfg: DictConfig) -> float | None:
         (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
         farewell(run_dir, module, time.monotonic() - started)
     return objective
+
+
+def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> None:
+    """Raises UserError where a checkpoint cannot be gone on from with this configuration, naming the key to set."""
+    if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
+        raise UserError(f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote")
+    old = checkpoint["config"]
+    for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
+        was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
+        if was != now:
+            right = (
+                f"add {key}={was} to the command" if key != "network" else "choose the same network and its settings"
+            )
+            raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
 
 
 def build_module(cfg: DictConfig, config: dict[str, Any]) -> GAN:
@@ -113,24 +129,32 @@ def make_optimizer(cfg: DictConfig) -> Any:
     """The configured optimiser, fused where it can be, without arguments it does not know (SGD has no betas)."""
     made = instantiate(cfg)
     known = inspect.signature(made.func).parameters
-    arguments = {key: value for key, value in made.keywords.items() if key in known}
+    arguments = {key: value for key, value in made.keywords.items() if key in known or key != "betas"}
+    if wrong := [key for key in arguments if key not in known]:
+        raise UserError(f"{cfg._target_} knows no {', '.join(wrong)}; it takes {', '.join(list(known)[1:])}")
     if "fused" in known and not arguments.get("foreach"):
         arguments.setdefault("fused", True)
     return partial(made.func, **arguments)
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
+    max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
     callbacks: list[Callback] = [
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
         Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
         *(instantiate(part) for part in (cfg.metrics, cfg.diagnosis) if part and "_target_" in part),
         Stop(),
+        *([Deadline(max_time)] if max_time else []),
         Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg),
         RandomState(cfg.seed),
     ]
-    settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False}
+    settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False, "max_time": None}
     devices = settings["devices"]
-    several = len(devices) > 1 if OmegaConf.is_list(devices) else devices in (-1, "auto") or int(devices) > 1
+    several = (
+        len(devices) > 1
+        if OmegaConf.is_list(devices)
+        else devices in (-1, "auto", "-1") or "," in str(devices) or str(devices).isdigit() and int(devices) > 1
+    )
     if settings["strategy"] == "auto" and several:
         settings["strategy"] = "ddp_find_unused_parameters_true"  # each backward touches one of the networks
     return instantiate(
@@ -154,7 +178,7 @@ def hardware(trainer: Trainer, module: GAN) -> str:
     passes = "one discriminator pass for real and generated" if module.joint else "two discriminator passes"
     count = [sum(p.numel() for p in network.parameters()) for network in (module.generator, module.discriminator)]
     return (
-        f"on {trainer.world_size} x {where}, {trainer.precision}, fused optimisers, {memory}, {passes}; "
+        f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}; "
         f"generator {count[0] / 1e6:.2f} M weights, discriminator {count[1] / 1e6:.2f} M"
     )
 

@@ -1,6 +1,7 @@
 """From a checkpoint file to images, needing nothing else, and never running code that the file brings along."""
 
 import contextlib
+import importlib
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,30 +34,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def build_trusted(node: dict[str, Any], trust: str | None = None) -> Any:
-    """Instantiates a network from a file's configuration, only from gan_lightning.networks or package `trust`."""
-    from hydra.utils import instantiate
+def build_trusted(node: dict[str, Any], trust: str | None = None) -> torch.nn.Module:
+    """A network from a file's configuration: a class that is defined in gan_lightning.networks or in package `trust`.
 
-    for target in _targets(node):
-        packages = ["gan_lightning.networks", *([trust] if trust else [])]
-        if not any(target.startswith(package + ".") for package in packages) or "__" in target:
-            raise UserError(
-                f"the checkpoint wants to build {target}, which is not in {' or '.join(packages)}; "
-                f"if you trust it, add --trust {target.split('.')[0]}"
-            )
-    return instantiate(node)
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "_target_":
-                yield str(value)
-            else:
-                yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
+    Hydra does not take part: it would follow names through imports (x.layers.torch.load) and build what is nested
+    in the values. Here a name is a module's and a class's, and values are values.
+    """
+    packages = ["gan_lightning.networks", *([trust] if trust else [])]
+    target = str(node["_target_"])
+    home, _, name = target.rpartition(".")
+    if not any((home + ".").startswith(package + ".") for package in packages):
+        raise UserError(
+            f"the checkpoint wants to build {target}, which is not in {' or '.join(packages)}; "
+            f"if you trust it, add --trust {target.split('.')[0]}"
+        )
+    try:
+        network = getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError):
+        raise UserError(f"the checkpoint wants to build {target}, which does not exist") from None
+    ours = isinstance(network, type) and issubclass(network, torch.nn.Module)
+    if not ours or not any((network.__module__ + ".").startswith(package + ".") for package in packages):
+        raise UserError(f"the checkpoint wants to build {target}, which is no network of {' or '.join(packages)}")
+    try:
+        return network(**{key: value for key, value in node.items() if key != "_target_"})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}") from None
 
 
 class Sampler:
@@ -110,5 +112,9 @@ def load_generator(path: str | Path, trust: str | None = None, device: str | Non
         raise UserError(
             f"{path}: the weights do not fit the network it names: {str(error).splitlines()[-1].strip()}"
         ) from None
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Sampler(generator.float().to(where).eval(), config, where, averaged)
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        generator = generator.float().to(where).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device} cannot be used: {' '.join(str(error).split())[:120]}") from None
+    return Sampler(generator, config, where, averaged)

@@ -85,7 +85,9 @@ class BatchStream:
 
     def _pictures(self, items: list[tuple[Tensor, Tensor, int]]) -> Iterator[Tensor]:
         rows = [rows for rows, _, _ in items]
-        return iter(DataLoader(self.store, batch_sampler=rows, num_workers=self.num_workers, collate_fn=_same))  # type: ignore[arg-type]
+        # a generator of its own: the loader would draw its workers' seed from training's random stream
+        settings = {"num_workers": self.num_workers, "collate_fn": _same, "generator": torch.Generator()}
+        return iter(DataLoader(self.store, batch_sampler=rows, **settings))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
         items = self._items()

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gan_lightning.config import assign
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
 from gan_lightning.diagnosis.rules import SEVERITIES, History, Thresholds, diagnose, setting, status
@@ -68,7 +69,7 @@ def command(h: History, override: str, restart: str, run_dir: str | Path) -> str
     """The literal command line that runs the same again with `override`, going on from the last checkpoint where that is enough."""
     overrides = follow(list(setting(h.facts.get("config", {}), "overrides", [])), override)
     if restart == "checkpoint":
-        overrides = follow(overrides, f"ckpt_path={Path(run_dir) / 'checkpoints' / 'last.ckpt'}")
+        overrides = follow(overrides, assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt"))
     return shlex.join(["python", "train.py", *overrides])
 
 

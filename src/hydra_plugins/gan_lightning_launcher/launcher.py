@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
+from gan_lightning.config import assign
 from gan_lightning.errors import UserError
 
 
@@ -43,7 +44,7 @@ class ProcessLauncher(Launcher):
             config.hydra.job.id = config.hydra.job.num = number
         folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
         print(f"\njob {number}: {' '.join(overrides)}  ->  {folder}", flush=True)
-        process = subprocess.Popen([sys.executable, sys.argv[0], *overrides, f"hydra.run.dir={folder}"])
+        process = subprocess.Popen([sys.executable, sys.argv[0], *overrides, assign("hydra.run.dir", folder)])
         try:
             code = process.wait()
         except KeyboardInterrupt:  # the job has heard it as well and ends in good order
