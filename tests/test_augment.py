@@ -93,12 +93,12 @@ def test_probability_per_operation_and_image(p):
 
 def test_ada_follows_the_sign_of_its_error_and_respects_the_cap():
     augment = Augment(["flip"], p=0.0, ada_target=0.6, ada_kimg=1, max_p=0.8)
-    augment.adapt(torch.ones(100))
+    augment.adapt(torch.ones(100), 100)
     assert float(augment.p) == pytest.approx(0.1)
     for _ in range(20):
-        augment.adapt(torch.ones(100))
+        augment.adapt(torch.ones(100), 100)
     assert float(augment.p) == pytest.approx(0.8)
-    augment.adapt(torch.cat([torch.ones(50), -torch.ones(50)]))
+    augment.adapt(torch.cat([torch.ones(50), -torch.ones(50)]), 100)
     assert float(augment.p) == pytest.approx(0.7)
     assert "p" in augment.state_dict() and "p" not in Augment(["flip"], p=0.5).state_dict()
 

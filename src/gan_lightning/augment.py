@@ -95,8 +95,9 @@ class Augment(nn.Module):
         return images
 
     @torch.no_grad()
-    def adapt(self, real_logits: Tensor) -> None:
-        """One step of ADA's controller, from the raw logits (B,) of the real images just seen; no host synchronisation."""
+    def adapt(self, real_logits: Tensor, images: int) -> None:
+        """One step of ADA's controller, from the raw logits (B,) of the real images just seen, `images` of them
+        on all processes together; no host synchronisation."""
         if self.ada_target is not None:
             direction = torch.sign(torch.sign(real_logits).mean() - self.ada_target)
-            self.p.add_(direction * len(real_logits) / (self.ada_kimg * 1000)).clamp_(0, self.max_p)
+            self.p.add_(direction * images / (self.ada_kimg * 1000)).clamp_(0, self.max_p)

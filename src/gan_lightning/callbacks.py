@@ -38,6 +38,10 @@ class Cadence:
         due, self.done = turn > self.done, turn
         return due
 
+    def name(self, nimg: int) -> str:
+        """For files: whole thousands of images, with decimals where the cadence has them."""
+        return f"kimg_{nimg // 1000:06d}" if self.every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
+
 
 def grid(images: Tensor) -> Tensor:
     """(B, C, H, W) in [-1, 1] to one uint8 picture (3 or 4, H', W'), as near to square as rows of 8 allow."""
@@ -81,7 +85,7 @@ class Pictures(Callback):
                 self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
                 self.real = None
         if not self.per_epoch and self.cadence.due(module.nimg):
-            self.draw(trainer, module, f"kimg_{module.nimg // 1000:06d}")
+            self.draw(trainer, module, self.cadence.name(module.nimg))
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, module: GAN) -> None:
@@ -91,7 +95,7 @@ class Pictures(Callback):
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, module: GAN) -> None:
         if not self.per_epoch and module.step:
-            self.draw(trainer, module, f"kimg_{module.nimg // 1000:06d}")
+            self.draw(trainer, module, self.cadence.name(module.nimg))
         if self.real:  # a run of fewer than 64 images
             self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
         self.animate()
@@ -101,7 +105,7 @@ class Pictures(Callback):
         fake = module.sample(self.z)
         self.keep(trainer, module, "fake", grid(fake), f"fake_images_{moment}")
         self.results.mkdir(parents=True, exist_ok=True)
-        probabilities = module.score(fake).float().sigmoid().view(8, 8).cpu().numpy()
+        probabilities = module.verdicts(module.score(fake)).view(8, 8).cpu().numpy()
         np.save(self.results / f"discriminator_outputs_{moment}.npy", probabilities)
 
     def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
@@ -137,6 +141,7 @@ class ConsoleLine(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.start = (time.monotonic(), module.nimg)
+        self.seen = module.step // self.every_steps if self.every_steps else 0
         console = Console()
         self.print = console.print
         if self.bar and console.is_terminal:
@@ -171,8 +176,9 @@ class ConsoleLine(Callback):
             speed = (module.nimg - self.start[1]) / max(now - self.start[0], 1e-9)
             self.progress.update(self.task, completed=module.nimg, speed=speed)
             self.shown = now
-        if self.every_steps and module.step % self.every_steps == 0 and module.last_logits is not None:
-            real, fake = (float(logits.sigmoid().mean()) for logits in module.last_logits)
+        before, self.seen = self.seen, module.step // self.every_steps if self.every_steps else 0
+        if self.seen > before and module.last_logits is not None:
+            real, fake = (float(module.verdicts(logits).mean()) for logits in module.last_logits)
             epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
             self.print(
                 f"epoch {trainer.current_epoch + 1}{epochs}  step {batch_idx + 1}/{trainer.num_training_batches}  "
@@ -221,7 +227,7 @@ class Stop(Callback):
         asked = self.asked
         if trainer.world_size > 1:
             # every process has to stop at the same step; asking the others costs time, so not at every step
-            asked = module.step % 50 == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+            asked = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked or (module.total_kimg and module.nimg >= module.total_kimg * 1000):
             trainer.should_stop = True
 
@@ -259,10 +265,10 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.cadence.due(module.nimg):
-            self.save(trainer, module, f"kimg_{module.nimg // 1000:06d}.ckpt")
+            self.save(trainer, module, f"{self.cadence.name(module.nimg)}.ckpt")
         late = time.monotonic() - self.clock > self.every_seconds
         if trainer.world_size > 1:  # clocks differ, and saving is a joint act
-            late = module.step % 50 == 0 and trainer.strategy.reduce_boolean_decision(late, all=False)
+            late = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(late, all=False)
         if late or trainer.should_stop:
             self.save(trainer, module, "last.ckpt")
             self.clock = time.monotonic()

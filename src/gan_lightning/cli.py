@@ -62,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
     interpolate.add_argument("--out", default="samples", help="folder for interpolation.png and interpolation.gif")
 
     export = command("export", "the generator alone, as safetensors")
-    from_checkpoint(export)
+    export.add_argument("checkpoint", help="a checkpoint file, as logs/.../checkpoints/last.ckpt")
+    export.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
     export.add_argument("--out", default="generator.safetensors")
 
     evaluate = command("evaluate", "score a checkpoint, or any folder of generated images, against real ones")
@@ -100,6 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[name](**options)
     except UserError as error:
         return complain(str(error))
+    except PermissionError as error:
+        return complain(f"{error.filename} cannot be written or read: name another place with --out")
     except KeyboardInterrupt:
         return complain("interrupted")
 
@@ -175,7 +178,7 @@ def interpolate(
     return 0
 
 
-def export(checkpoint: str, out: str, seed: int, trust: str | None, device: str | None) -> int:
+def export(checkpoint: str, out: str, trust: str | None) -> int:
     import json
 
     from safetensors.torch import save_file
@@ -185,6 +188,7 @@ def export(checkpoint: str, out: str, seed: int, trust: str | None, device: str 
     sampler = load_generator(checkpoint, trust, "cpu")
     weights = {name: weight.contiguous() for name, weight in sampler.generator.state_dict().items()}
     kept = {key: sampler.config[key] for key in ("network", "latent_dim", "num_classes")}
+    make_folder(str(Path(out).parent))
     save_file(weights, out, metadata={"config": json.dumps(kept)})
     print(f"{out}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata")
     return 0

@@ -107,7 +107,8 @@ def assign(key: str, value: object) -> str:
     text = str(value)
     if re.fullmatch(r"[A-Za-z0-9_./-]+", text):
         return f"{key}={text}"
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    # backslashes are themselves, but for those before a quote and at the end
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), text)
     return f'{key}="{escaped}"'
 
 

@@ -2,7 +2,8 @@
 
 Each class has `d(real_logits, fake_logits)`, what the discriminator minimises, and `g(real_logits, fake_logits)`, what
 the generator minimises; both take shape (B,) and return a 0-d mean. `paired` says that the generator's loss
-compares with real logits, so the caller has to compute them.
+compares with real logits, so the caller has to compute them; `probabilities`, that the sigmoid of a logit is the
+probability that an image is real.
 """
 
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ class BCE:
     """
 
     paired = False
+    probabilities = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
@@ -43,6 +45,7 @@ class LSGAN:
     """Least squares with targets 1 for real, 0 for generated (Mao et al. 2017)."""
 
     paired = False
+    probabilities = False
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())
@@ -55,6 +58,7 @@ class Hinge:
     """Hinge loss (Lim & Ye 2017): no gradient from images judged beyond the margin of 1."""
 
     paired = False
+    probabilities = False
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
@@ -67,6 +71,7 @@ class Wasserstein:
     """Critic difference (Arjovsky et al. 2017); needs a gradient penalty (`loss=wgan_gp` sets one)."""
 
     paired = False
+    probabilities = False
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits.mean() - real_logits.mean()
@@ -79,6 +84,7 @@ class RpGAN:
     """Relativistic pairing (Jolicoeur-Martineau 2018): each fake against one real; with R1 + R2 this is R3GAN (Huang 2024)."""
 
     paired = True
+    probabilities = False
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.softplus(fake_logits - real_logits).mean()

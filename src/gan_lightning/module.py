@@ -160,7 +160,7 @@ class GAN(LightningModule):
         self.last["loss/d"] = loss.detach()
         self.last_logits = real_logits.detach(), fake_logits.detach()
         self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
-        self.augment.adapt(real_logits.detach())
+        self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size)
 
     def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         self.discriminator.requires_grad_(False)  # its gradients would be thrown away
@@ -201,6 +201,10 @@ class GAN(LightningModule):
             return self.discriminate(real, labels), self.discriminate(fake, labels)
         both = self.discriminate(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))
         return both[: len(real)], both[len(real) :]
+
+    def verdicts(self, logits: Tensor) -> Tensor:
+        """The discriminator's outputs as its loss means them: probabilities of being real, or raw scores."""
+        return logits.float().sigmoid() if self.adversarial.probabilities else logits.float()
 
     def fade(self, final: float) -> float:
         """From 1 at the start to `final` at `total_kimg`, along half a cosine."""

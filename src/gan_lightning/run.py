@@ -77,7 +77,7 @@ def train(cfg: DictConfig) -> float | None:
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
     if trainer.is_global_zero:
         (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
-        farewell(run_dir, module, time.monotonic() - started)
+        farewell(run_dir, module, before["nimg"] if before else 0, time.monotonic() - started)
     return objective
 
 
@@ -85,6 +85,12 @@ def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> N
     """Raises UserError where a checkpoint cannot be gone on from with this configuration, naming the key to set."""
     if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
         raise UserError(f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote")
+    total = config["total_kimg"]
+    if total and checkpoint["nimg"] >= total * 1000:
+        raise UserError(
+            f"total_kimg={total:g} is already reached: {path} has seen {checkpoint['nimg'] / 1000:g} thousand images; "
+            f"raise it, as total_kimg={2 * total:g}"
+        )
     old = checkpoint["config"]
     for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
         was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
@@ -183,16 +189,18 @@ def hardware(trainer: Trainer, module: GAN) -> str:
     )
 
 
-def farewell(run_dir: Path, module: GAN, seconds: float) -> None:
+def farewell(run_dir: Path, module: GAN, earlier: int, seconds: float) -> None:
     scores = {name: float(value) for name, value in module.last.items() if name.startswith("loss/")}
     if module.last_logits is not None:
         scores |= {
-            name: float(x.sigmoid().mean()) for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
+            name: float(module.verdicts(x).mean())
+            for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
         }
     folder = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
     python = Path(sys.executable).parent
     prefix = f"{python.relative_to(Path.cwd())}/" if python.is_relative_to(Path.cwd()) else ""
-    say(f"\n{module.nimg:,} images shown in {seconds / 60:.1f} minutes")
+    after = f", after {earlier:,} in the run it went on from" if earlier else ""
+    say(f"\n{module.nimg - earlier:,} images shown in {seconds / 60:.1f} minutes{after}")
     written = run_dir / "scores.json"
     for score in json.loads(written.read_text())["scores"] if written.is_file() else ():
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
