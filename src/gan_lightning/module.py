@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ class GAN(LightningModule):
         penalise = self.step % self.penalty_every == 0
         r1, r2 = penalise and self.gamma > 0, penalise and self.gamma > 0 and self.r2
         # penalties are of second order: bf16 would drown them, so such a step is in full precision
-        with torch.autocast(self.device.type, enabled=False) if r1 or self.gp_weight > 0 else _as_it_is():
+        with torch.autocast(self.device.type, enabled=False) if r1 or self.gp_weight > 0 else nullcontext():
             real_logits, fake_logits = self.judge(real.requires_grad_(r1), fake.requires_grad_(r2), labels, apart=r1)
             loss = total = self.adversarial.d(real_logits, fake_logits)
             gamma = self.gamma * self.fade(self.gamma_final)
@@ -299,11 +299,6 @@ class GAN(LightningModule):
             del loaded[key]
         for key in [key for key in own if key.startswith(optional) and key not in loaded]:
             loaded[key] = loaded.get(key.replace("generator_ema.", "generator."), own[key]).clone()
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 @contextmanager

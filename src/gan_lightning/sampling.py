@@ -1,6 +1,5 @@
 """From a checkpoint file to images, needing nothing else, and never running code that the file brings along."""
 
-import contextlib
 import importlib
 import pickle
 from collections.abc import Iterator
@@ -101,11 +100,10 @@ def load_generator(path: str | Path, trust: str | None = None, device: str | Non
     config, weights = checkpoint["config"], checkpoint["state_dict"]
     averaged = any(key.startswith("generator_ema.") for key in weights)
     prefix = "generator_ema." if averaged else "generator."
-    generator = None
-    with contextlib.suppress(KeyError):
+    try:
         generator = build_trusted(config["network"]["generator"], trust)
-    if generator is None:
-        raise UserError(f"{path} says nothing of the generator's network")
+    except KeyError:
+        raise UserError(f"{path} says nothing of the generator's network") from None
     try:
         generator.load_state_dict({key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)})
     except RuntimeError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -282,20 +284,12 @@ def has_batch_norm(network: nn.Module) -> bool:
     return any("BatchNorm" in type(part).__name__ for part in network.modules())
 
 
-class _untouched:
-    """Training goes on after this as if nothing had been looked at: random states and gradients flags stay."""
-
-    def __init__(self, module: LightningModule) -> None:
-        devices = [module.device] if module.device.type == "cuda" else []
-        self.parts = (torch.random.fork_rng(devices=devices), torch.no_grad())
-
-    def __enter__(self) -> None:
-        for part in self.parts:
-            part.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for part in reversed(self.parts):
-            part.__exit__(*error)
+@contextmanager
+def _untouched(module: LightningModule) -> Iterator[None]:
+    """Training goes on after this as if nothing had been looked at: random states and gradient flags stay."""
+    devices = [module.device] if module.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        yield
 
 
 class Probe:
