@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gan_lightning.networks import dcgan, mlp, resnet
+from gan_lightning.networks.cost import cost
 from gan_lightning.networks.layers import MinibatchStddev, UpConv
 from gan_lightning.networks.shapes import doublings
 
@@ -118,3 +119,34 @@ def test_labels_are_asked_for():
             family.Generator(8, 32, 1, num_classes=2)(torch.randn(2, 8))
         with pytest.raises(ValueError, match="needs labels"):
             family.Discriminator(32, 1, num_classes=2)(torch.randn(2, 1, 32, 32))
+
+
+def test_cost_equals_the_closed_form():
+    """Per layer (weights, multiply-adds for one image), counted by hand; parametrised layers are counted once."""
+    generator = dcgan.Generator(10, 16, 3, channels=32, min_channels=8)  # base 4 x 4, 32 -> 16 -> 8 channels
+    found = {layer["name"]: layer for layer in cost(generator, torch.randn(5, 10))["layers"]}
+    assert {name: (part["weights"], part["multiply_adds"]) for name, part in found.items()} == {
+        "start.0": (10 * 512 + 512, 10 * 512),
+        "start.2": (64, 0),
+        "blocks.0": (32 * 16 * 9 + 16, 8 * 8 * 16 * 32 * 4),  # 4 and not 9: each output pixel sees 2 x 2 input pixels
+        "blocks.1": (32, 0),
+        "blocks.3": (16 * 8 * 9 + 8, 16 * 16 * 8 * 16 * 4),
+        "blocks.4": (16, 0),
+        "image": (8 * 3 * 9 + 3, 16 * 16 * 3 * 8 * 9),
+    }
+    assert found["blocks.3"]["output"] == [8, 16, 16]
+
+
+@pytest.mark.parametrize(("family", "size", "channels", "for_g", "for_d"), CASES)
+def test_cost_of_every_family(family, size, channels, for_g, for_d):
+    generator = family.Generator(10, size, channels, num_classes=3, **for_g)
+    discriminator = family.Discriminator(size, channels, num_classes=3, **for_d)
+    labels = torch.arange(4) % 3
+    for network, inputs in (
+        (generator, torch.randn(4, 10)),
+        (discriminator, torch.randn(4, *shape_of(size, channels))),
+    ):
+        counted = cost(network, inputs, labels)
+        assert counted["weights"] == sum(p.numel() for p in network.parameters())
+        assert counted["multiply_adds"] == sum(layer["multiply_adds"] for layer in counted["layers"]) > 0
+        assert all(p.device.type == "cpu" for p in network.parameters())

@@ -211,35 +211,39 @@ def _found(
     h: History,
     t: Thresholds,
     name: str,
-    mask: Sequence[bool],
+    symptom: Sequence[bool],
     confidence: float,
     numbers: str,  # names of signals, facts or settings, for the evidence
+    gate: Sequence[bool] = (),
     still: Sequence[bool] = (),
     severity: str = "fault",
     restart: str = "scratch",
 ) -> Finding | None:
-    """The last stretch in which `mask` held for `checks` full checks over `steps` steps (one miss allowed), or None.
+    """The last stretch in which `symptom` held for `checks` full checks over `steps` steps (one miss allowed), or None.
 
-    Once found it stays while `still` holds (`mask` if not given), and has gone again (`resolved`) when the two latest
-    checks are free of it.
+    Where there is a `gate` (nothing improves), it has to hold at the last two of these checks. Once found it stays while
+    `still` holds (symptom and gate if not given), and has gone again (`resolved`) when the two latest checks are free of it.
     """
+    gate = gate or [True] * len(symptom)
+    still = still or _all(symptom, gate)
     found: tuple[int, int] | None = None
     start, hits, last = -1, 0, 0
-    for i, bad in enumerate(mask):
+    for i, bad in enumerate(symptom):
         if start >= 0 and i - last > 2:
             start, hits = -1, 0
-        lasts = found is not None and found[0] == start
-        if bad or (lasts and still and still[i]):
-            start = i if start < 0 else start
-            hits, last = hits + 1, i
-            if lasts or (hits >= t.get("checks", 1) and h.full[i]["step"] - h.full[start]["step"] >= t.get("steps", 0)):
+        if bad:
+            start, hits, last = i if start < 0 else start, hits + 1, i
+            long = hits >= t.get("checks", 1) and h.full[i]["step"] - h.full[start]["step"] >= t.get("steps", 0)
+            if long and gate[i] and gate[max(0, i - 1)]:
                 found = start, i
+        if found is not None and found[0] == start and i - found[1] <= 2 and still[i]:
+            found = start, i
     if found is None:
         return None
     first, latest = h.full[found[0]], h.full[found[1]]
     values = {n: _number(latest.get(n, h.facts.get(n, h.setting(n)))) for n in numbers.split()}
     evidence: dict[str, float | str] = {n: _short(value) for n, value in values.items() if not math.isnan(value)}
-    since, gone = first["nimg"] / 1000, len(mask) - 1 - found[1] >= 2
+    since, gone = first["nimg"] / 1000, len(symptom) - 1 - found[1] >= 2
     return Finding(name, severity, confidence, since, evidence, _remedy(h, name), restart, gone)
 
 
@@ -281,7 +285,7 @@ def divergence(h: History, t: Thresholds) -> Finding | None:
             for i, (a, x) in enumerate(zip(run_away, g, strict=True))
         ]
     numbers = "score_real score_fake grad_norm_g grad_norm_d quality"
-    return _found(h, t, "divergence", _all(run_away, _poor(h, t), _flat(h, t)), 0.55, numbers)
+    return _found(h, t, "divergence", _all(run_away, _poor(h, t)), 0.55, numbers, _flat(h, t))
 
 
 def wrong_range(h: History, t: Thresholds) -> Finding | None:
@@ -333,9 +337,9 @@ def lr_too_high(h: History, t: Thresholds) -> Finding | None:
     side = "g" if _lr(h, "g") >= _lr(h, "d") else "d"
     extreme = _lr(h, side) > SANE_LR[1]
     ratio = [max(a, b) if extreme else min(a, b) for a, b in zip(h["update_ratio_g"], h["update_ratio_d"], strict=True)]
-    mask = _all(_poor(h, t), _flat(h, t), [extreme or x > t["ratio"] for x in ratio])
+    symptom = _all(_poor(h, t), [extreme or x > t["ratio"] for x in ratio])
     numbers = "optimizer_g.lr optimizer_d.lr update_ratio_g update_ratio_d quality"
-    return _found(h, t, "lr_too_high", mask, 0.95 if extreme else 0.45, numbers)
+    return _found(h, t, "lr_too_high", symptom, 0.95 if extreme else 0.45, numbers, _flat(h, t))
 
 
 def lr_too_low(h: History, t: Thresholds) -> Finding | None:
@@ -373,10 +377,10 @@ def d_too_weak(h: History, t: Thresholds) -> Finding | None:
     """The discriminator cannot tell poor fakes from held-out reals, or hardly learns while the generator does."""
     frozen = [d < t["ratio"] and g > 20 * d for d, g in zip(h["update_ratio_d"], h["update_ratio_g"], strict=True)]
     blind = _all([a < t["auc"] for a in _auc(h)], _flat(h, t))
-    mask = _all(_poor(h, t), [a or b for a, b in zip(frozen, blind, strict=True)])
+    symptom = _all(_poor(h, t), [a or b for a, b in zip(frozen, blind, strict=True)])
     explained = _lr(h, "d") * h.setting("n_critic", 1) < _lr(h, "g") / 8 or h.setting("loss.gamma", 0.0) > 100
     numbers = "optimizer_d.lr optimizer_g.lr auc_heldout auc_train update_ratio_d quality"
-    return _found(h, t, "d_too_weak", mask, 0.92 if explained else 0.55, numbers)
+    return _found(h, t, "d_too_weak", symptom, 0.92 if explained else 0.55, numbers)
 
 
 def d_too_strong(h: History, t: Thresholds) -> Finding | None:
@@ -390,10 +394,10 @@ def d_too_strong(h: History, t: Thresholds) -> Finding | None:
     wasserstein = str(h.setting("loss.adversarial._target_", "")).endswith("Wasserstein")
     lead = _lr(h, "d") * (1 if wasserstein else h.setting("n_critic", 1)) / max(_lr(h, "g"), 1e-12)
     held_back = _slow(h, t) if lead >= t["lead"] else _flat(h, t)
-    mask = _all(_poor(h, t), held_back, [a > t["auc"] for a in _auc(h)])
+    symptom = _all(_poor(h, t), [a > t["auc"] for a in _auc(h)])
     confidence = min(0.92, 0.5 + 0.35 * (lead >= t["lead"]) + 0.2 * vanished)
     numbers = "optimizer_d.lr optimizer_g.lr n_critic auc_heldout auc_train grad_norm_g quality"
-    return _found(h, t, "d_too_strong", mask, confidence, numbers)
+    return _found(h, t, "d_too_strong", symptom, confidence, numbers, held_back)
 
 
 def d_overfits(h: History, t: Thresholds) -> Finding | None:
@@ -419,7 +423,7 @@ def dead_output(h: History, t: Thresholds) -> Finding | None:
         for f, r, s in zip(h["saturated_fake"], h["saturated_real"], h["image_std"], strict=True)
     ]
     numbers = "saturated_fake saturated_real image_std"
-    return _found(h, t, "dead_output", _all(stuck, _poor(h, t), _flat(h, t)), 0.8, numbers)
+    return _found(h, t, "dead_output", _all(stuck, _poor(h, t)), 0.8, numbers, _flat(h, t))
 
 
 def full_collapse(h: History, t: Thresholds) -> Finding | None:
@@ -435,7 +439,7 @@ def oscillation(h: History, t: Thresholds) -> Finding | None:
     far = [i >= 2 and median(moved[i - 2 : i + 1]) > t["travel"] for i in range(len(moved))]
     confidence = 0.5 + 0.15 * _plain(h) + 0.15 * (max(_betas(h.facts.get("config", {}))) > 0.5)
     lasts = _all(far, _poor(h, t))
-    return _found(h, t, "oscillation", _all(lasts, _flat(h, t)), confidence, "travel quality", still=lasts)
+    return _found(h, t, "oscillation", lasts, confidence, "travel quality", _flat(h, t), lasts)
 
 
 def partial_collapse(h: History, t: Thresholds) -> Finding | None:
@@ -445,7 +449,7 @@ def partial_collapse(h: History, t: Thresholds) -> Finding | None:
     few = [c < t["coverage"] * null or m > t["missing"] for c, m in zip(seen, h["modes_missing"], strict=True)]
     latent = 0.2 * (h.setting("latent_dim", 100) < 8)
     lasts, numbers = _all(few, _poor(h, t)), "coverage coverage_null modes_missing diversity quality"
-    return _found(h, t, "partial_collapse", _all(lasts, stale, _flat(h, t)), 0.6 + latent, numbers, still=lasts)
+    return _found(h, t, "partial_collapse", lasts, 0.6 + latent, numbers, _all(stale, _flat(h, t)), lasts)
 
 
 def mode_dropping(h: History, t: Thresholds) -> Finding | None:
@@ -475,8 +479,8 @@ def copies_photos(h: History, t: Thresholds) -> Finding | None:
 
 def stuck(h: History, t: Thresholds) -> Finding | None:
     """Poor pictures that have long stopped getting better, and no other rule knows why. Said with little confidence."""
-    mask = _all([q > t["quality"] for q in h["quality"]], _flat(h, t))
-    return _found(h, t, "stuck", mask, 0.3, "quality diversity coverage auc_train")
+    bad = [q > t["quality"] for q in h["quality"]]
+    return _found(h, t, "stuck", bad, 0.3, "quality diversity coverage auc_train", _flat(h, t))
 
 
 def stopped_early(h: History, t: Thresholds) -> Finding | None:

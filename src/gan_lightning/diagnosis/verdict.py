@@ -44,7 +44,10 @@ def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", r
     verdict = min((f.severity for f in active), key=SEVERITIES.index, default="healthy")
     verdict = "improving" if verdict == "note" else verdict
     steps = thresholds.get("common", {}).get("steps", 0)
-    if verdict in ("healthy", "improving") and (len(h.full) < 3 or h.full[-1]["step"] < steps):
+    early = len(h.full) < 3 or h.full[-1]["step"] < steps
+    # poor pictures are never called healthy: where no rule is sure of a cause yet, more steps will tell
+    poor = bool(h.full) and h["quality"][-1] > thresholds.get("common", {}).get("poor", math.inf)
+    if (verdict in ("healthy", "improving") and early) or (verdict == "healthy" and poor):
         verdict = "too_early"
     first = active[0] if active else None
     last = h.records[-1] if h.records else {}

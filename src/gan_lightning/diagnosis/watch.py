@@ -202,7 +202,7 @@ class Watch(Callback):
 
     def _full(self, trainer: Any, module: Any, record: dict[str, Any], began: float) -> None:
         assert self.probe is not None
-        with _untouched(module):
+        with _untouched(module), trainer.precision_plugin.forward_context():  # as training computes, and as fast
             seen, mean, counts = self.probe(module, self.mean, self.counts)
         if seen is None:
             self._fatal(trainer, module, "a pixel of the generator's images")
