@@ -108,7 +108,7 @@ def note_loop(loader: DataLoader, device: torch.device) -> Callable[[int], float
 def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int) -> Callable[[int], float]:
     """The best plain loop for the same networks and mathematics, without Lightning: the yardstick of its overhead."""
     with open_dict(cfg):
-        module = build_module(cfg, {}).to(device)
+        module = build_module(cfg, {}, device.type == "cuda").to(device)
     generator, discriminator, augment = module.generator, module.discriminator, module.augment
     g_optimizer = module.make_optimizer_g(generator.parameters())
     d_optimizer = module.make_optimizer_d(discriminator.parameters())

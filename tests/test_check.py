@@ -228,3 +228,14 @@ def test_the_real_photographs(real_data, tmp_path):
     found = remarks(real_data / "eggs_candling", cache_dir=str(tmp_path / "cache"))
     assert set(found) == {"near copies"}  # looked at: burst shots of the same egg, all of them
     assert 30 <= found["near copies"].numbers["groups"] <= 45
+
+
+def test_a_folder_of_negatives(clean, tmp_path):
+    """Nothing to compare with inside the folder: photographs by lamplight, turned round, are bright and bluish."""
+    folder = copied(clean, tmp_path)
+    lamp = np.array([0.6, 0.4, 0.25])
+    each(folder, lambda image: Image.fromarray((np.asarray(image) * lamp).astype(np.uint8)))
+    assert not remarks(folder)
+    each(folder, ImageOps.invert)
+    found = remarks(folder)
+    assert set(found) == {"inverted images"} and found["inverted images"].numbers["share"] >= 0.9

@@ -206,9 +206,20 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
         action = f"look at these files, and invert them if so: {_files([name for (name,) in report.inverted])}"
         remark("inverted images", text, action, black=black.sum(), white=white.sum())
 
-    # Where the subject is: what differs from the border, as the network sees it.
     rows = torch.linspace(0, number - 1, min(number, 512)).long().unique()
-    seen = torch.nn.functional.adaptive_avg_pool2d(images.to_float(store[rows]).mean(1, keepdim=True), 16)[:, 0].numpy()
+    some = images.to_float(store[rows])
+    # A whole folder of negatives has nothing to be compared with but the world: lamps, wood, soil, skin and most things
+    # people photograph are warm, and few sets are bright and bluish throughout (sky, snow and sea can be).
+    if shape.channels >= 3 and not report.inverted:
+        colours = some[:, :3].mean((2, 3))
+        negatives = float(((colours[:, 2] - colours[:, 0] > 0.06) & (colours.mean(1) > 0)).float().mean())
+        if negatives >= 0.9:
+            text = f"{negatives:.0%} of the images are bright and bluish, as negatives are"
+            action = "if they are negatives, invert them (magick mogrify -negate FILES); if they show sky or snow, all is well"
+            remark("inverted images", text, action, share=negatives)
+
+    # Where the subject is: what differs from the border, as the network sees it.
+    seen = torch.nn.functional.adaptive_avg_pool2d(some.mean(1, keepdim=True), 16)[:, 0].numpy()
     apart = np.abs(seen - np.median(seen[:, edge], axis=1)[:, None, None])
     weight = (apart / (apart.sum((1, 2), keepdims=True) + 1e-6)).mean(0)
     line = (np.arange(16) + 0.5) / 16 - 0.5
