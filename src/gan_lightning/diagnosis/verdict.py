@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Verdict = dict[str, Any]
+SHOWN = 3  # findings in the terminal: one cause has many symptoms, and a student wants the cause
 
 
 def follow(overrides: list[str], override: str) -> list[str]:
@@ -121,12 +122,14 @@ def show(v: Verdict, console: Console | None = None) -> None:
         table = Table(show_lines=True)
         for column in ("finding", "sure", "since", "evidence", "change"):
             table.add_column(say(column), overflow="fold")
-        for f in v["findings"]:
+        for f in v["findings"][:SHOWN]:
             gone = f" ({say('gone')})" if f["resolved"] else ""
             what = Text(f["title"], style="dim" if f["resolved"] else f"bold {colour.get(f['severity'], '')}".strip())
             table.add_row(what.append(f" [{f['name']}]{gone}\n{f['why']}", style="not bold default"), f"{f['confidence']:.0%}",
                           f"{f['since_kimg']:.3g} kimg", Text(_numbers(f).replace(", ", "\n")), Text(f["override"]))  # fmt: skip
         console.print(table)
+    if rest := v["findings"][SHOWN:]:
+        console.print(Text(f"{say('more')}: {', '.join(f['name'] for f in rest)}", style="dim"))
     if v["checks_passed"]:
         console.print(Text(f"{say('passed')}: {', '.join(v['checks_passed'])}"))
     if v["checks_off"]:

@@ -179,7 +179,7 @@ VERDICTS: dict[str, tuple[str, str]] = {
     ),
     "healthy": ("No fault was found.", "문제를 찾지 못했습니다."),
     "too_early": (
-        "Too early to say: let it run for a few hundred steps.",
+        "Too early to say: let it run for a few hundred steps more.",
         "아직 판단하기 이릅니다. 몇백 스텝 더 진행해 보세요.",
     ),
 }
@@ -189,6 +189,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "evidence": ("the numbers", "근거"), "change": ("change", "바꿀 것"), "passed": ("Checked and fine", "검사했고 이상 없음"),
     "off": ("Could not be checked", "검사할 수 없음"), "next": ("Next", "다음 명령"), "gone": ("gone again", "사라짐"),
     "new": ("new finding", "새로 발견"), "remark": ("before the start", "시작 전 확인"), "why": ("why", "이유"),
+    "more": ("Less certain, in diagnosis.md", "덜 확실한 것 (diagnosis.md에 있음)"),
 }  # fmt: skip
 
 
