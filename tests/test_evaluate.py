@@ -251,14 +251,16 @@ def test_a_folder_of_images_is_scored(
 ) -> None:
     from PIL import Image
 
-    for name, seed, size in (("real", 0, 24), ("made", 2, 32)):
+    for name, count, seed, size in (("real", 110, 0, 24), ("made", 90, 2, 32)):
         (tmp_path / name).mkdir()
-        for i, image in enumerate(photographs(110, seed, size)):
+        for i, image in enumerate(photographs(count, seed, size)):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / name / f"{i}.png")
+    Image.new("RGB", (300, 300)).save(tmp_path / "made" / "grid.png")  # what `sample --grid` leaves there is no image
     monkeypatch.chdir(tmp_path)
     assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, None, None, True, None) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
+    assert found["n"] == 90
     assert found["extractor"] == "random" and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
     assert "resized to 64x64" in said.err and (tmp_path / "made_nearest_photographs.png").is_file()
     assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "pixels", 60, False, None) == 0

@@ -199,7 +199,10 @@ def networks(module: GAN, data: ImageData) -> dict[str, Any]:
 
     z, image = torch.empty(2, module.latent_dim), to_float(data.train_images[torch.arange(2)])
     labels = (torch.zeros(2, dtype=torch.long),) if module.num_classes else ()
-    return {"generator": cost(module.generator, z, *labels), "discriminator": cost(module.discriminator, image, *labels)}
+    return {
+        "generator": cost(module.generator, z, *labels),
+        "discriminator": cost(module.discriminator, image, *labels),
+    }
 
 
 def farewell(run_dir: Path, module: GAN, earlier: int, seconds: float) -> None:

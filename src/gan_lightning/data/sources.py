@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,15 @@ from gan_lightning.errors import UserError
 
 
 class FolderImages:
-    """Every file below `root`. With `labels`, the first-level folders are the classes (two or more of them).
+    """Every file below `root` but those named in `without`. With `labels`, the first-level folders are the classes.
 
     Raises UserError where `root` is no folder or holds no file.
     """
 
     num_test = 0
 
-    def __init__(self, root: str, labels: bool = False) -> None:
-        self.root = Path(root).expanduser()
+    def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
+        self.root, self.without = Path(root).expanduser(), without
         self.name = self.root.resolve().name or "images"
         self.labels = labels
 
@@ -39,10 +40,11 @@ class FolderImages:
     @functools.cached_property
     def _found(self) -> tuple[list[str], dict[str, str]]:
         self.prepare()
-        found = images.find_files(self.root)
-        if not found[0]:
+        files, bad = images.find_files(self.root)
+        files = [name for name in files if name not in self.without]
+        if not files:
             raise UserError(f"dataset.root={self.root} holds no usable image: put your photographs there")
-        return found
+        return files, bad
 
     def __len__(self) -> int:
         return len(self._found[0])

@@ -467,7 +467,7 @@ def _folder(path: Path, real: Any, most: int) -> Tensor:
     from gan_lightning.data.datamodule import ImageData
     from gan_lightning.data.sources import FolderImages
 
-    source = FolderImages(str(path))
+    source = FolderImages(str(path), without=("grid.png", "interpolation.png", "interpolation.gif"))  # ours, of many
     _, channels, height, width = real.train_images.shape
     if source.typical_size() != (height, width):
         size = "x".join(map(str, source.typical_size()))

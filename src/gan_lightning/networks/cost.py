@@ -48,4 +48,3 @@ def cost(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
         total = counter.get_total_flops()
     weights = sum(p.numel() for p in network.parameters())
     return {"weights": weights, "multiply_adds": total // 2 // len(inputs[0]), "layers": layers}
-
