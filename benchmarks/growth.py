@@ -1,4 +1,4 @@
-"""How the cost grows: time per image against batch, resolution and size of the set; memory against steps.
+"""How the cost grows: time per image against batch, resolution, processes and size of the set; memory against steps.
 
     python -m benchmarks.growth [--plots DIR] [--quick]
 
@@ -6,6 +6,7 @@ Each line of figures stands beside what is expected. Times are medians of whole 
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -75,6 +76,28 @@ def of_dataset(scratch: str, quick: bool) -> dict[int, float]:
     return figures
 
 
+def of_processes(scratch: str, quick: bool) -> dict[int, float]:
+    """Whole runs of 1 and 2 processes of one thread each: a long one's time minus a short one's, per image of all."""
+    folder, figures = photos(Path(scratch) / "p", 400, 32), {}
+    for count in (1, 2):
+        seconds = []
+        for kimg in (0.64, 1.92 if quick else 3.2):
+            overrides = ["dataset=folder", f"dataset.root={folder}", "dataset.image_size=32", "dataset.batch_size=16", "metrics=none", "diagnosis=off",
+                         f"trainer.devices={count}", "trainer.accelerator=cpu", f"total_kimg={kimg}", f"dataset.cache_dir={scratch}/cache",
+                         f"hydra.run.dir={scratch}/p{count}_{kimg}", "pictures.every_kimg=100", "checkpoints.every_kimg=100"]  # fmt: skip
+            start = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "train.py", *overrides],
+                cwd=Path(__file__).parent.parent,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            seconds.append(time.perf_counter() - start)
+        figures[count] = (seconds[1] - seconds[0]) / (1000 * (1.92 if quick else 3.2) - 640)
+    return figures
+
+
 def memory(scratch: str, quick: bool) -> dict[str, list[float]]:
     """Peak memory (MiB) of each experiment's process after few and after four times as many steps."""
     figures: dict[str, list[float]] = {}
@@ -87,7 +110,7 @@ def memory(scratch: str, quick: bool) -> dict[str, list[float]]:
         for steps in (25, 100):
             overrides = [f"experiment={name}", "dataset=folder", f"dataset.root={folder}", "metrics=none", "diagnosis=off", "trainer.accelerator=cpu",
                          f"dataset.cache_dir={scratch}/cache", f"hydra.run.dir={scratch}/run", "dataset.batch_size=16", "dataset.image_size=" + ("28" if "mnist" in name else "64"),
-                         "dataset.image_channels=" + ("1" if "mnist" in name else "3"), f"total_kimg={steps * 16 / 1000}", "trainer.max_epochs=-1"]  # fmt: skip
+                         "dataset.image_channels=" + ("1" if "mnist" in name else "3"), f"total_kimg={steps * 16 / 1000}", "trainer.max_epochs=-1", "conditional=false"]  # fmt: skip
             out = subprocess.run(
                 [sys.executable, "-c", code, *overrides],
                 capture_output=True,
@@ -129,6 +152,11 @@ def measure(quick: bool, plots: Path | None) -> dict[str, dict]:
         figures = {
             "batch": (of_batch(scratch, quick), 0.0, "ms per image by batch size, 32 px"),
             "resolution": (of_resolution(scratch, quick), 2.0, "ms per image by resolution, batch 8"),
+            "processes": (
+                of_processes(scratch, quick),
+                -1.0,
+                "ms per image by number of processes, 32 px, one thread each",
+            ),
             "images": (of_dataset(scratch, quick), 0.0, "loader: ms per image by size of the set"),
         }
         if plots:
