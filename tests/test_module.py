@@ -267,3 +267,32 @@ def test_bf16_keeps_penalties_in_full_precision():
 def test_impossible_values(name):
     with pytest.raises(UserError, match=name):
         tiny(**{name: 0})
+
+
+def test_graphs_are_refused_where_steps_differ():
+    with pytest.raises(UserError, match="cuda_graphs=true"):
+        tiny(cuda_graphs=True, n_critic=2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_replayed_steps_are_the_plain_ones():
+    """Weights after 50 steps, lazy penalty and average included, within 1e-4."""
+    weights = []
+    for graphs in (False, True):
+        cfg = compose(
+            "experiment=vanilla_mnist", "loss.gamma=0.1", "ema.halflife_kimg=1", f"cuda_graphs={str(graphs).lower()}"
+        )
+        torch.manual_seed(0)
+        with open_dict(cfg):
+            module = build_module(cfg, {}, True)
+        images = [torch.rand(16, 1, 28, 28) * 2 - 1 for _ in range(50)]
+        torch.cuda.manual_seed(0)
+        trainer = Trainer(
+            accelerator="gpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, log_every_n_steps=20,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=Fixed(images))
+        assert module.step == 50
+        weights.append([p.detach().cpu() for p in module.parameters()])
+    for plain, replayed in zip(*weights, strict=True):
+        torch.testing.assert_close(replayed, plain, rtol=1e-4, atol=1e-6)

@@ -141,6 +141,8 @@ def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
     cause = error.__cause__ or error
     if match := re.search(r"full_key: (\S+)", text):
         return f"{match[1]}: {_first_line(cause)}"
+    if match := re.match(r"Error in call to target '([^']+)'", text):
+        return f"{match[1].rpartition('.')[2]}: {_first_line(cause)}"
     return _first_line(error)
 
 

@@ -16,6 +16,7 @@ from gan_lightning import penalties
 from gan_lightning.augment import Augment
 from gan_lightning.ema import ema_decay, make_ema, update_ema
 from gan_lightning.errors import UserError
+from gan_lightning.graphs import Replayed
 from gan_lightning.losses import lecam
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -56,6 +57,7 @@ class GAN(LightningModule):
         total_kimg: float | None = None,  # stop after so many thousand images
         num_classes: int | None = None,
         channels_last: bool = False,
+        cuda_graphs: bool = False,  # replay whole steps as CUDA graphs, on one GPU
         config: dict[str, Any] | None = None,  # what is needed to build the same again; goes into every checkpoint
     ) -> None:
         super().__init__()
@@ -66,6 +68,9 @@ class GAN(LightningModule):
         }.items():
             if value < 1:
                 raise UserError(f"{name}={value} should be at least 1")
+        if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1):
+            raise UserError("cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it")
+        self.replayed = Replayed(self.both) if cuda_graphs else None
         self.automatic_optimization = False
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=memory_format)
@@ -113,6 +118,21 @@ class GAN(LightningModule):
         images = len(real) * self.trainer.world_size
         self.follow_schedule()
         measure = (self.step + 1) % self.trainer.log_every_n_steps == 0
+        if self.replayed is None or measure:
+            self.both(real, labels, measure)
+        else:
+            last, self.last_logits = self.replayed(self.step % self.penalty_every == 0, real, labels)
+            self.last |= last
+        if (self.step + 1) % self.n_critic == 0 and self.generator_ema is not None:
+            decay = ema_decay(images * self.n_critic, self.nimg + images, self.ema_halflife_kimg, self.ema_rampup)
+            update_ema(self.generator_ema, self.generator, decay)
+        self.step += 1
+        self.nimg += images
+        if measure:
+            self.publish()
+
+    def both(self, real: Tensor, labels: Tensor | None, measure: bool = False) -> tuple[dict[str, Tensor], Any]:
+        """The discriminator's update and, at its turn, the generator's; returns what was seen on the way."""
         g_turn = (self.step + 1) % self.n_critic == 0
         with torch.set_grad_enabled(g_turn and not self.fresh_noise):
             fake = self.generate(self.noise(len(real)), labels)
@@ -121,17 +141,7 @@ class GAN(LightningModule):
             if self.fresh_noise:
                 fake = self.generate(self.noise(len(real)), labels)
             self.g_step(real, fake, labels, measure)
-            if self.generator_ema is not None:
-                shown = images * self.n_critic
-                update_ema(
-                    self.generator_ema,
-                    self.generator,
-                    ema_decay(shown, self.nimg + images, self.ema_halflife_kimg, self.ema_rampup),
-                )
-        self.step += 1
-        self.nimg += images
-        if measure:
-            self.publish()
+        return dict(self.last), self.last_logits
 
     def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         penalise = self.step % self.penalty_every == 0
@@ -271,6 +281,9 @@ class GAN(LightningModule):
             self.make_optimizer_g(self.generator.parameters()),
             self.make_optimizer_d(self.discriminator.parameters()),
         ]
+        for group in (group for optimizer in made for group in optimizer.param_groups):
+            if self.replayed is not None and "capturable" in group:
+                group["capturable"] = True
         self.settings = [{k: v for k, v in opt.param_groups[0].items() if k != "params"} for opt in made]
         return made
 

@@ -50,6 +50,8 @@ def train(cfg: DictConfig) -> float | None:
     on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
         cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
     )
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
     source = instantiate(cfg.dataset.source)
     batch_is_chosen = cfg.dataset.batch_size is None
     for override, reason in choose(cfg, source, on_gpu):
@@ -64,6 +66,8 @@ def train(cfg: DictConfig) -> float | None:
             )
         cfg.num_classes = data.num_classes
     cfg.dataset.batch_size = data.batch_size  # may have shrunk to a small set
+    if cfg.cuda_graphs and not (on_gpu and cfg.trainer.devices in (1, "1", [0])):
+        raise UserError("cuda_graphs=true needs one GPU: add trainer.accelerator=gpu trainer.devices=1")
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
@@ -131,6 +135,7 @@ def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) 
         num_classes=cfg.num_classes,
         # a CPU's bf16 convolutions bring their own order of memory: channels last costs them a tenth (SPEED.md)
         channels_last=convolutions and (on_gpu or "bf16" not in str(cfg.trainer.precision)),
+        cuda_graphs=cfg.cuda_graphs,
         config=config,
     )
 

@@ -423,7 +423,7 @@ def dead_output(h: History, t: Thresholds) -> Finding | None:
         for f, r, s in zip(h["saturated_fake"], h["saturated_real"], h["image_std"], strict=True)
     ]
     numbers = "saturated_fake saturated_real image_std"
-    return _found(h, t, "dead_output", _all(stuck, _poor(h, t)), 0.8, numbers, _flat(h, t))
+    return _found(h, t, "dead_output", _all(stuck, _poor(h, t)), 0.75, numbers, _flat(h, t))
 
 
 def full_collapse(h: History, t: Thresholds) -> Finding | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import DownConv, Head, MinibatchStddev, UpConv, check_norm, normalise, normed
+from gan_lightning.networks.layers import Head, MinibatchStddev, UpConv, check_norm, normalise, normed
 from gan_lightning.networks.shapes import image_shape, ladder, with_classes
 
 
@@ -57,11 +57,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B, C, H, W) -> (B,) raw logits: halvings down to the base, minibatch-stddev, 3 x 3, linear.
-
-    downsample: "pooled" (3 x 3, then the mean of 2 x 2; a smooth gradient for the generator) or "strided" (4 x 4, stride 2).
-    norm: none, batch, group or spectral. Raises ValueError for a size it cannot take.
-    """
+    """(B, C, H, W) -> (B,) raw logits: 4 x 4 convolutions of stride 2 down to the base, minibatch-stddev, 3 x 3, linear."""
 
     def __init__(
         self,
@@ -69,24 +65,18 @@ class Discriminator(nn.Module):
         image_channels: int,
         channels: int = 256,
         min_channels: int = 16,
-        downsample: str = "strided",
         norm: str = "none",
         minibatch_stddev: int = 4,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
         check_norm(norm)
-        if downsample not in ("pooled", "strided"):
-            raise ValueError(f"downsample={downsample} is unknown; there are pooled, strided")
         (height, width), widths = ladder(image_size, channels, min_channels)
         widths.reverse()
         blocks: list[nn.Module] = []
         before = image_shape(image_size, image_channels)[0]
         for after in widths[1:]:
-            if downsample == "pooled":
-                blocks += [normed(norm, DownConv(before, after))]
-            else:
-                blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
+            blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
             blocks += [normalise(norm, after) if before > 4 else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
             before = after

@@ -40,27 +40,9 @@ class UpConv(nn.Conv2d):
         super().__init__(before, after, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = _blurred(self.weight.transpose(0, 1).flip(2, 3))
+        w = self.weight.transpose(0, 1).flip(2, 3)
+        kernel = F.pad(w, (0, 1, 0, 1)) + F.pad(w, (1, 0, 0, 1)) + F.pad(w, (0, 1, 1, 0)) + F.pad(w, (1, 0, 1, 0))
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
-
-
-class DownConv(nn.Conv2d):
-    """A 3 x 3 convolution followed by the mean of every 2 x 2 pixels, computed as one 4 x 4 convolution of stride 2.
-
-    The gradient it sends back is smooth over neighbouring pixels; a free 4 x 4 kernel's is not, and its grid shows in
-    young generators' pictures.
-    """
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(before, after, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, _blurred(self.weight) / 4, self.bias, stride=2, padding=1)
-
-
-def _blurred(w: Tensor) -> Tensor:
-    """Kernels (…, 3, 3) to (…, 4, 4): the sum of the four ways to lay 3 x 3 into 4 x 4."""
-    return F.pad(w, (0, 1, 0, 1)) + F.pad(w, (1, 0, 0, 1)) + F.pad(w, (0, 1, 1, 0)) + F.pad(w, (1, 0, 1, 0))
 
 
 class MinibatchStddev(nn.Module):
