@@ -73,7 +73,7 @@ FAULTS = {
     "wrong_range": Fault([], {"wrong_range"}, "unnormalised", curable=False),
     "inverted": Fault([], {"wrong_range"}, "inverted", curable=False),
     "too_few": Fault([], {"dataset_too_small", "d_overfits"}, "twenty", curable=False),
-    "copies_times_ten": Fault([], {"dataset_too_small"}, "tenfold", curable=False),
+    "copies_times_ten": Fault([], {"dataset_too_small", "d_overfits"}, "tenfold", curable=False),
     "lr_too_high": Fault(["optimizer_g.lr=5e-2", "optimizer_d.lr=5e-2"], {"lr_too_high", "divergence"}),
     "lr_too_low": Fault(["optimizer_g.lr=1e-6"], {"lr_too_low"}),
     "stale_ema": Fault(["ema.halflife_kimg=500", "ema.rampup=0"], {"stale_ema"}),
