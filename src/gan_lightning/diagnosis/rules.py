@@ -122,8 +122,12 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         (not penalised and wasserstein, "loss.gp_weight=10"),
         (not penalised and not wasserstein, "loss.gamma=1"),
     ]
+    # fully connected layers have to learn every pixel's neighbours anew: 28 x 28 digits they can, photographs not
+    sides = setting(config, "dataset.image_size", 28)
+    values = math.prod(sides if isinstance(sides, list) else [sides, sides]) * setting(config, "dataset.image_channels", 1)
+    steady = [(family == "mlp" and values > 3 * 32**2, "network=dcgan"), *regularise]
     variety = [
-        (latent < 8, "latent_dim=100"), *regularise, (batch < 16, "dataset.batch_size=32"),
+        (latent < 8, "latent_dim=100"), *steady, (batch < 16, "dataset.batch_size=32"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
     ]  # fmt: skip
     augment = [(not ops, "augment=diffaugment"), (not setting(config, "augment.ada_target"), "augment=ada")]
@@ -145,16 +149,16 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
                        (n_critic > 1 and lr_g > lr_d, lr("g", lr_d)), (True, lr("d", min(lr_d * 4, SANE_LR[1])))],
         "d_too_strong": [
             (slow_g and lr_d >= 4 * lr_g, lr("g", min(lr_d, 1e-3))), (lr_d >= 4 * lr_g, lr("d", lr_g)),
-            (n_critic > 1 and not wasserstein, "n_critic=1"), (adversarial == "Minimax", "loss=bce"), *regularise, (True, lower("d")),
+            (n_critic > 1 and not wasserstein, "n_critic=1"), (adversarial == "Minimax", "loss=bce"), *steady, (True, lower("d")),
         ],
         "d_overfits": [*augment, *regularise, (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, "loss.lecam_weight=0.1")],
         "dead_output": [(True, lower("g")), (family == "mlp", "network=dcgan")],
         "full_collapse": variety, "partial_collapse": variety,
-        "mode_dropping": [*regularise, (gamma > 10, f"loss.gamma={gamma / 4:.3g}"), (adversarial != "RpGAN", "loss=rpgan"), (True, lower("d"))],
-        "oscillation": [*regularise, (beta_g > 0.5, "optimizer_g.betas=[0.0,0.99]"), (beta_d > 0.5, "optimizer_d.betas=[0.0,0.99]"), (True, lower(hot))],
+        "mode_dropping": [*steady, (gamma > 10, f"loss.gamma={gamma / 4:.3g}"), (adversarial != "RpGAN", "loss=rpgan"), (True, lower("d"))],
+        "oscillation": [*steady, (beta_g > 0.5, "optimizer_g.betas=[0.0,0.99]"), (beta_d > 0.5, "optimizer_d.betas=[0.0,0.99]"), (True, lower(hot))],
         "checkerboard": [(transposed, "network.generator.upsample=resize"), (True, "network=dcgan"), (True, "network=resnet")],
         "copies_photos": [*augment, (total, f"total_kimg={(total or 0) / 2:.6g}"), (True, "loss.lecam_weight=0.1")],
-        "stuck": [*regularise, (family == "mlp", "network=dcgan"), *variety],
+        "stuck": [*steady, (family == "mlp", "network=dcgan"), *variety],
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],
         "holdout_off": [(True, "dataset.holdout=0.1")],
         "penalty_with_norm": [(setting(config, "network.discriminator.norm"), "network.discriminator.norm=none"), (True, "network=resnet")],
