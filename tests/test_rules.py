@@ -243,6 +243,9 @@ def test_a_number_that_is_none_is_fatal_and_certain():
         ({"real_max": 255.0}, "outside"),
         ({"real_mean": 0.74}, "inverted"),
         ({"real_mean": 0.4, "stored_mean": 0.41, "dataset": "folder"}, None),
+        ({"real_mean": -0.05, "stored_mean": 0.05, "mean_image": -0.9}, "inverted"),
+        ({"real_mean": -0.05, "stored_mean": 0.05, "mean_image": -0.3}, None),
+        ({"real_min": 0.1, "real_mean": 0.53, "stored_mean": 0.08, "mean_error": 0.07, "mean_image": 0.9}, "in [0, 1]"),
         ({"real_mean": 0.4, "stored_mean": 0.41, "dataset": "mnist"}, "inverted"),
         ({"real_mean": -0.6}, None),  # a batch is not the whole set
     ],

@@ -134,6 +134,15 @@ def test_nyquist_of_a_checkerboard_a_wave_and_noise():
     assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
 
 
+def test_agreement_of_mean_images():
+    images = torch.rand(64, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.2
+    images[:, :, 4:12, 8:16] += 0.5  # a subject in the middle
+    assert s.agreement(images[:16], images) > 0.95
+    assert s.agreement(1 - images[:16], images) == pytest.approx(-s.agreement(images[:16], images))
+    assert s.agreement(2 * images[:16] - 1, images) == pytest.approx(s.agreement(images[:16], images))
+    assert math.isnan(s.agreement(images[:, :1], images))
+
+
 def test_mode_gap_in_units_of_the_spread():
     x = torch.randn(200, 1, 4, 4, generator=rng())
     assert s.mode_gap(x, x) == 0

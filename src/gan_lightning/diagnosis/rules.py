@@ -297,12 +297,12 @@ def wrong_range(h: History, t: Thresholds) -> Finding | None:
     low, high, mean = (_number(h.facts.get(f"real_{k}")) for k in ("min", "max", "mean"))
     stored, confidence, problem = _number(h.facts.get("stored_mean")), 0.0, ""
     apart = max(t["apart"], 4 * (_number(h.facts.get("mean_error", 0.0))))  # one batch is not the whole set
-    spread = abs(stored) > apart and abs(mean - stored) > apart
+    changed, agree = abs(mean - stored) > apart, _number(h.facts.get("mean_image"))
     if high > 1.01 or low < -1.01:
         confidence, problem = 1.0, "outside [-1, 1]"
-    elif spread and abs(mean + stored) < apart / 2:
+    elif agree < -t.get("agree", 1.0) or (changed and abs(stored) > apart and abs(mean + stored) < apart / 2):
         confidence, problem = 0.95, "inverted against the stored images"
-    elif spread and abs(mean - (stored + 1) / 2) < apart / 2:
+    elif changed and abs(mean - (stored + 1) / 2) < apart / 2:
         confidence, problem = 0.95, "in [0, 1] instead of [-1, 1]"
     elif low >= -0.05:
         confidence, problem = (

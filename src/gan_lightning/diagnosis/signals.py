@@ -109,6 +109,17 @@ def image_std(images: Tensor) -> float:
     return float(images.float().flatten(1).std(1).median())
 
 
+def agreement(a: Tensor, b: Tensor) -> float:
+    """Correlation of two sets' mean images, pooled to 8 x 8: near 1 for samples of one set, near -1 where one is inverted.
+
+    Near 0 where images have nothing in common (photographs of anything); NaN where a mean image is flat or shapes differ.
+    """
+    if a.shape[1:] != b.shape[1:]:
+        return math.nan
+    means = [F.adaptive_avg_pool2d(x.float(), 8).mean(0).flatten() for x in (a, b)]
+    return float(torch.corrcoef(torch.stack(means))[0, 1])
+
+
 def nyquist(images: Tensor) -> tuple[float, float]:
     """(power at the Nyquist corners, the same over the power around them): a pattern with a period of two pixels.
 

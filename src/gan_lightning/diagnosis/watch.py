@@ -149,6 +149,7 @@ class Watch(Callback):
         nets = {"g": module.generator, "d": module.discriminator}
         self.facts = {"kind": "facts", "config": module.config, "thresholds": self.thresholds, **self.probe.facts}
         self.facts |= {"real_min": float(real.min()), "real_max": float(real.max()), "real_mean": float(real.mean())}
+        self.facts["mean_image"] = s.agreement(real, self.probe.train)
         self.facts |= {"channels": real.shape[1], "shape": list(real.shape[1:]), "world_size": trainer.world_size}
         self.facts["batch_size"] = min(len(real), getattr(trainer.datamodule, "batch_size", None) or len(real))
         self.facts["mean_error"] = self.probe.facts["mean_error"] / math.sqrt(len(real))
