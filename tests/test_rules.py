@@ -385,3 +385,10 @@ def test_fully_connected_layers_are_replaced_where_images_are_large(size, channe
     for name in ("full_collapse", "partial_collapse", "oscillation", "stuck"):
         assert rules.remedies(config)[name][0] == first
     assert rules.remedies(config)["unpenalised"][0] == "loss.gamma=1"
+
+
+def test_too_little_data_is_the_cause_where_something_is_wrong():
+    alone = diagnose(History([], FACTS | {"n_train": 20}), THRESHOLDS)
+    assert [(f.name, f.severity) for f in alone] == [("dataset_too_small", "warning")]
+    bright = diagnose(History([], FACTS | {"n_train": 20, "real_mean": 0.74}), THRESHOLDS)
+    assert [(f.name, f.severity) for f in bright] == [("wrong_range", "fault"), ("dataset_too_small", "fault")]

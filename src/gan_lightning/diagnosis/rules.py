@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -532,6 +532,8 @@ def diagnose(h: History, thresholds: dict[str, Thresholds]) -> list[Finding]:
         for f in found
     ):
         found = [f for f in found if f.name not in LAST_RESORT]
+    if any(f.severity == "fault" and not f.resolved for f in found):  # then too little data is no mere remark
+        found = [replace(f, severity="fault") if f.name == "dataset_too_small" else f for f in found]
     if any(f.name == "stuck" and not f.resolved for f in found):
         found = [f for f in found if f.name != "stopped_early"]
     order = [rule.__name__ for rule in RULES]
