@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from gan_lightning.ema import ema_decay, make_ema, update_ema
+from gan_lightning.ema import ema_decay, make_ema, settled, update_ema
 
 
 def test_half_is_forgotten_after_the_half_life():
@@ -30,3 +30,20 @@ def test_weights_are_averaged_buffers_copied_and_the_raw_ones_kept():
     for raw, copied in zip(network.buffers(), average.buffers(), strict=True):
         assert torch.equal(raw, copied)
     assert network.training and not average.training
+
+
+def test_settled_measures_the_statistics_of_the_average_itself():
+    """After settling, eval mode normalises with the mean and variance over all given batches, and nothing else has changed."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5, momentum=0.3)).double().eval()
+    network[1].running_mean.fill_(7.0)  # another network's
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batches = [torch.randn(50, 3, dtype=torch.float64) for _ in range(4)]
+    shown = settled(network, [(batch,) for batch in batches])
+    inside = [network[0](batch) for batch in batches]
+    torch.testing.assert_close(shown[1].running_mean, torch.stack([x.mean(0) for x in inside]).mean(0))
+    torch.testing.assert_close(shown[1].running_var, torch.stack([x.var(0) for x in inside]).mean(0))
+    assert shown[1].momentum == 0.3 and not any(part.training for part in shown.modules())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    plain = nn.Linear(3, 3)
+    assert settled(plain, []) is plain

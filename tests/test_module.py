@@ -296,3 +296,30 @@ def test_replayed_steps_are_the_plain_ones():
         weights.append([p.detach().cpu() for p in module.parameters()])
     for plain, replayed in zip(*weights, strict=True):
         torch.testing.assert_close(replayed, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_samples_and_checkpoints_show_the_settled_average():
+    cfg = compose(
+        "network.generator.channels=32",
+        "network.discriminator.channels=32",
+        "ema.halflife_kimg=1",
+        "augment=none",
+        "loss.gamma=0",
+    )
+    torch.manual_seed(0)
+    with open_dict(cfg):
+        module = build_module(cfg, {})
+    module.generator_ema.blocks[1].running_mean.fill_(3.0)
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    saved = copy.deepcopy(module.generator_ema)
+    saved.load_state_dict(
+        {
+            k.removeprefix("generator_ema."): v
+            for k, v in checkpoint["state_dict"].items()
+            if k.startswith("generator_ema.")
+        }
+    )
+    z = torch.randn(4, 100)
+    torch.testing.assert_close(saved.eval()(z), module.sample(z))
+    assert not torch.allclose(module.generator_ema.eval()(z), module.sample(z))

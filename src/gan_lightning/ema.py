@@ -1,9 +1,11 @@
 """Exponential moving average of a network's weights, with the half-life counted in images (Karras et al. 2022)."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def make_ema(network: nn.Module) -> nn.Module:
@@ -28,3 +30,28 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
     for old, new in zip(average.buffers(), network.buffers(), strict=True):
         old.copy_(new)
+
+
+@torch.no_grad()
+def settled(average: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
+    """The average with BatchNorm's statistics measured anew on `inputs` (what its `forward` takes, batch by batch).
+
+    The copied statistics belong to the last weights and not to averaged ones: with them pictures drift in brightness, the
+    more the longer the average (benchmarks/RECIPES.md). Such standing statistics are Brock et al.'s (2019). A copy, so that
+    looking changes nothing; the average itself where it has no BatchNorm.
+    """
+    if not any(isinstance(part, _BatchNorm) for part in average.modules()):
+        return average
+    network = copy.deepcopy(average)
+    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    momenta = [part.momentum for part in norms]
+    for part in norms:
+        part.reset_running_stats()
+        part.momentum = None  # the plain mean over all batches
+        part.train()
+    for batch in inputs:
+        network(*batch)
+    for part, momentum in zip(norms, momenta, strict=True):
+        part.momentum = momentum
+        part.eval()
+    return network

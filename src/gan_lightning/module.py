@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gan_lightning import penalties
 from gan_lightning.augment import Augment
-from gan_lightning.ema import ema_decay, make_ema, update_ema
+from gan_lightning.ema import ema_decay, make_ema, settled, update_ema
 from gan_lightning.errors import UserError
 from gan_lightning.graphs import Replayed
 from gan_lightning.losses import lecam
@@ -101,6 +101,7 @@ class GAN(LightningModule):
         self.nimg = self.step = 0
         self.last: dict[str, Tensor] = {}
         self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last discriminator step: real, fake
+        self.shown: tuple[int, nn.Module] | None = None  # the settled average and its step; no part of the state
 
     # -- one batch -----------------------------------------------------------------------------------------------
 
@@ -250,6 +251,17 @@ class GAN(LightningModule):
 
     # -- looking at it -------------------------------------------------------------------------------------------
 
+    def average(self) -> nn.Module:
+        """The averaged generator as it is to be seen: with BatchNorm's statistics measured for its own weights."""
+        assert self.generator_ema is not None
+        if self.shown is None or self.shown[0] != self.step:
+            draw = torch.Generator().manual_seed(0)
+            noise = torch.randn(4, 64, self.latent_dim, generator=draw).to(self.device, self.dtype)
+            labels = () if not self.num_classes else (torch.arange(64, device=self.device) % self.num_classes,)
+            with torch.autocast(self.device.type, enabled=False):
+                self.shown = self.step, settled(self.generator_ema, ((z, *labels) for z in noise))
+        return self.shown[1]
+
     @torch.no_grad()
     def sample(self, z: Tensor | int, labels: Tensor | None = None, ema: bool = True) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] from noise (B, latent_dim), by the average where there is one.
@@ -260,7 +272,7 @@ class GAN(LightningModule):
             z = torch.randn(z, self.latent_dim, generator=torch.Generator().manual_seed(0))
         if self.num_classes and labels is None:
             labels = torch.arange(len(z)) % self.num_classes
-        network = self.generator_ema if ema and self.generator_ema is not None else self.generator
+        network = self.average() if ema and self.generator_ema is not None else self.generator
         extra = () if labels is None or not self.num_classes else (labels.to(self.device),)
         with _evaluating(network):
             return network(z.to(self.device, self.dtype), *extra)
@@ -302,9 +314,12 @@ class GAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.config, "nimg": self.nimg, "step": self.step}
+        if self.generator_ema is not None:  # what the checkpoint's user samples from
+            seen = {f"generator_ema.{name}": value for name, value in self.average().named_buffers()}
+            checkpoint["state_dict"] |= seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.nimg, self.step = checkpoint["nimg"], checkpoint["step"]
+        self.nimg, self.step, self.shown = checkpoint["nimg"], checkpoint["step"], None
         # going on with the average or ADA newly on or off is allowed: these parts start from what there is
         loaded, own = checkpoint["state_dict"], self.state_dict()
         optional = ("generator_ema.", "augment.", "mean_logits")
