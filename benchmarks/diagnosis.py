@@ -34,7 +34,7 @@ RUNS = ROOT / "logs" / "diagnosis"
 # a plain convolutional GAN, small enough that a run is well under a minute on one core
 BASE = [
     "network.generator.channels=32", "network.discriminator.channels=32", "network.generator.min_channels=16",
-    "network.discriminator.min_channels=16", "dataset.batch_size=16", "trainer.accelerator=cpu", "total_kimg=24",
+    "network.discriminator.min_channels=16", "network.generator.upsample=resize", "dataset.batch_size=16", "trainer.accelerator=cpu", "total_kimg=24",
     "metrics.every_kimg=1000", "metrics.num_images=1000", "metrics.max_share=1",  # scored once, at the end
     "pictures.every_kimg=6", "checkpoints.every_kimg=1000", "console.every_steps=500", "diagnosis.full_every=100",
     "diagnosis.max_share=0.3",  # of half a minute: a real run has time for as many looks within its 5 %

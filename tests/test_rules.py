@@ -357,7 +357,7 @@ def test_overrides_change_something_and_are_one_key(settings):
         ("d_overfits", {}, "augment=ada"),
         ("stale_ema", {"ema__halflife_kimg": 500}, "ema.halflife_kimg=10"),
         ("small_batch_norm", {"dataset__batch_size": 2}, "dataset.batch_size=32"),
-        ("checkerboard", {"network__generator__upsample": "transposed"}, "network.generator.upsample=resize"),
+        ("checkerboard", {"network__generator__upsample": "transposed"}, "network.generator.upsample=smooth"),
         (
             "divergence",
             {"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.Wasserstein"}},

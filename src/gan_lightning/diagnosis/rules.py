@@ -97,7 +97,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     )
     total, ops = setting(config, "total_kimg"), setting(config, "augment.ops", [])
     halflife, epochs = setting(config, "ema.halflife_kimg", 0.0), setting(config, "trainer.max_epochs", -1)
-    transposed, (beta_g, beta_d) = setting(config, "network.generator.upsample") == "transposed", _betas(config)
+    upsample, (beta_g, beta_d) = setting(config, "network.generator.upsample"), _betas(config)
     family = setting(config, "network.generator._target_", "").rpartition(".Generator")[0].rpartition(".")[2]
     penalised, wasserstein = gamma > 0 or gp > 0, adversarial == "Wasserstein"
 
@@ -158,7 +158,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "full_collapse": variety, "partial_collapse": variety,
         "mode_dropping": [*steady, (gamma > 10, f"loss.gamma={gamma / 4:.3g}"), (adversarial != "RpGAN", "loss=rpgan"), (True, lower("d"))],
         "oscillation": [*steady, (beta_g > 0.5, "optimizer_g.betas=[0.0,0.99]"), (beta_d > 0.5, "optimizer_d.betas=[0.0,0.99]"), (True, lower(hot))],
-        "checkerboard": [(transposed, "network.generator.upsample=resize"), (True, "network=dcgan"), (True, "network=resnet")],
+        "checkerboard": [(upsample in ("transposed", "resize"), "network.generator.upsample=smooth"), (True, "network=dcgan"), (True, "network=resnet")],
         "copies_photos": [*augment, (total, f"total_kimg={(total or 0) / 2:.6g}"), (True, "loss.lecam_weight=0.1")],
         "stuck": [*steady, (family == "mlp", "network=dcgan"), *variety],
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],

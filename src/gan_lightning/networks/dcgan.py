@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import Head, MinibatchStddev, UpConv, check_norm, normalise, normed
+from gan_lightning.networks.layers import Blur, Head, MinibatchStddev, UpConv, check_norm, normalise, normed
 from gan_lightning.networks.shapes import image_shape, ladder, with_classes
 
 
 class Generator(nn.Module):
     """(B, latent_dim) -> (B, C, H, W) in [-1, 1].
 
-    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016) or "transposed" (4 x 4, stride 2).
+    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016), "smooth" (the same, then blurred, as by
+    Karras et al. 2019) or "transposed" (4 x 4, stride 2).
     norm: none, batch, group or spectral. Raises ValueError for a size it cannot make.
     """
 
@@ -32,8 +33,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         check_norm(norm)
-        if upsample not in ("resize", "transposed"):
-            raise ValueError(f"upsample={upsample} is unknown; there are resize, transposed")
+        if upsample not in ("smooth", "resize", "transposed"):
+            raise ValueError(f"upsample={upsample} is unknown; there are smooth, resize, transposed")
         (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
         self.start = nn.Sequential(
@@ -44,8 +45,8 @@ class Generator(nn.Module):
         )
         blocks: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
-            if upsample == "resize":
-                blocks += [normed(norm, UpConv(before, after))]
+            if upsample != "transposed":
+                blocks += [normed(norm, UpConv(before, after))] + [Blur(after)] * (upsample == "smooth")
             else:
                 blocks += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
             blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]

@@ -45,6 +45,19 @@ class UpConv(nn.Conv2d):
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 
+class Blur(nn.Module):
+    """Every channel averaged with its neighbours by [1, 2, 1] / 4 both ways: after a doubling no pixel's place shows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.kernel: Tensor
+        self.register_buffer("kernel", line.outer(line).expand(channels, 1, 3, 3).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernel, groups=x.shape[1])
+
+
 class MinibatchStddev(nn.Module):
     """Appends one channel with the standard deviation over a group of images (Karras et al. 2018).
 
