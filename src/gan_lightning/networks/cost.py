@@ -13,7 +13,8 @@ def cost(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
 
     inputs: what `forward` takes, (B, ...) with any B; only shapes matter, nothing is computed (meta tensors, a copy of the
     network). Multiply-adds are those of matrix products and convolutions, half of what PyTorch counts as operations;
-    norms and activations are left out. A layer is a module that holds weights itself.
+    norms and activations are left out. A layer is a module that holds weights or constants
+    itself.
     """
     dry = copy.deepcopy(network).to("meta").eval()
     layers: list[dict[str, Any]] = []
@@ -41,7 +42,9 @@ def cost(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
             layer.register_forward_hook(end)
 
         for name, layer in dry.named_modules():
-            held = any(True for _ in layer.parameters(recurse=False)) or hasattr(layer, "parametrizations")
+            held = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)] or hasattr(
+                layer, "parametrizations"
+            )
             if held and "parametrizations" not in name:
                 note(name, layer)
         dry(*(x.to("meta") for x in inputs))
