@@ -466,6 +466,8 @@ def mode_dropping(h: History, t: Thresholds) -> Finding | None:
     if untrained := h.facts.get("untrained_classes"):
         evidence: dict[str, float | str] = {"classes_without_training_images": ", ".join(map(str, untrained))}
         return Finding("mode_dropping", "fault", 0.9, 0.0, evidence, _remedy(h, "mode_dropping"))
+    if _number(h.facts.get("mode_images", h.facts.get("n_holdout"))) < t.get("images", 500):
+        return None  # clusters of a handful of images each
     mask = [0 < m <= t["missing"] and c > t["coverage"] for m, c in zip(h["modes_missing"], h["coverage"], strict=True)]
     return _found(h, t, "mode_dropping", mask, 0.6, "modes_missing rarest_mode rarest_share coverage")
 

@@ -314,8 +314,12 @@ class Probe:
         use_held = self.held is not None and len(self.held) >= 64
         self.real = self.features(self.held if use_held and self.held is not None else self.train)
         self.spread = s.spread(self.real)
+        # a cluster has to be large enough to be missed: a small held-out slice does not do for that
+        use_held = held is not None and len(held) >= 500
         reference, labels = some(held, data.holdout_labels, 1024) if use_held else some(train, data.train_labels, 1024)
         self.reference = self.features(reference)
+        # labels are certain; clusters may be outliers, so of them nearly nothing must be there
+        self.missing = {"below": 0.1, "expected": 20.0} if labels is not None else {"below": 0.02, "expected": 40.0}
         modes = s.kmeans(self.reference, max(2, min(10, len(reference) // 10))) if labels is None else labels
         self.modes = modes.to(self.device)
         self.shares = torch.bincount(self.modes) / len(self.modes)
@@ -324,7 +328,7 @@ class Probe:
         )
         self.real_nyquist = s.nyquist(self.train)
         self.facts = {
-            "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
+            "mode_images": len(self.reference), "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
             "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.features(self.train)),
             "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train),
         }  # fmt: skip
@@ -384,7 +388,7 @@ class Probe:
         if mean:
             seen["travel"] = s.travel(fake.mean(0).cpu(), torch.tensor(mean), self.spread)
         counts = [*counts[-3:], s.mode_counts(fake, self.reference, self.modes).tolist()]
-        missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares.cpu())
+        missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares.cpu(), **self.missing)
         seen |= {"modes_missing": missing, "rarest_mode": float(rarest), "rarest_share": share}
         if has_batch_norm(module.generator):
             seen["mode_gap"] = self._mode_gap(module, z, labels, raw)
