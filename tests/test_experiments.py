@@ -59,10 +59,17 @@ def test_every_override_ever_printed_composes(base):
         HydraConfig.instance().set_config(cfg)
         return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
 
-    config = OmegaConf.to_container(plain(*base), resolve=False)
+    config = OmegaConf.to_container(plain(*base), resolve=True)
     config |= {"overrides": base}
     config["loss"]["gamma"] = config["loss"]["gamma"] or 0.0
     printed = printed_overrides(config) + ["dataset.fit=pad", "dataset.image_size=32", "dataset.image_channels=1"]
     assert len(printed) > 10
     for override in printed:
         validate(plain(*follow(base, override)))
+
+
+def test_one_rate_for_both_networks_unless_said_otherwise():
+    cfg = compose("lr=0.003", "optimizer_d.lr=0.001")
+    assert (cfg.optimizer_g.lr, cfg.optimizer_d.lr) == (0.003, 0.001)
+    cfg = compose("experiment=vanilla_mnist")
+    assert (cfg.optimizer_g.lr, cfg.optimizer_d.lr) == (0.0002, 0.0002)

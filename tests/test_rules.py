@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gan_lightning.diagnosis import rules, words
 from gan_lightning.diagnosis.preflight import preflight
 from gan_lightning.diagnosis.rules import History, diagnose, printed_overrides, status
+from gan_lightning.diagnosis.verdict import follow
 
 CONF = Path(__file__).parents[1] / "conf" / "diagnosis" / "default.yaml"
 THRESHOLDS = yaml.safe_load(CONF.read_text())["thresholds"]
@@ -392,3 +393,13 @@ def test_too_little_data_is_the_cause_where_something_is_wrong():
     assert [(f.name, f.severity) for f in alone] == [("dataset_too_small", "warning")]
     bright = diagnose(History([], FACTS | {"n_train": 20, "real_mean": 0.74}), THRESHOLDS)
     assert [(f.name, f.severity) for f in bright] == [("wrong_range", "fault"), ("dataset_too_small", "fault")]
+
+
+@pytest.mark.parametrize(("rate", "rule"), [(0.1, "lr_too_high"), (0.1, "divergence"), (1e-6, "lr_too_low")])
+def test_two_wrong_rates_are_mended_by_one_key(rate, rule):
+    config = {"optimizer_g": {"lr": rate, "betas": [0.0, 0.99]}, "optimizer_d": {"lr": rate, "betas": [0.0, 0.99]}}
+    assert rules.remedies(config)[rule][0] == "lr=0.0005"
+    assert follow([f"optimizer_g.lr={rate}", f"optimizer_d.lr={rate}", "seed=1"], "lr=0.0005") == [
+        "seed=1",
+        "lr=0.0005",
+    ]

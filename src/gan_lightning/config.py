@@ -41,6 +41,7 @@ RULES: dict[str, tuple[Test, str]] = {
     "conditional": _flag,
     "total_kimg": _positive,
     "grad_clip": _positive,
+    "lr": _positive,
     "optimizer_g.lr": _positive,
     "optimizer_d.lr": _positive,
     "optimizer_g.betas": _betas,

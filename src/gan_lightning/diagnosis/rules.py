@@ -104,10 +104,13 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     def lr(side: str, value: float) -> str:
         return f"optimizer_{side}.lr={value:.3g}"
 
+    usual = 5e-4 if min(beta_g, beta_d) == 0 else 2e-4
+    both_high, both_low = min(lr_g, lr_d) > SANE_LR[1], max(lr_g, lr_d) < SANE_LR[0]
+
     def sane(side: str) -> float:
         """The other network's learning rate where it is an ordinary one, else a usual one."""
         other = lr_d if side == "g" else lr_g
-        return other if SANE_LR[0] <= other <= SANE_LR[1] else (1e-3 if min(beta_g, beta_d) == 0 else 2e-4)
+        return other if SANE_LR[0] <= other <= SANE_LR[1] else usual
 
     def lower(side: str) -> str:
         value = lr_g if side == "g" else lr_d
@@ -135,15 +138,15 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     augment = [(not ops, "augment=diffaugment"), (not setting(config, "augment.ada_target"), "augment=ada")]
     table: dict[str, list[tuple[Any, str]]] = {
         "divergence": [
-            (not penalised and wasserstein, "loss.gp_weight=10"), (max(lr_g, lr_d) > SANE_LR[1], lower(hot)),
+            (both_high, f"lr={usual}"), (not penalised and wasserstein, "loss.gp_weight=10"), (max(lr_g, lr_d) > SANE_LR[1], lower(hot)),
             (str(setting(config, "trainer.precision", "")).startswith("16"), "trainer.precision=bf16-mixed"),
             (True, lower(hot)), (not setting(config, "grad_clip"), "grad_clip=1"),
         ],
         "wrong_range": [(True, "dataset._target_=gan_lightning.data.datamodule.ImageData")],
         "wrong_channels": [(setting(config, "dataset.image_channels") == 3, "dataset.image_channels=1"), (True, "dataset.image_channels=3")],
         "dataset_too_small": [*augment, (True, "total_kimg=100")],
-        "lr_too_high": [(True, lower(hot)), (True, lower("d" if hot == "g" else "g"))],
-        "lr_too_low": [(True, higher("g")), (True, higher("d"))],
+        "lr_too_high": [(both_high, f"lr={usual}"), (True, lower(hot)), (True, lower("d" if hot == "g" else "g"))],
+        "lr_too_low": [(both_low, f"lr={usual}"), (True, higher("g")), (True, higher("d"))],
         "small_batch_norm": [(batch < 32, "dataset.batch_size=32"),
                              (setting(config, "network.generator.norm") == "batch", "network.generator.norm=group"), (True, "network=resnet")],
         "stale_ema": [(halflife > 0, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
@@ -154,7 +157,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
             (n_critic > 1 and not wasserstein, "n_critic=1"), (adversarial == "Minimax", "loss=bce"), *steady, (True, lower("d")),
         ],
         "d_overfits": [*augment, *regularise, (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, "loss.lecam_weight=0.1")],
-        "dead_output": [(True, lower("g")), (family == "mlp", "network=dcgan")],
+        "dead_output": [(both_high, f"lr={usual}"), (True, lower("g")), (family == "mlp", "network=dcgan")],
         "full_collapse": variety, "partial_collapse": variety,
         "mode_dropping": [*steady, (gamma > 10, f"loss.gamma={gamma / 4:.3g}"), (adversarial != "RpGAN", "loss=rpgan"), (True, lower("d"))],
         "oscillation": [*steady, (beta_g > 0.5, "optimizer_g.betas=[0.0,0.99]"), (beta_d > 0.5, "optimizer_d.betas=[0.0,0.99]"), (True, lower(hot))],
@@ -454,7 +457,9 @@ def partial_collapse(h: History, t: Thresholds) -> Finding | None:
     stale = [i >= 3 and max(seen[i - 1 : i + 1]) <= max(seen[: i - 1]) + t["growth"] for i in range(len(seen))]
     few = [c < t["coverage"] * null or m > t["missing"] for c, m in zip(seen, h["modes_missing"], strict=True)]
     latent = 0.2 * (h.setting("latent_dim", 100) < 8)
-    lasts, numbers = _all(few, _poor(h, t)), "coverage coverage_null modes_missing diversity quality"
+    # next to no variety counts even where the pictures' average is not poor
+    bad = [p or c < t.get("blatant", 0) * null for p, c in zip(_poor(h, t), seen, strict=True)]
+    lasts, numbers = _all(few, bad), "coverage coverage_null modes_missing diversity quality"
     return _found(h, t, "partial_collapse", lasts, 0.6 + latent, numbers, _all(stale, _flat(h, t)), lasts)
 
 

@@ -29,7 +29,9 @@ def follow(overrides: list[str], override: str) -> list[str]:
     kept = [
         o
         for o in overrides
-        if (k := o.lstrip("+~").partition("=")[0]) != key and not (group and k.startswith(key + "."))
+        if (k := o.lstrip("+~").partition("=")[0]) != key
+        and not (group and k.startswith(key + "."))
+        and not (key == "lr" and k in ("optimizer_g.lr", "optimizer_d.lr"))
     ]
     return [*kept, override]
 
