@@ -315,8 +315,8 @@ class GAN(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.config, "nimg": self.nimg, "step": self.step}
         if self.generator_ema is not None:  # what the checkpoint's user samples from
-            seen = {f"generator_ema.{name}": value for name, value in self.average().named_buffers()}
-            checkpoint["state_dict"] |= seen
+            shown = self.average().state_dict()
+            checkpoint["state_dict"] |= {f"generator_ema.{name}": value for name, value in shown.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.nimg, self.step, self.shown = checkpoint["nimg"], checkpoint["step"], None
