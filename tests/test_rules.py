@@ -403,3 +403,12 @@ def test_two_wrong_rates_are_mended_by_one_key(rate, rule):
         "seed=1",
         "lr=0.0005",
     ]
+
+
+@pytest.mark.parametrize(("labels", "severity"), [(True, "fault"), (False, "note")])
+def test_a_missing_class_is_a_fault_and_a_missing_cluster_a_note(labels, severity):
+    records = [{"kind": "full", "step": 250 * k, "nimg": 4000 * k, "quality": 0.02, "modes_missing": 0.1, "coverage": 0.8} for k in range(1, 9)]  # fmt: skip
+    found = diagnose(History(records, FACTS | {"mode_labels": labels, "mode_images": 1000}), THRESHOLDS)
+    assert [(f.name, f.severity) for f in found] == [("mode_dropping", severity)]
+    few = diagnose(History(records, FACTS | {"mode_labels": labels, "mode_images": 100}), THRESHOLDS)
+    assert few == []

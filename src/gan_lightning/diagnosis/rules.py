@@ -474,7 +474,11 @@ def mode_dropping(h: History, t: Thresholds) -> Finding | None:
     if _number(h.facts.get("mode_images", h.facts.get("n_holdout"))) < t.get("images", 500):
         return None  # clusters of a handful of images each
     mask = [0 < m <= t["missing"] and c > t["coverage"] for m, c in zip(h["modes_missing"], h["coverage"], strict=True)]
-    return _found(h, t, "mode_dropping", mask, 0.6, "modes_missing rarest_mode rarest_share coverage")
+    # classes are certain; a cluster of odd photographs comes late in many a good run, and is worth no more than a note
+    severity = "fault" if h.facts.get("mode_labels", True) else "note"
+    return _found(
+        h, t, "mode_dropping", mask, 0.6, "modes_missing rarest_mode rarest_share coverage", severity=severity
+    )
 
 
 def checkerboard(h: History, t: Thresholds) -> Finding | None:

@@ -45,7 +45,8 @@ def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", r
     passed, off = status(h, findings, thresholds)
     active = [f for f in findings if not f.resolved]
     verdict = min((f.severity for f in active), key=SEVERITIES.index, default="healthy")
-    verdict = "improving" if verdict == "note" else verdict
+    if verdict == "note":
+        verdict = "improving" if any(f.name == "stopped_early" for f in active) else "healthy"
     steps = thresholds.get("common", {}).get("steps", 0)
     early = len(h.full) < 3 or h.full[-1]["step"] < steps
     # poor pictures are never called healthy: where no rule is sure of a cause yet, more steps will tell

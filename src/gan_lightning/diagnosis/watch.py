@@ -328,7 +328,7 @@ class Probe:
         )
         self.real_nyquist = s.nyquist(self.train)
         self.facts = {
-            "mode_images": len(self.reference), "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
+            "mode_images": len(self.reference), "mode_labels": labels is not None, "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
             "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.features(self.train)),
             "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train),
         }  # fmt: skip
