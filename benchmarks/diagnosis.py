@@ -78,7 +78,7 @@ FAULTS = {
     "lr_too_low": Fault(["optimizer_g.lr=1e-6"], {"lr_too_low"}),
     "stale_ema": Fault(["ema.halflife_kimg=500", "ema.rampup=0"], {"stale_ema"}),
     "mode_dropping": Fault([], {"mode_dropping"}, "without_ones", sets=("mnist",), curable=False),
-    "stopped_early": Fault(["total_kimg=3.2"], {"stopped_early"}),
+    "stopped_early": Fault(["total_kimg=3.2"], {"stopped_early"}, curable=False),  # no fault: it says to go on
 }  # fmt: skip
 
 # not in the catalogue: nothing in the rules was made for them; any finding that is no note counts
@@ -406,7 +406,7 @@ def table(planned: list[Job], cured: list[Job]) -> str:
                     recovered += times <= 1.5
             lines.append(
                 f"| {name} | {where} | {len(runs)} | {top} | {some} | {middle(since)} | {most(n[0] for n in names)} | {middle(score(j.folder) for j in runs)} "
-                f"| {f'`{most(j.cure for j in again)}`' if again else '' if fault.curable else 'planted in code'} | {middle(after) if again else ''} | {ratio} |"
+                f"| {f'`{most(j.cure for j in again)}`' if again else '' if fault.curable else 'planted in code' if fault.plant else 'go on'} | {middle(after) if again else ''} | {ratio} |"
             )
     alarms = [j for j in done if j.kind == "healthy" and any(f["severity"] != "note" for f in said[j.folder])]
     count = sum(j.kind == "healthy" for j in done)
