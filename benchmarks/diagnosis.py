@@ -101,14 +101,14 @@ HEALTHY = {
     "mnist_group": ("mnist", ["network.generator.norm=group"]),
     "mnist_seed7": ("mnist", ["seed=7"]),
     "mnist_classes": ("mnist", ["conditional=true"]),
-    "egg_64": ("egg", ["dataset.image_size=64"]),
+    "egg_64": ("egg", ["dataset.image_size=64", "network.generator.upsample=smooth"]),
     "egg_resnet": ("egg", ["network=resnet", "network.generator.channels=64", "network.discriminator.channels=64"]),
     "egg_ada": ("egg", ["augment=ada"]),
     "egg_batch32": ("egg", ["dataset.batch_size=32", "total_kimg=48"]),
     "egg_seed7": ("egg", ["seed=7"]),
     "photos": ("photos", []),
     "photos_rpgan": ("photos", ["loss=rpgan"]),
-    "photos_64": ("photos", ["dataset.image_size=64", "total_kimg=32"]),
+    "photos_64": ("photos", ["dataset.image_size=64", "network.generator.upsample=smooth", "total_kimg=32"]),
 }
 
 

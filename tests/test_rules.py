@@ -373,18 +373,14 @@ def test_the_remedy_follows_the_settings(rule, settings, override):
     assert rules.remedies(with_(CONFIG, **settings))[rule][0] == override
 
 
-@pytest.mark.parametrize(
-    ("size", "channels", "first"), [(28, 1, "loss.gamma=1"), (64, 3, "network=dcgan"), ([96, 128], 1, "network=dcgan")]
-)
-def test_fully_connected_layers_are_replaced_where_images_are_large(size, channels, first):
-    """On 64 x 64 photographs a penalty alone left the note's network collapsed; on digits it is what helps."""
+def test_fully_connected_layers_are_replaced_first():
+    """Planted oscillation: Fréchet 434, with a penalty 183, with convolutions 43; on photographs a penalty did not help at all."""
     config = {
         "network": {"generator": {"_target_": "gan_lightning.networks.mlp.Generator"}},
-        "dataset": {"image_size": size, "image_channels": channels},
         "loss": {"gamma": 0.0, "adversarial": {"_target_": "gan_lightning.losses.BCE"}},
     }
     for name in ("full_collapse", "partial_collapse", "oscillation", "stuck"):
-        assert rules.remedies(config)[name][0] == first
+        assert rules.remedies(config)[name][:2] == ["network=dcgan", "loss.gamma=1"]
     assert rules.remedies(config)["unpenalised"][0] == "loss.gamma=1"
 
 

@@ -125,12 +125,8 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         (not penalised and wasserstein, "loss.gp_weight=10"),
         (not penalised and not wasserstein, "loss.gamma=1"),
     ]
-    # fully connected layers have to learn every pixel's neighbours anew: 28 x 28 digits they can, photographs not
-    sides = setting(config, "dataset.image_size", 28)
-    values = math.prod(sides if isinstance(sides, list) else [sides, sides]) * setting(
-        config, "dataset.image_channels", 1
-    )
-    steady = [(family == "mlp" and values > 3 * 32**2, "network=dcgan"), *regularise]
+    # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
+    steady = [(family == "mlp", "network=dcgan"), *regularise]
     variety = [
         (latent < 8, "latent_dim=100"), *steady, (batch < 16, "dataset.batch_size=32"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
