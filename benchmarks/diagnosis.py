@@ -386,7 +386,7 @@ def table(planned: list[Job], cured: list[Job]) -> str:
         "| fault | set | runs | found first | found | since, kimg | said first | score | printed | score with it | times the healthy |"
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
-    total = first = anywhere = treated = recovered = 0
+    total = first = anywhere = treated = waiting = recovered = 0
     for name, fault in FAULTS.items():
         for where in fault.sets:
             runs = [j for j in done if (j.kind, j.name, j.data) == ("fault", name, where)]
@@ -400,7 +400,7 @@ def table(planned: list[Job], cured: list[Job]) -> str:
             after = [s for j in again if (s := score(j.folder)) is not None]
             ratio = ""
             if fault.curable:
-                treated += 1
+                treated, waiting = treated + bool(again), waiting + (not again)
                 if after and healthy[where]:
                     ratio = f"{(times := statistics.median(after) / statistics.median(healthy[where])):.2f}"
                     recovered += times <= 1.5
@@ -414,7 +414,7 @@ def table(planned: list[Job], cured: list[Job]) -> str:
         "",
         f"- First finding right: {first} of {total} runs ({first / max(1, total):.0%}); right at any place: {anywhere} ({anywhere / max(1, total):.0%}).",
         f"- False alarms: {len(alarms)} of {count} healthy runs ({len(alarms) / max(1, count):.0%}).",
-        f"- With exactly the printed override the score comes within 1.5 times the healthy runs' median: {recovered} of {treated} faults that an override can undo.",
+        f"- With exactly the printed override the score comes within 1.5 times the healthy runs' median: {recovered} of {treated} faults that an override can undo; {waiting} not run again yet.",
         "",
         "Not in the catalogue (no rule was made for these):",
         "",
