@@ -408,3 +408,13 @@ def test_a_missing_class_is_a_fault_and_a_missing_cluster_a_note(labels, severit
     assert [(f.name, f.severity) for f in found] == [("mode_dropping", severity)]
     few = diagnose(History(records, FACTS | {"mode_labels": labels, "mode_images": 100}), THRESHOLDS)
     assert few == []
+
+
+@pytest.mark.parametrize("images", [1000, 100])
+def test_a_check_with_too_few_images_says_that_it_is_off(images):
+    records = [{"kind": "full", "step": 250 * k, "nimg": 4000 * k, "quality": 0.02, "modes_missing": 0.0, "coverage": 0.8} for k in range(1, 9)]  # fmt: skip
+    h = History(records, FACTS | {"mode_images": images})
+    assert ["mode_dropping" in names for names in status(h, diagnose(h, THRESHOLDS), THRESHOLDS)] == [
+        images >= 500,
+        images < 500,
+    ]

@@ -32,6 +32,11 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
         old.copy_(new)
 
 
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """Every layer that normalises over the batch."""
+    return [part for part in network.modules() if isinstance(part, _BatchNorm)]
+
+
 @torch.no_grad()
 def settled(average: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
     """The average with BatchNorm's statistics measured anew on `inputs` (what its `forward` takes, batch by batch).
@@ -40,10 +45,10 @@ def settled(average: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Modu
     more the longer the average (benchmarks/RECIPES.md). Such standing statistics are Brock et al.'s (2019). A copy, so that
     looking changes nothing; the average itself where it has no BatchNorm.
     """
-    if not any(isinstance(part, _BatchNorm) for part in average.modules()):
+    if not batch_norms(average):
         return average
     network = copy.deepcopy(average)
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    norms = batch_norms(network)
     momenta = [part.momentum for part in norms]
     for part in norms:
         part.reset_running_stats()

@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
 from gan_lightning.data.datamodule import ImageData
-from gan_lightning.data.images import to_float
 from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
@@ -82,8 +81,9 @@ def train(cfg: DictConfig) -> float | None:
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
     if trainer.is_global_zero:
         (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
-        (run_dir / "networks.json").write_text(json.dumps(networks(module, data), indent=1))
-        farewell(run_dir, module, before["nimg"] if before else 0, time.monotonic() - started)
+        sizes = networks(module, data)
+        (run_dir / "networks.json").write_text(json.dumps(sizes, indent=1))
+        farewell(run_dir, module, sizes, before["nimg"] if before else 0, time.monotonic() - started)
     return objective
 
 
@@ -202,15 +202,15 @@ def networks(module: GAN, data: ImageData) -> dict[str, Any]:
     """Sizes and multiply-adds of both networks, layer by layer (`networks.cost`)."""
     from gan_lightning.networks.cost import cost  # a slow import, and not needed to begin
 
-    z, image = torch.empty(2, module.latent_dim), to_float(data.train_images[torch.arange(2)])
+    z, images = torch.empty(2, module.latent_dim), torch.empty(2, *data.train_images.shape[1:])
     labels = (torch.zeros(2, dtype=torch.long),) if module.num_classes else ()
     return {
         "generator": cost(module.generator, z, *labels),
-        "discriminator": cost(module.discriminator, image, *labels),
+        "discriminator": cost(module.discriminator, images, *labels),
     }
 
 
-def farewell(run_dir: Path, module: GAN, earlier: int, seconds: float) -> None:
+def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float) -> None:
     scores = {name: float(value) for name, value in module.last.items() if name.startswith("loss/")}
     if module.last_logits is not None:
         scores |= {
@@ -227,7 +227,6 @@ def farewell(run_dir: Path, module: GAN, earlier: int, seconds: float) -> None:
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
             floor = "" if score["floor"] is None else f"  (real {score['floor']:.4g})"
             say(f"score:        {score['name']} {score['value']:.4g}{floor}")
-    sizes = json.loads((run_dir / "networks.json").read_text())
     say(
         "per image:    "
         + ", ".join(f"{name} {part['multiply_adds'] / 1e6:.3g} million multiply-adds" for name, part in sizes.items())

@@ -459,6 +459,11 @@ def partial_collapse(h: History, t: Thresholds) -> Finding | None:
     return _found(h, t, "partial_collapse", lasts, 0.6 + latent, numbers, _all(stale, _flat(h, t)), lasts)
 
 
+def _few_for_modes(h: History, t: Thresholds) -> bool:
+    """Too few images to compare with: clusters of a handful each."""
+    return _number(h.facts.get("mode_images", h.facts.get("n_holdout"))) < t.get("images", 0)
+
+
 def mode_dropping(h: History, t: Thresholds) -> Finding | None:
     """A known class or cluster of the held-out images that the generator does not make, while it makes the others.
 
@@ -467,8 +472,8 @@ def mode_dropping(h: History, t: Thresholds) -> Finding | None:
     if untrained := h.facts.get("untrained_classes"):
         evidence: dict[str, float | str] = {"classes_without_training_images": ", ".join(map(str, untrained))}
         return Finding("mode_dropping", "fault", 0.9, 0.0, evidence, _remedy(h, "mode_dropping"))
-    if _number(h.facts.get("mode_images", h.facts.get("n_holdout"))) < t.get("images", 500):
-        return None  # clusters of a handful of images each
+    if _few_for_modes(h, t):
+        return None
     mask = [0 < m <= t["missing"] and c > t["coverage"] for m, c in zip(h["modes_missing"], h["coverage"], strict=True)]
     # classes are certain; a cluster of odd photographs comes late in many a good run, and is worth no more than a note
     severity = "fault" if h.facts.get("mode_labels", True) else "note"
@@ -562,6 +567,8 @@ def status(h: History, findings: Sequence[Finding], thresholds: dict[str, Thresh
         able = all(n in have for n in NEEDS.get(name, ("quality",)))
         if name not in FROM_FACTS:
             able &= len(h.full) >= t.get("checks", 1) and spanned >= t.get("steps", 0)
+        if name == "mode_dropping":
+            able &= not _few_for_modes(h, t)
         if name not in LAST_RESORT and name not in {f.name for f in findings}:
             (passed if able else off).append(name)
     return passed, off

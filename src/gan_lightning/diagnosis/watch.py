@@ -20,6 +20,7 @@ from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
 from gan_lightning.diagnosis.rules import RULES, Finding, History, Thresholds, diagnose
 from gan_lightning.diagnosis.verdict import judge, plain, show, write
+from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
 
 EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
@@ -153,7 +154,7 @@ class Watch(Callback):
         self.facts |= {"channels": real.shape[1], "shape": list(real.shape[1:]), "world_size": trainer.world_size}
         self.facts["batch_size"] = min(len(real), getattr(trainer.datamodule, "batch_size", None) or len(real))
         self.facts["mean_error"] = self.probe.facts["mean_error"] / math.sqrt(len(real))
-        self.facts |= {f"batchnorm_{side}": has_batch_norm(net) for side, net in nets.items()}
+        self.facts |= {f"batchnorm_{side}": bool(batch_norms(net)) for side, net in nets.items()}
         self.facts |= {f"params_{side}": sum(p.numel() for p in net.parameters()) for side, net in nets.items()}
         self.folder = Path(self.run_dir or trainer.default_root_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -281,10 +282,6 @@ class Watch(Callback):
             show(verdict)
 
 
-def has_batch_norm(network: nn.Module) -> bool:
-    return any("BatchNorm" in type(part).__name__ for part in network.modules())
-
-
 @contextmanager
 def _untouched(module: LightningModule) -> Iterator[None]:
     """Training goes on after this as if nothing had been looked at: random states and gradient flags stay."""
@@ -390,7 +387,7 @@ class Probe:
         counts = [*counts[-3:], s.mode_counts(fake, self.reference, self.modes).tolist()]
         missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares.cpu(), **self.missing)
         seen |= {"modes_missing": missing, "rarest_mode": float(rarest), "rarest_share": share}
-        if has_batch_norm(module.generator):
+        if batch_norms(module.generator):
             seen["mode_gap"] = self._mode_gap(module, z, labels, raw)
         return seen, fake.mean(0).tolist(), counts
 

@@ -79,9 +79,9 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
     ),
     "full_collapse": (
         "The generator makes one and the same image",
-        "Whatever noise goes in, nearly the same picture comes out: the generator has found one image that passes and ignores its input. Convolutions (for anything larger than digits), a penalty on the discriminator, or comparing fakes with reals in pairs do not let this pay.",
+        "Whatever noise goes in, nearly the same picture comes out: the generator has found one image that passes and ignores its input. Convolutions, a penalty on the discriminator, or comparing fakes with reals in pairs do not let this pay.",
         "생성자가 한 가지 이미지만 만듭니다 (모드 붕괴)",
-        "어떤 노이즈를 넣어도 거의 같은 그림이 나옵니다. 생성자가 통과되는 그림 하나를 찾아 입력을 무시하는 것이며, (숫자보다 큰 이미지라면) 합성곱 신경망을 쓰거나 판별자에 규제 항을 더하거나 진짜와 가짜를 짝지어 비교하면 이런 방법이 통하지 않습니다.",
+        "어떤 노이즈를 넣어도 거의 같은 그림이 나옵니다. 생성자가 통과되는 그림 하나를 찾아 입력을 무시하는 것이며, 합성곱 신경망을 쓰거나 판별자에 규제 항을 더하거나 진짜와 가짜를 짝지어 비교하면 이런 방법이 통하지 않습니다.",
     ),
     "oscillation": (
         "The generator runs in circles",
