@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gan_lightning.networks import dcgan, mlp, resnet
 from gan_lightning.networks.cost import cost
-from gan_lightning.networks.layers import Blur, MinibatchStddev, UpConv
+from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, UpConv
 from gan_lightning.networks.shapes import doublings
 
 SMALL = {"channels": 32, "min_channels": 8}
@@ -161,3 +161,26 @@ def test_cost_of_every_family(family, size, channels, for_g, for_d):
         assert counted["weights"] == sum(p.numel() for p in network.parameters())
         assert counted["multiply_adds"] == sum(layer["multiply_adds"] for layer in counted["layers"]) > 0
         assert all(p.device.type == "cpu" for p in network.parameters())
+
+
+@pytest.mark.parametrize("p", [0.3, 0.5])
+def test_dropout_keeps_its_share_scales_the_rest_and_draws_every_value_apart(p):
+    torch.manual_seed(0)
+    x, count = torch.full((1000, 1001), 2.0, requires_grad=True), 1000 * 1001
+    y = Dropout(p)(x)
+    y.sum().backward()
+    kept = y.detach() != 0
+    torch.testing.assert_close(y.detach()[kept], torch.full((int(kept.sum()),), 2 / (1 - p)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(x.grad, y.detach() / 2)
+    # within four standard deviations of a fair draw, alone and in every pair of neighbours or of rows
+    deviation = (p * (1 - p) / count) ** 0.5
+    assert abs(kept.double().mean() - (1 - p)) < 4 * deviation
+    for a, b in ((kept[:, 1:], kept[:, :-1]), (kept[:, 4:], kept[:, :-4]), (kept[1:], kept[:-1])):
+        both = (a & b).double().mean()
+        assert abs(both - (1 - p) ** 2) < 4 * ((1 - p) ** 2 * (1 - (1 - p) ** 2) / a.numel()) ** 0.5
+
+
+def test_dropout_does_nothing_in_eval_mode_and_without_p():
+    x = torch.randn(5, 7)
+    assert torch.equal(Dropout(0.3).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)

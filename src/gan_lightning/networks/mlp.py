@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from gan_lightning.networks.layers import Dropout
 from gan_lightning.networks.shapes import image_shape, with_classes
 
 
@@ -49,7 +50,7 @@ class Discriminator(nn.Module):
         widths = [image_shape(image_size, image_channels).numel() + (num_classes or 0), *hidden]
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout)]
+            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True), Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
