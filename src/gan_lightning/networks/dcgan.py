@@ -29,6 +29,7 @@ class Generator(nn.Module):
         min_channels: int = 16,
         upsample: str = "resize",
         norm: str = "batch",
+        depth: int = 1,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -50,6 +51,9 @@ class Generator(nn.Module):
             else:
                 blocks += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
             blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
+            for _ in range(depth - 1):
+                blocks += [normed(norm, nn.Conv2d(after, after, 3, padding=1))]
+                blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
         self.blocks = nn.Sequential(*blocks)
         self.image = nn.Conv2d(widths[-1], image_shape(image_size, image_channels)[0], 3, padding=1)
 
