@@ -15,7 +15,7 @@ CASES = [
     pytest.param(mlp, [8, 12], 3, {}, {}, id="mlp-wide"),
     pytest.param(dcgan, 28, 1, SMALL, SMALL, id="dcgan-28"),
     pytest.param(dcgan, 64, 3, SMALL, SMALL, id="dcgan-64"),
-    pytest.param(dcgan, [96, 128], 3, SMALL, SMALL, id="dcgan-wide"),
+    pytest.param(dcgan, [96, 128], 3, SMALL | {"depth": 2}, SMALL | {"depth": 2}, id="dcgan-wide"),
     pytest.param(
         dcgan, 32, 4, SMALL | {"upsample": "transposed", "norm": "group"}, SMALL | {"norm": "group"}, id="dcgan-group"
     ),

@@ -36,10 +36,13 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
         f"{count:,} images of {width} x {height} on {where}",
     )
     batch = cfg.dataset.batch_size
+    small, size_named = pixels <= 32**2, f"for {width} x {height} pixels"
     for network in ("generator", "discriminator"):
-        settle(f"network.{network}.channels", 128 if pixels <= 32**2 else 256, f"for {width} x {height} pixels")
+        settle(f"network.{network}.channels", 128 if small else 256, size_named)
+        settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
+    settle("network.generator.depth", 1 if small else 2, size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
-    settle("loss.gamma", round(gamma(pixels, batch), 4), f"for {width} x {height} pixels in batches of {batch}")
+    settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
     convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
     settle("trainer.precision", "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true", f"on {where}")
     if cfg.trainer.max_epochs is None:  # Lightning's own word for no limit would be 1,000 epochs
@@ -72,6 +75,6 @@ def gamma(pixels: int, batch: int) -> float:
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: about 10 minutes on two CPU cores, an hour on a GPU."""
-    on_cpu = 300.0 if pixels <= 32**2 else 300.0 * 32**2 / pixels
+    """Thousand images to show: on two CPU cores about 10 minutes up to 64 pixels and 25 at 128; an hour on a GPU."""
+    on_cpu = 300.0 if pixels <= 32**2 else round(60.0 * (64**2 / pixels) ** 0.3)
     return on_cpu * (30 if on_gpu else 1)

@@ -72,6 +72,7 @@ class Discriminator(nn.Module):
         min_channels: int = 16,
         norm: str = "none",
         minibatch_stddev: int = 4,
+        depth: int = 1,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -84,6 +85,9 @@ class Discriminator(nn.Module):
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
             blocks += [normalise(norm, after) if before > 4 else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
+            for _ in range(depth - 1):
+                blocks += [normed(norm, nn.Conv2d(after, after, 3, padding=1))]
+                blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
             before = after
         self.blocks = nn.Sequential(*blocks)
         self.stddev = MinibatchStddev(minibatch_stddev) if minibatch_stddev else nn.Identity()
