@@ -157,7 +157,6 @@ class Toy(pl.LightningModule):
         self.seen: list[float] = []
 
     def sample(self, z: Tensor, labels: Tensor | None = None, ema: bool = True) -> Tensor:
-        self.eval()
         sigma = self.noise[min(self.nimg // 10, len(self.noise) - 1)]
         torch.rand(3)  # a careless network
         return noisy(photographs(len(z), 11), sigma).float() / 127.5 - 1

@@ -46,7 +46,7 @@ def test_follows_prescriptions_until_healthy(runs, tmp_path):
         ([], 30.0),
     )
     assert R.retry(["dataset=egg", "optimizer_d.lr=1", "retry.minutes=9"], tmp_path, 9) == 20.0
-    plain = [[o for o in c if not o.startswith(("hydra.", "trainer.max_time"))] for c in commands]
+    plain = [[o for o in c if not o.startswith(("hydra.", "retry.seconds_left"))] for c in commands]
     assert plain[0] == ["dataset=egg", "optimizer_d.lr=1"]
     assert plain[1] == ["dataset=egg", "optimizer_d.lr=0.1"]
     assert plain[2] == [
@@ -79,7 +79,16 @@ def test_the_budget_ends_it(runs, tmp_path, monkeypatch):
     clock = iter([0.0, 0.0, 0.0, 530.0, 541.0])
     monkeypatch.setattr(R.time, "monotonic", lambda: next(clock))
     R.retry([], tmp_path, 10)
-    assert len(commands) == 1 or "trainer.max_time={seconds:60}" in commands[1]
+    assert len(commands) == 1 or "retry.seconds_left=60" in commands[1]
+
+
+def test_a_later_attempt_that_fails_leaves_the_finished_ones(runs, tmp_path, monkeypatch):
+    runs(([finding("n_critic=1")], 5.0))
+    first, start = R.subprocess.Popen, iter([True, False])
+    broken = lambda command: type("Done", (), {"wait": lambda self: 1})()  # noqa: E731
+    monkeypatch.setattr(R.subprocess, "Popen", lambda command: (first if next(start) else broken)(command))
+    assert R.retry([], tmp_path, 9) == 5.0
+    assert [row["objective"] for row in json.loads((tmp_path / "leaderboard.json").read_text())] == [5.0]
 
 
 def test_a_run_that_does_not_start_is_an_error(tmp_path, monkeypatch):

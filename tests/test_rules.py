@@ -309,7 +309,6 @@ def test_rules_that_need_a_held_out_slice_are_off_without_one():
         ({"ema__halflife_kimg": 500, "ema__rampup": 0}, {}, "stale_ema"),
         ({"network__discriminator": {"minibatch_stddev": 4}}, {"batch_size": 6}, "stddev_group"),
         ({}, {"batch_size": 2}, "small_batch_norm"),
-        ({"compile": True}, {}, "penalty_compiled"),
         ({}, {"n_holdout": 0}, "holdout_off"),
     ],
 )

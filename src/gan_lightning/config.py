@@ -72,6 +72,11 @@ RULES: dict[str, tuple[Test, str]] = {
     "console.every_steps": (lambda v: _whole(v) and v >= 0, "a whole number of at least 0"),
     "metrics.every_kimg": _positive,
     "metrics.num_images": _count,
+    "metrics.max_share": _not_negative,
+    "diagnosis.light_every": _count,
+    "diagnosis.full_every": _count,
+    "diagnosis.images": _count,
+    "diagnosis.max_share": _not_negative,
     "retry.minutes": _not_negative,
     "diagnosis.language": (lambda v: v in ("en", "ko"), "en or ko"),
     "trainer.log_every_n_steps": _count,
@@ -88,6 +93,10 @@ RULES: dict[str, tuple[Test, str]] = {
     "trainer.precision": (
         lambda v: str(v) in ("32-true", "32", "64-true", "64", "bf16-mixed"),
         "32-true, 64-true or bf16-mixed (fp16 shares one scaler between two networks)",
+    ),
+    "trainer.max_time": (
+        lambda v: OmegaConf.is_dict(v) or isinstance(v, str) and re.fullmatch(r"\d+(:\d\d?){3}", v) is not None,
+        "days:hours:minutes:seconds, as 00:00:10:00 for ten minutes",
     ),
     "trainer.max_epochs": (lambda v: _whole(v) and (v >= 1 or v == -1), "a whole number of at least 1, or -1"),
 }

@@ -41,6 +41,7 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
         settle(f"network.{network}.channels", 128 if small else 256, size_named)
         settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
     settle("network.generator.depth", 1 if small else 2, size_named)
+    settle("network.generator.upsample", "resize" if pixels <= 28**2 else "smooth", size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
     convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
@@ -50,6 +51,14 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu)
     if epochs == -1 and not cfg.trainer.max_time:
         settle("total_kimg", usual, f"on {where}")
+    schedule = cfg.schedule
+    if cfg.total_kimg is None and (schedule.lr_final != 1 or schedule.gamma_final != 1):
+        if epochs > 0:
+            settle("total_kimg", epochs * count / 1000, f"{epochs} epochs, for the schedule")
+        else:
+            schedule.lr_final = schedule.gamma_final = 1.0
+            why = "trainer.max_time does not say when the images end; with total_kimg it would follow its schedule"
+            chosen += [("schedule.lr_final=1", why), ("schedule.gamma_final=1", why)]
     total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else usual)
     settle("pictures.every_kimg", round(total / 20, 3), "20 grids")
     settle("checkpoints.every_kimg", round(total / 4, 3), "4 checkpoints to keep")

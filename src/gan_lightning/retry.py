@@ -38,7 +38,13 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
     while not attempts or end - time.monotonic() > SHORTEST:
         folder = run_dir / f"attempt_{len(attempts) + 1}"
         print(f"\nattempt {len(attempts) + 1}: {' '.join(overrides)}", flush=True)
-        attempt, override = run_once(overrides, folder, change, end - time.monotonic())
+        try:
+            attempt, override = run_once(overrides, folder, change, end - time.monotonic())
+        except UserError as error:
+            if not attempts:
+                raise
+            print(f"{error}: the attempts before it count", flush=True)
+            break
         attempts.append(attempt)
         if override is None or override["override"] in tried:
             break
@@ -56,9 +62,8 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
 
 def run_once(overrides: list[str], folder: Path, change: str, seconds: float) -> tuple[Attempt, dict[str, str] | None]:
     """One attempt, and the first finding that is still there and has an override to follow."""
-    limit = f"trainer.max_time={{seconds:{max(SHORTEST, int(seconds))}}}"
-    command = [sys.executable, sys.argv[0], *overrides, assign("hydra.run.dir", folder)]
-    command += [] if any(o.startswith("trainer.max_time=") for o in overrides) else [limit]
+    limit = f"retry.seconds_left={max(SHORTEST, int(seconds))}"
+    command = [sys.executable, sys.argv[0], *overrides, limit, assign("hydra.run.dir", folder)]
     started, stop = time.monotonic(), False
     process = subprocess.Popen(command)
     try:

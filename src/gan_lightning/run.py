@@ -39,6 +39,8 @@ def train(cfg: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
     if cfg.retry.minutes:
+        if "_target_" not in cfg.diagnosis:
+            raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
         return retry(overrides, run_dir, cfg.retry.minutes)
     before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -51,6 +53,8 @@ def train(cfg: DictConfig) -> float | None:
     )
     if on_gpu and not torch.cuda.is_available():
         raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
+    if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
+        cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
     source = instantiate(cfg.dataset.source)
     batch_is_chosen = cfg.dataset.batch_size is None
     for override, reason in choose(cfg, source, on_gpu):
@@ -97,6 +101,12 @@ def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> N
             f"total_kimg={total:g} is already reached: {path} has seen {checkpoint['nimg'] / 1000:g} thousand images; "
             f"raise it, as total_kimg={2 * total:g}"
         )
+    epochs, done = (
+        config["trainer"]["max_epochs"],
+        checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"],
+    )
+    if 0 < epochs <= done:
+        raise UserError(f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it")
     old = checkpoint["config"]
     for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
         was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
@@ -154,12 +164,14 @@ def make_optimizer(cfg: DictConfig) -> Any:
 
 def build_trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
     max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
+    left = OmegaConf.select(cfg, "retry.seconds_left")
+    deadlines = [Deadline(limit) for limit in (max_time, left and {"seconds": left}) if limit]
     callbacks: list[Callback] = [
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
         Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
         *(instantiate(part) for part in (cfg.metrics, cfg.diagnosis) if part and "_target_" in part),
         Stop(),
-        *([Deadline(max_time)] if max_time else []),
+        *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
         Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg),
         RandomState(cfg.seed),
     ]

@@ -49,5 +49,3 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
     halflife, total = get("ema.halflife_kimg", 0.0), get("total_kimg", 0.0)
     if total and halflife > t["halflife"] * total and not get("ema.rampup", 0.0):
         yield "stale_ema", {"halflife_kimg": halflife, "total_kimg": total}
-    if get("compile", False) and (gamma > 0 or gp > 0):
-        yield "penalty_compiled", {"loss.gamma": gamma, "loss.gp_weight": gp}

@@ -126,12 +126,16 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         (not penalised and not wasserstein, "loss.gamma=1"),
     ]
     # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
-    steady = [(family == "mlp", "network=dcgan"), *regularise]
+    doubles = _doubles(setting(config, "dataset.image_size", 64))
+    steady = [(family == "mlp" and doubles, "network=dcgan"), *regularise]
     variety = [
         (latent < 8, "latent_dim=100"), *steady, (batch < 16, "dataset.batch_size=32"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
     ]  # fmt: skip
-    augment = [(not ops, "augment=diffaugment"), (not setting(config, "augment.ada_target"), "augment=ada")]
+    augment = [
+        (not ops, "augment=diffaugment"),
+        (not setting(config, "augment.ada_target") and adversarial != "RpGAN" and not wasserstein, "augment=ada"),
+    ]
     table: dict[str, list[tuple[Any, str]]] = {
         "divergence": [
             (both_high, f"lr={usual}"), (not penalised and wasserstein, "loss.gp_weight=10"), (max(lr_g, lr_d) > SANE_LR[1], lower(hot)),
@@ -153,13 +157,13 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
             (n_critic > 1 and not wasserstein, "n_critic=1"), (adversarial == "Minimax", "loss=bce"), *steady, (True, lower("d")),
         ],
         "d_overfits": [*augment, *regularise, (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, "loss.lecam_weight=0.1")],
-        "dead_output": [(both_high, f"lr={usual}"), (True, lower("g")), (family == "mlp", "network=dcgan")],
+        "dead_output": [(both_high, f"lr={usual}"), (True, lower("g")), (family == "mlp" and doubles, "network=dcgan")],
         "full_collapse": variety, "partial_collapse": variety,
         "mode_dropping": [*steady, (gamma > 10, f"loss.gamma={gamma / 4:.3g}"), (adversarial != "RpGAN", "loss=rpgan"), (True, lower("d"))],
         "oscillation": [*steady, (beta_g > 0.5, "optimizer_g.betas=[0.0,0.99]"), (beta_d > 0.5, "optimizer_d.betas=[0.0,0.99]"), (True, lower(hot))],
-        "checkerboard": [(upsample in ("transposed", "resize"), "network.generator.upsample=smooth"), (True, "network=dcgan"), (True, "network=resnet")],
+        "checkerboard": [(upsample in ("transposed", "resize"), "network.generator.upsample=smooth"), (doubles, "network=dcgan"), (doubles, "network=resnet")],
         "copies_photos": [*augment, (total, f"total_kimg={(total or 0) / 2:.6g}"), (True, "loss.lecam_weight=0.1")],
-        "stuck": [*steady, (family == "mlp", "network=dcgan"), *variety],
+        "stuck": [*steady, (family == "mlp" and doubles, "network=dcgan"), *variety],
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],
         "holdout_off": [(True, "dataset.holdout=0.1")],
         "penalty_with_norm": [(setting(config, "network.discriminator.norm"), "network.discriminator.norm=none"), (True, "network=resnet")],
@@ -174,6 +178,16 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         return str(setting(config, key)) != value and not (key == "network" and value == family)
 
     return {name: list(dict.fromkeys(o for holds, o in pairs if holds and changes(o))) for name, pairs in table.items()}
+
+
+def _doubles(size: Any) -> bool:
+    """Whether the convolutional networks can make images of this size."""
+    from gan_lightning.networks.shapes import doublings
+
+    try:
+        return bool(doublings(size))
+    except ValueError:
+        return False
 
 
 def printed_overrides(config: dict[str, Any]) -> list[str]:

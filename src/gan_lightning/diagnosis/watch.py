@@ -48,13 +48,12 @@ class Watch(Callback):
         max_share: float = 0.05,
         stop_on_fatal: bool = True,
         images: int = 256,
-        run_dir: str | None = None,
     ) -> None:
         if language not in words.LANGUAGES:
             raise UserError(f"diagnosis.language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
         self.thresholds = {name: dict(values) for name, values in thresholds.items()}
         self.language, self.light_every, self.full_every = language, light_every, max(full_every, light_every)
-        self.max_share, self.stop_on_fatal, self.images, self.run_dir = max_share, stop_on_fatal, images, run_dir
+        self.max_share, self.stop_on_fatal, self.images = max_share, stop_on_fatal, images
         self.records: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
@@ -156,7 +155,7 @@ class Watch(Callback):
         self.facts["mean_error"] = self.probe.facts["mean_error"] / math.sqrt(len(real))
         self.facts |= {f"batchnorm_{side}": bool(batch_norms(net)) for side, net in nets.items()}
         self.facts |= {f"params_{side}": sum(p.numel() for p in net.parameters()) for side, net in nets.items()}
-        self.folder = Path(self.run_dir or trainer.default_root_dir)
+        self.folder = Path(trainer.default_root_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "signals.jsonl").write_text("")  # a resumed run's records come from its checkpoint
         for line in (self.facts, *self.records):

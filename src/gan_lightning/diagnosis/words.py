@@ -161,12 +161,6 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "노이즈 벡터가 너무 짧습니다",
         "모든 그림은 이 노이즈에서 만들어지므로 숫자가 이렇게 적으면 그림이 달라질 여지도 적습니다. 보통 100 정도를 씁니다.",
     ),
-    "penalty_compiled": (
-        "A compiled discriminator with a gradient penalty",
-        "The gradient penalty needs second derivatives, which compiled networks do not support safely. Results may be wrong without any error.",
-        "컴파일한 판별자에 기울기 규제를 쓰고 있습니다",
-        "기울기 규제에는 이차 미분이 필요한데 컴파일된 신경망은 이를 안전하게 지원하지 않습니다. 오류 없이 결과만 틀릴 수 있습니다.",
-    ),
 }
 
 VERDICTS: dict[str, tuple[str, str]] = {

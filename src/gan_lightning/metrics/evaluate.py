@@ -17,6 +17,7 @@ from gan_lightning.metrics.features import Extractor, build_extractor, cached
 
 SMALLEST = 50  # images; below, the sampling error of every distance here is as large as what it measures
 LARGEST = 10_000
+MOST = 60_000  # training images among which near-copies are looked for
 Pair = tuple[float, float | None]  # value, half width of its 95 % interval
 
 
@@ -279,7 +280,7 @@ class Evaluator:
 
         The feature distance is that of the version, mirrored or shifted, whose pixels came closest.
         """
-        rows = torch.arange(len(self.data.train_images))[:60_000]
+        rows = torch.arange(len(self.data.train_images))[:MOST]
         kind = f"{self.extractor.name}-{self.extractor.hash}"
         pixels = to_float(self._of_reals("quiet", D.quiet, self.data.train_images, rows)).flatten(1)
         features = self._of_reals(f"quiet-{kind}", lambda x: self.extractor(D.quiet(x)), self.data.train_images, rows)
@@ -295,7 +296,7 @@ class Evaluator:
         def calibrate() -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(0)
             train, held = self.data.train_images, self.data.holdout_images
-            rows = torch.randperm(len(train), generator=generator)[:300]
+            rows = torch.randperm(min(len(train), MOST), generator=generator)[:300]
             planted = self._closeness(planted_copies(train[rows], generator))[0]
             if held is None:
                 others = self._closeness(train[rows], rows)[0]
@@ -417,7 +418,10 @@ def evaluate_cli(
             scores.warnings.append(
                 "untrained: a folder brings no generator, so grey images with faint noise stand for one"
             )
-        save_strip(picture, scores, fakes, real)
+        try:
+            save_strip(picture, scores, fakes, real)
+        except OSError as error:
+            scores.warnings.append(f"{picture} could not be written: {error.strerror}")
     if as_json:
         print(json.dumps(scores.as_dict()))
         return 0
@@ -425,7 +429,7 @@ def evaluate_cli(
     console.print(scores.table(f"{path} against {data}"))
     for warning in scores.warnings:
         console.print(f"note: {warning}", markup=False)
-    if "nearest" in scores.details:
+    if "nearest" in scores.details and picture.is_file():
         console.print(f"samples beside their nearest photographs: {picture}", markup=False)
     return 0
 

@@ -76,8 +76,6 @@ class Quality(Callback):
         """The best main score so far, lower = better: what a search minimises. None where nothing could be measured."""
         return self.best["value"] if self.best else None
 
-    main_score = property(objective)
-
     # -- Lightning -----------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -122,19 +120,17 @@ class Quality(Callback):
         return self.elapsed + time.monotonic() - getattr(self, "_began", time.monotonic())
 
     def _sample(self, module: Any, n: int) -> Tensor:
-        """uint8 (n, C, H, W) from fixed noise; leaves every random state and every train/eval mode as it was."""
-        modes = {m: m.training for m in module.modules()}
+        """uint8 (n, C, H, W) from fixed noise; leaves every random state as it was."""
         generator = torch.Generator().manual_seed(0)
         devices = [module.device] if module.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             z = torch.randn(n, module.latent_dim, generator=generator)
-            labels = torch.randint(module.num_classes, (n,), generator=generator) if module.num_classes else None
+            known = module.trainer.datamodule.train_labels if module.num_classes else None  # as often as in the data
+            labels = None if known is None else known[torch.randint(len(known), (n,), generator=generator)]
             parts = [
                 to_uint8(module.sample(z[i : i + BATCH], None if labels is None else labels[i : i + BATCH])).cpu()
                 for i in range(0, n, BATCH)
             ]
-        for m, mode in modes.items():
-            m.training = mode
         return torch.cat(parts)
 
     def _ready(self, trainer: Any, module: Any) -> Evaluator:
