@@ -84,6 +84,6 @@ def gamma(pixels: int, batch: int) -> float:
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: on two CPU cores about 10 minutes up to 64 pixels and 25 at 128; an hour on a GPU."""
-    on_cpu = 300.0 if pixels <= 32**2 else round(60.0 * (64**2 / pixels) ** 0.3)
+    """Thousand images to show: about 10 minutes on two CPU cores up to 64 pixels, 25 at 128; an hour on a GPU."""
+    on_cpu = 300.0 if pixels <= 32**2 else 60.0
     return on_cpu * (30 if on_gpu else 1)
