@@ -350,6 +350,7 @@ def test_overrides_change_something_and_are_one_key(settings):
         ("lr_too_high", {"optimizer_g__lr": 0.05}, "optimizer_g.lr=0.001"),
         ("lr_too_low", {"optimizer_g__lr": 1e-6}, "optimizer_g.lr=0.001"),
         ("d_too_weak", {"optimizer_d__lr": 1e-6}, "optimizer_d.lr=0.001"),
+        ("lr_too_low", {"schedule__warmup_kimg": 100000.0}, "schedule.warmup_kimg=0"),
         ("d_too_weak", {"loss__gamma": 1000.0}, "loss.gamma=100"),
         ("d_too_strong", {"optimizer_d__lr": 8e-3}, "optimizer_d.lr=0.001"),
         ("d_too_strong", {"n_critic": 5}, "n_critic=1"),

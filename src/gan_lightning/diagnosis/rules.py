@@ -126,6 +126,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         (not penalised and not wasserstein, "loss.gamma=1"),
     ]
     # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
+    endless_warmup = setting(config, "schedule.warmup_kimg", 0.0) > 0.2 * (total or 200)
     doubles = _doubles(setting(config, "dataset.image_size", 64))
     steady = [(family == "mlp" and doubles, "network=dcgan"), *regularise]
     variety = [
@@ -146,11 +147,11 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "wrong_channels": [(setting(config, "dataset.image_channels") == 3, "dataset.image_channels=1"), (True, "dataset.image_channels=3")],
         "dataset_too_small": [*augment, (True, "total_kimg=100")],
         "lr_too_high": [(both_high, f"lr={usual}"), (True, lower(hot)), (True, lower("d" if hot == "g" else "g"))],
-        "lr_too_low": [(both_low, f"lr={usual}"), (True, higher("g")), (True, higher("d"))],
+        "lr_too_low": [(endless_warmup, "schedule.warmup_kimg=0"), (both_low, f"lr={usual}"), (True, higher("g")), (True, higher("d"))],
         "small_batch_norm": [(batch < 32, "dataset.batch_size=32"),
                              (setting(config, "network.generator.norm") == "batch", "network.generator.norm=group"), (True, "network=resnet")],
         "stale_ema": [(halflife > 0, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
-        "d_too_weak": [(lr_d < lr_g / 4, lr("d", sane("d"))), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
+        "d_too_weak": [(endless_warmup, "schedule.warmup_kimg=0"), (lr_d < lr_g / 4, lr("d", sane("d"))), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
                        (n_critic > 1 and lr_g > lr_d, lr("g", lr_d)), (True, lr("d", min(lr_d * 4, SANE_LR[1])))],
         "d_too_strong": [
             (slow_g and lr_d >= 4 * lr_g, lr("g", min(lr_d, 1e-3))), (lr_d >= 4 * lr_g, lr("d", lr_g)),
@@ -399,7 +400,8 @@ def d_too_weak(h: History, t: Thresholds) -> Finding | None:
     symptom = _all(_poor(h, t), [a or b for a, b in zip(frozen, blind, strict=True)])
     explained = _lr(h, "d") * h.setting("n_critic", 1) < _lr(h, "g") / 8 or h.setting("loss.gamma", 0.0) > 100
     numbers = "optimizer_d.lr optimizer_g.lr auc_heldout auc_train update_ratio_d quality"
-    return _found(h, t, "d_too_weak", symptom, 0.92 if explained else 0.55, numbers)
+    confidence = 0.92 if explained else 0.85 if frozen and frozen[-1] else 0.55
+    return _found(h, t, "d_too_weak", symptom, confidence, numbers)
 
 
 def d_too_strong(h: History, t: Thresholds) -> Finding | None:
