@@ -36,6 +36,19 @@ def compose(*overrides: str):
         return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
+class Photos:
+    """A source of so many images of one size."""
+
+    def __init__(self, count, size=(256, 256)):
+        self.count, self.size = count, size
+
+    def __len__(self):
+        return self.count
+
+    def typical_size(self):
+        return self.size
+
+
 @pytest.fixture
 def train_run(tmp_path, monkeypatch):
     """Trains in this process as `python train.py` would: train_run("name", *overrides) -> (run folder, objective)."""

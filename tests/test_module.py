@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import compose
+from conftest import Photos, compose
 from lightning import LightningDataModule, Trainer
 from omegaconf import open_dict
 from torch.utils.data import DataLoader
@@ -13,7 +13,15 @@ from torch.utils.data import DataLoader
 from gan_lightning.errors import UserError
 from gan_lightning.losses import BCE, Wasserstein
 from gan_lightning.module import GAN
+from gan_lightning.recipe import choose
 from gan_lightning.run import build_module
+
+
+def build(cfg, on_gpu=False):
+    """The module `train.py` would make of this configuration and 60,000 digits."""
+    with open_dict(cfg):
+        choose(cfg, Photos(60_000, (28, 28)), on_gpu)
+        return build_module(cfg, {}, on_gpu)
 
 
 class Fixed(LightningDataModule):
@@ -54,8 +62,7 @@ def test_parity_with_the_notes_program():
     cfg = compose("experiment=vanilla_mnist")
     assert (cfg.trainer.max_epochs, cfg.dataset.batch_size, cfg.seed) == (100, 64, 42)
     torch.manual_seed(0)
-    with open_dict(cfg):
-        module = build_module(cfg, {}).double()
+    module = build(cfg).double()
     masks = {
         width: [[(torch.rand(rows, width) > 0.3).double() / 0.7 for rows in (2 * batch, batch)] for _ in range(steps)]
         for width in (1024, 512, 256)
@@ -235,8 +242,7 @@ def test_looking_changes_nothing():
         "loss.gamma=1",
         "augment.p=1",
     )
-    with open_dict(cfg):
-        module = build_module(cfg, {})
+    module = build(cfg)
     state = copy.deepcopy(module.state_dict())
     random = torch.get_rng_state()
     module.generator.blocks[0].eval()  # a part that someone froze stays frozen
@@ -256,8 +262,7 @@ def test_bf16_keeps_penalties_in_full_precision():
         "loss.penalty_every=1",
         "augment.p=0.5",
     )
-    with open_dict(cfg):
-        module = build_module(cfg, {})
+    module = build(cfg)
     fit(module, [torch.rand(8, 1, 28, 28) * 2 - 1 for _ in range(3)], precision="bf16-mixed")
     assert module.last["penalty/r1"].dtype == torch.float32 and module.last["penalty/r1"].isfinite()
     assert all(p.isfinite().all() for p in module.parameters())
@@ -283,8 +288,7 @@ def test_replayed_steps_are_the_plain_ones():
             "experiment=vanilla_mnist", "loss.gamma=0.1", "ema.halflife_kimg=1", f"cuda_graphs={str(graphs).lower()}"
         )
         torch.manual_seed(0)
-        with open_dict(cfg):
-            module = build_module(cfg, {}, True)
+        module = build(cfg, on_gpu=True)
         images = [torch.rand(16, 1, 28, 28) * 2 - 1 for _ in range(50)]
         torch.cuda.manual_seed(0)
         trainer = Trainer(
@@ -307,8 +311,7 @@ def test_samples_and_checkpoints_show_the_settled_average():
         "loss.gamma=0",
     )
     torch.manual_seed(0)
-    with open_dict(cfg):
-        module = build_module(cfg, {})
+    module = build(cfg)
     module.generator_ema.start[2].running_mean.fill_(3.0)
     checkpoint = {"state_dict": module.state_dict()}
     names = set(checkpoint["state_dict"])

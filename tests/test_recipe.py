@@ -1,20 +1,9 @@
 """What is chosen for a folder, and that what the user sets wins."""
 
 import pytest
-from conftest import compose
+from conftest import Photos, compose
 
 from gan_lightning.recipe import choose, gamma
-
-
-class Photos:
-    def __init__(self, count, size=(256, 256)):
-        self.count, self.size = count, size
-
-    def __len__(self):
-        return self.count
-
-    def typical_size(self):
-        return self.size
 
 
 def chosen(source, *overrides, on_gpu=False):
