@@ -90,6 +90,17 @@ UNSEEN = {
     "deaf_discriminator": Fault([], set(), "frozen", curable=False),
     "swapped": Fault([], set(), "swapped", curable=False),
     "momentum": Fault(["optimizer_g.betas=[0.99,0.999]", "optimizer_d.betas=[0.99,0.999]", "loss.gamma=0"], set()),
+    "half_range": Fault([], set(), "half_range", curable=False),
+    "one_noise": Fault([], set(), "one_noise", curable=False),
+    "few_noises": Fault([], set(), "few_noises", curable=False),
+    "sorted": Fault([], set(), "in_order", curable=False),
+    "accumulated": Fault([], set(), "accumulated", curable=False),
+    "cut_reals": Fault([], set(), "cut_reals", curable=False),
+    "label_smoothing": Fault(["loss.adversarial.label_smoothing=0.9"], set()),
+    "n_critic_50": Fault(["n_critic=50"], set()),
+    "latent_dim_1": Fault(["latent_dim=1"], set()),
+    "tiny_generator": Fault(["network.generator.channels=4", "network.generator.min_channels=2"], set()),
+    "tiny_discriminator": Fault(["network.discriminator.channels=2", "network.discriminator.min_channels=1"], set()),
 }  # fmt: skip
 
 LOSSES = ["loss=bce", "loss=hinge", "loss=lsgan", "loss=rpgan", "loss=wgan_gp"]
@@ -179,6 +190,57 @@ def swapped(module: Any, data: Any) -> None:
     module.adversarial.g = lambda real, fake: -original(real, fake)
 
 
+def half_range(module: Any, data: Any) -> None:
+    """A sigmoid's range at the end of the generator, for images from -1 to 1."""
+    for network in (module.generator, module.generator_ema):
+        network.register_forward_hook(lambda layer, inputs, images: (images + 1) / 2)
+
+
+def one_noise(module: Any, data: Any) -> None:
+    """One noise vector for a whole batch."""
+    original = module.noise
+    module.noise = lambda count: original(1).repeat(count, 1)
+
+
+def few_noises(module: Any, data: Any) -> None:
+    """The same batch of noise at every step."""
+    import torch
+
+    known = torch.randn(64, module.latent_dim, generator=torch.Generator().manual_seed(0))
+    module.noise = lambda count: known[:count].to(module.device, module.dtype)
+
+
+def in_order(module: Any, data: Any) -> None:
+    """Nobody shuffles: all the zeros, then all the ones, or the eggs by brightness."""
+    import torch
+
+    from gan_lightning.data.datamodule import BatchStream
+
+    stored = data.train_images[torch.arange(len(data.train_images))]
+    order = (stored.float().mean((1, 2, 3)) if data.train_labels is None else data.train_labels).argsort()
+    BatchStream._rows = lambda stream, epoch: (order[: stream.share], torch.zeros(stream.share, dtype=torch.bool))  # type: ignore[method-assign]
+
+
+def accumulated(module: Any, data: Any) -> None:
+    """The discriminator's gradients are never set to zero."""
+    original = module.make_optimizer_d
+
+    def make(parameters: Any) -> Any:
+        optimizer = original(parameters)
+        optimizer.zero_grad = lambda set_to_none=True: None
+        return optimizer
+
+    module.make_optimizer_d = make
+
+
+def cut_reals(module: Any, data: Any) -> None:
+    """Only the real images are augmented."""
+    from gan_lightning.augment import Augment
+
+    augment, original = Augment(["translation", "cutout"], p=1.0), data.on_after_batch_transfer
+    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: (augment(x), y))(*original(batch, index))
+
+
 def without_ones(module: Any, data: Any) -> None:
     from gan_lightning.data.images import ImageStore
 
@@ -224,20 +286,10 @@ def inverted(module: Any, data: Any) -> None:
 PLANTS: dict[str, Callable[[Any, Any], None]] = {
     f.__name__: f
     for f in (
-        fifty,
-        twenty,
-        tenfold,
-        deaf,
-        checkered,
-        frozen,
-        swapped,
-        without_ones,
-        saturate,
-        infinity,
-        unnormalised,
-        inverted,
+        fifty, twenty, tenfold, deaf, checkered, frozen, swapped, half_range, one_noise, few_noises, in_order, accumulated,
+        cut_reals, without_ones, saturate, infinity, unnormalised, inverted,
     )
-}
+}  # fmt: skip
 
 
 # -- running -------------------------------------------------------------------------------------------------------

@@ -99,12 +99,18 @@ def of_processes(scratch: str, quick: bool) -> dict[int, float]:
 
 
 def memory(scratch: str, quick: bool) -> dict[str, list[float]]:
-    """Peak memory (MiB) of each experiment's process after few and after four times as many steps."""
+    """Peak memory (MiB) of each experiment's process after few and after four times as many steps; Linux only."""
     figures: dict[str, list[float]] = {}
-    code = (
-        "import resource, runpy, sys\ntry: runpy.run_path('train.py', run_name='__main__')\nexcept SystemExit: pass\n"
-    )
-    code += "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    if not Path("/proc/self/status").exists():
+        return figures
+    # not ru_maxrss: a child's begins at its parent's
+    code = """
+import pathlib, runpy
+try: runpy.run_path('train.py', run_name='__main__')
+except SystemExit: pass
+peak = pathlib.Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]
+print('PEAK', int(peak) / 1024)
+"""
     folder = photos(Path(scratch) / "m", 200, 64)
     for name in EXPERIMENTS[:1] if quick else EXPERIMENTS:
         for steps in (25, 100):

@@ -10,12 +10,14 @@ Lightning's loop, "graphs" the same with every step replayed as a CUDA graph (cu
 """
 
 import argparse
+import io
 import json
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +161,19 @@ def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int)
 
 
 class Timed(Callback):
-    """Images a second from the first step to the last, without Lightning's set-up."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.start = clock, None
-
-    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        if self.start is None and module.step >= self.warm:
-            self.start, self.first = self.clock(), module.nimg
-
-    def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        self.speed = (module.nimg - self.first) / (self.clock() - self.start)
+    """Images a second over `steps` steps, without Lightning's set-up and without the last checkpoint and pictures."""
 
     warm = 16  # steps that do not count: a GPU's graphs are captured within them
+
+    def __init__(self, clock: Clock, steps: int) -> None:
+        self.clock, self.last = clock, self.warm + steps
+        self.start = self.speed = 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+        if not self.start and module.step >= self.warm:
+            self.start, self.first = self.clock(), module.nimg
+        elif not self.speed and module.step >= self.last:
+            self.speed = (module.nimg - self.first) / (self.clock() - self.start)
 
 
 def our_run(cfg: DictConfig, device: torch.device, scratch: str, **settings: Any) -> Callable[[int], float]:
@@ -191,13 +193,14 @@ def our_run(cfg: DictConfig, device: torch.device, scratch: str, **settings: Any
             for key, value in settings.items():
                 OmegaConf.update(local, key.replace("__", "."), value)
             data = instantiate(local.dataset, source=instantiate(local.dataset.source))
-            data.prepare()
+            with redirect_stdout(io.StringIO()):
+                data.prepare()
             module = build_module(local, {}, device.type == "cuda")
             trainer = build_trainer(local, Path(scratch))
-        clock = Timed(Clock(device))
-        trainer.callbacks.insert(0, clock)
+        timed = Timed(Clock(device), steps)
+        trainer.callbacks.append(timed)
         trainer.fit(module, datamodule=data)
-        return clock.speed
+        return timed.speed
 
     return run
 

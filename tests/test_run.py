@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import CONF
 from PIL import Image
+
+from gan_lightning.entry import in_words
+from gan_lightning.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 # small networks with everything in them that has a state: dropout, BatchNorm, EMA, ADA, a lazy penalty, LeCam
@@ -316,6 +320,13 @@ def test_a_mistake_is_one_line(overrides, words, tmp_path, monkeypatch, capsys):
     assert end.value.code == 1
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     assert re.search(words, lines[0]), lines[0]
+
+
+def test_a_stack_trace_on_demand(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("GAN_LIGHTNING_GUARDED", raising=False)
+    with pytest.raises(UserError, match="mine"), in_words(CONF):
+        raise UserError("mine")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from gan_lightning.errors import UserError
 
 def guarded(main: Callable[[], Any], config_dir: str) -> int:
     """Runs Hydra's `main`; returns the exit code. HYDRA_FULL_ERROR=1 asks for the stack trace instead."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1" and not os.environ.get("GAN_LIGHTNING_GUARDED"):
+    if traces_wanted():
         main()
         return 0
     # makes Hydra hand its errors on, so that one place words them; the mark tells child processes who set it
@@ -22,9 +22,16 @@ def guarded(main: Callable[[], Any], config_dir: str) -> int:
     return 0
 
 
+def traces_wanted() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and not os.environ.get("GAN_LIGHTNING_GUARDED")
+
+
 @contextmanager
 def in_words(config_dir: str) -> Iterator[None]:
-    """Turns a mistake of the user's into its one line and exit code 1."""
+    """Turns a mistake of the user's into its one line and exit code 1; HYDRA_FULL_ERROR=1 asks for the stack trace."""
+    if traces_wanted():
+        yield
+        return
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

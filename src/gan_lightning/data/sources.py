@@ -124,7 +124,12 @@ class EggImages(FolderImages):
             self.root.mkdir(parents=True, exist_ok=True)
         super().prepare()
         work = self.root / ".rendering"
-        if not work.exists() and images.find_files(self.root)[0]:
+        if not work.exists() and (there := images.find_files(self.root)[0]):
+            if self.root == Path(self.DEFAULT_ROOT) and len(there) != self.number:
+                print(
+                    f"{self.root} holds {len(there)} images and is taken as it is: delete it, or name another existing folder with"
+                    f" dataset.root=..., for dataset.source.number={self.number}"
+                )
             return  # the usual case, and it needs no right to write
         with FileLock(self.root / ".rendering.lock"):
             whole = work / ".whole"
