@@ -10,6 +10,7 @@ from lightning import LightningDataModule, Trainer
 from omegaconf import open_dict
 from torch.utils.data import DataLoader
 
+from gan_lightning.callbacks import Deadline
 from gan_lightning.errors import UserError
 from gan_lightning.losses import BCE, Wasserstein
 from gan_lightning.module import GAN
@@ -203,6 +204,24 @@ def test_schedules_by_images_shown():
     warm = [0.25, 0.75, 1, 1, 1, 1]
     assert [rate for rate, _ in rates] == pytest.approx([0.1 * w * c for w, c in zip(warm, cosine, strict=True)])
     assert [fade for _, fade in rates] == pytest.approx([0.5 + 0.5 * c for c in cosine])
+
+
+def test_schedules_follow_the_images_or_the_clock_whichever_is_ahead():
+    module = tiny(lr_final=0.2, total_kimg=1.0)
+    halfway, quarter = 0.2 + 0.8 / 2, 0.2 + 0.8 * (1 + 0.5**0.5) / 2  # of half a cosine
+    module.nimg = 500
+    assert module.fade(0.2) == pytest.approx(halfway)
+    module.nimg, module.time_share = 0, 0.25
+    assert module.fade(0.2) == pytest.approx(quarter)
+    module.total_kimg = None
+    assert module.fade(0.2) == pytest.approx(quarter)
+
+
+def test_a_deadline_tells_the_share_of_its_time():
+    module, deadline = tiny(), Deadline({"seconds": 1000})
+    fit(module, BATCHES, callbacks=[deadline])
+    spent = deadline.time_elapsed()
+    assert 0 < module.time_share <= spent / 1000 < 1
 
 
 def test_gradient_clipping():

@@ -99,6 +99,7 @@ class GAN(LightningModule):
         # one pass over real and fake together is faster, and the same where no layer looks across the batch
         self.joint = getattr(discriminator, "batch_independent", False)
         self.nimg = self.step = 0
+        self.time_share = 0.0  # of the time the run may take, where it is limited
         self.last: dict[str, Tensor] = {}
         self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last discriminator step: real, fake
         self.shown: tuple[int, nn.Module] | None = None  # the settled average and its step; no part of the state
@@ -218,10 +219,10 @@ class GAN(LightningModule):
         return logits.float().sigmoid() if self.adversarial.probabilities else logits.float()
 
     def fade(self, final: float) -> float:
-        """From 1 at the start to `final` at `total_kimg`, along half a cosine."""
-        if final == 1 or not self.total_kimg:
+        """From 1 at the start to `final` at `total_kimg` or when the time is over, along half a cosine."""
+        if final == 1:
             return 1.0
-        share = min(1.0, self.nimg / (self.total_kimg * 1000))
+        share = min(1.0, max(self.time_share, self.nimg / (self.total_kimg * 1000) if self.total_kimg else 0.0))
         return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
 
     def follow_schedule(self) -> None:
