@@ -245,14 +245,14 @@ class Deadline(Timer):
     def __init__(self, duration: Any) -> None:
         super().__init__(duration, interval="step", verbose=False)
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_end(trainer, *args, **kwargs)
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_end(trainer, module, *args, **kwargs)
         spent, left = self.time_elapsed(), self.time_remaining() or 0.0
         share = spent / max(1e-9, spent + left)
         if trainer.world_size == 1:
-            trainer.lightning_module.time_share = share
-        elif trainer.lightning_module.step % 50 == 0:  # clocks differ, and every process needs the same learning rate
-            trainer.lightning_module.time_share = trainer.strategy.broadcast(share)
+            module.time_share = share
+        elif module.step % 50 == 0:  # clocks differ, and every process needs the same learning rate
+            module.time_share = trainer.strategy.broadcast(share)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
