@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from gan_lightning.networks import dcgan, mlp, resnet
 from gan_lightning.networks.cost import cost
 from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, UpConv
-from gan_lightning.networks.shapes import doublings
+from gan_lightning.networks.shapes import doublings, ladder
 
 SMALL = {"channels": 32, "min_channels": 8}
 CASES = [
@@ -115,6 +115,21 @@ def test_minibatch_stddev_value():
 )
 def test_doublings(size, base, times):
     assert doublings(size) == (base, times)
+
+
+@pytest.mark.parametrize(
+    ("size", "min_base", "base", "widths"),
+    [
+        (64, 4, (4, 4), [128, 64, 32, 16, 16]),
+        (64, 8, (8, 8), [128, 64, 32, 16]),
+        (64, 6, (8, 8), [128, 64, 32, 16]),
+        (48, 6, (6, 6), [128, 64, 32, 16]),
+        ([96, 128], 8, (12, 16), [128, 64, 32, 16]),
+        (12, 8, (6, 6), [128, 64]),  # the last doubling stays
+    ],
+)
+def test_ladder(size, min_base, base, widths):
+    assert ladder(size, 128, 16, min_base) == (base, widths)
 
 
 @pytest.mark.parametrize("size", [4, 30, 100, [64, 70], 37])

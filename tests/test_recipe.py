@@ -29,6 +29,12 @@ def test_augmentation_follows_the_number_of_images(count, p):
     assert chosen(Photos(count))[0].augment.p == p
 
 
+@pytest.mark.parametrize(("side", "base", "depth"), [(28, 4, 1), (32, 4, 1), (48, 8, 2), (128, 8, 2)])
+def test_the_first_layer_follows_the_size(side, base, depth):
+    network = chosen(Photos(500), f"dataset.image_size={side}")[0].network
+    assert (network.generator.min_base, network.discriminator.min_base, network.generator.depth) == (base, base, depth)
+
+
 def test_a_tiny_folder_gets_a_tiny_batch():
     assert chosen(Photos(10))[0].dataset.batch_size == 2
 

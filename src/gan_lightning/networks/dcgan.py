@@ -30,13 +30,14 @@ class Generator(nn.Module):
         upsample: str = "resize",
         norm: str = "batch",
         depth: int = 1,
+        min_base: int = 4,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
         check_norm(norm)
         if upsample not in ("smooth", "resize", "transposed"):
             raise ValueError(f"upsample={upsample} is unknown; there are smooth, resize, transposed")
-        (height, width), widths = ladder(image_size, channels, min_channels)
+        (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         self.num_classes = num_classes
         self.start = nn.Sequential(
             normed(norm, nn.Linear(latent_dim + (num_classes or 0), widths[0] * height * width)),
@@ -73,11 +74,12 @@ class Discriminator(nn.Module):
         norm: str = "none",
         minibatch_stddev: int = 4,
         depth: int = 1,
+        min_base: int = 4,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
         check_norm(norm)
-        (height, width), widths = ladder(image_size, channels, min_channels)
+        (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         widths.reverse()
         blocks: list[nn.Module] = []
         before = image_shape(image_size, image_channels)[0]

@@ -41,10 +41,17 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     return (height >> times, width >> times), times
 
 
-def ladder(image_size: int | Sequence[int], channels: int, min_channels: int) -> tuple[tuple[int, int], list[int]]:
-    """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`."""
-    base, times = doublings(image_size)
-    return base, [max(min_channels, channels >> k) for k in range(times + 1)]
+def ladder(
+    image_size: int | Sequence[int], channels: int, min_channels: int, min_base: int = 4
+) -> tuple[tuple[int, int], list[int]]:
+    """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`.
+
+    The base is the one of `doublings`, doubled while its smaller side is below `min_base` and a doubling is left.
+    """
+    (height, width), times = doublings(image_size)
+    while min(height, width) < min_base and times > 1:
+        height, width, times = 2 * height, 2 * width, times - 1
+    return (height, width), [max(min_channels, channels >> k) for k in range(times + 1)]
 
 
 def with_classes(features: Tensor, labels: Tensor | None, num_classes: int | None) -> Tensor:
