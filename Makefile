@@ -13,7 +13,7 @@ setup: .venv/ready
 	touch $@
 
 train: setup
-	$(BIN)/python train.py dataset=egg trainer.accelerator=cpu trainer.max_time=00:00:05:00
+	$(BIN)/python train.py experiment=egg trainer.accelerator=cpu trainer.max_time=00:00:05:00
 
 test: setup
 	@# each of the two workers with one thread: four threads on two cores would get into each other's way
