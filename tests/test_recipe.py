@@ -29,10 +29,12 @@ def test_augmentation_follows_the_number_of_images(count, p):
     assert chosen(Photos(count))[0].augment.p == p
 
 
-@pytest.mark.parametrize(("side", "base", "depth"), [(28, 4, 1), (32, 4, 1), (48, 8, 2), (128, 8, 2)])
-def test_the_first_layer_follows_the_size(side, base, depth):
+@pytest.mark.parametrize(("side", "channels", "least", "depth"), [(28, 128, 32, 1), (32, 128, 32, 1), (48, 256, 16, 2)])
+def test_the_networks_follow_the_size(side, channels, least, depth):
     network = chosen(Photos(500), f"dataset.image_size={side}")[0].network
-    assert (network.generator.min_base, network.discriminator.min_base, network.generator.depth) == (base, base, depth)
+    for part in (network.generator, network.discriminator):
+        assert (part.channels, part.min_channels) == (channels, least)
+    assert (network.generator.depth, network.discriminator.depth) == (depth, 1)
 
 
 def test_a_tiny_folder_gets_a_tiny_batch():

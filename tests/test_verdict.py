@@ -86,7 +86,8 @@ def test_the_verdict_in_one_word(facts, signals, steps, expected):
 
 def test_going_on_names_the_checkpoint(tmp_path):
     history = stream(
-        {"ended": True, "config": with_(CONFIG, overrides=["dataset=egg"])}, quality=lambda i, s: 0.9 - s / 10000
+        {"ended": True, "config": with_(CONFIG, overrides=["dataset=egg", "retry.seconds_left=60"])},
+        quality=lambda i, s: 0.9 - s / 10000,
     )
     v = verdict.judge(history, THRESHOLDS, run_dir=tmp_path)
     assert v["command"] == f"python train.py dataset=egg total_kimg=800 ckpt_path={tmp_path}/checkpoints/last.ckpt"

@@ -40,7 +40,6 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     for network in ("generator", "discriminator"):
         settle(f"network.{network}.channels", 128 if small else 256, size_named)
         settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
-        settle(f"network.{network}.min_base", 4 if small else 8, size_named)
     settle("network.generator.depth", 1 if small else 2, size_named)
     settle("network.generator.upsample", "resize" if pixels <= 28**2 else "smooth", size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")

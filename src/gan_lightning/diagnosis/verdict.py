@@ -74,7 +74,8 @@ def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", r
 
 def command(h: History, override: str, restart: str, run_dir: str | Path) -> str:
     """The literal command line that runs the same again with `override`, going on from the last checkpoint where that is enough."""
-    overrides = follow(list(setting(h.facts.get("config", {}), "overrides", [])), override)
+    typed = setting(h.facts.get("config", {}), "overrides", [])
+    overrides = follow([o for o in typed if not o.startswith("retry.")], override)
     if restart == "checkpoint":
         overrides = follow(overrides, assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt"))
     return shlex.join(["python", "train.py", *overrides])
