@@ -34,7 +34,7 @@ CONFIG = {
 FACTS = {
     "config": CONFIG, "n_train": 60000, "n_holdout": 10000, "dataset": "mnist", "channels": 1, "batch_size": 64, "coverage_null": 0.97,
     "real_min": -1.0, "real_max": 1.0, "real_mean": -0.74, "stored_mean": -0.74, "duplicates": 0.0, "batchnorm_g": True,
-    "batchnorm_d": False,
+    "batchnorm_d": False, "darkest_real": -1.0, "brightest_real": 1.0,
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def stream(facts=None, steps=STEPS, settings=None, **signals):
         record = {
             "nimg": step * 64, "step": step, "kind": "full", "quality": quality, "diversity": 0.95, "coverage": 0.9 - 0.8 * math.exp(-step / 800),
             "auc_train": 0.8, "auc_heldout": 0.79, "auc_memory": 0.51, "auc_memory_error": 0.025, "r_v": 0.02, "r_t": 0.4, "travel": 0.1,
-            "nyquist": 1.1, "nyquist_peak": 1.0, "saturated_fake": 0.7, "saturated_real": 0.75, "image_std": 0.6, "mode_gap": 0.03,
+            "nyquist": 1.1, "nyquist_peak": 1.0, "saturated_fake": 0.7, "saturated_real": 0.75, "image_std": 0.6, "darkest_fake": -0.99, "brightest_fake": 0.98, "mode_gap": 0.03,
             "modes_missing": 0.0, "rarest_mode": 3.0, "copy_ratio": 0.95, "update_ratio_g": 2e-3, "update_ratio_d": 3e-3,
             "grad_norm_g": 0.5, "grad_norm_d": 1.0, "score_real": 0.5, "score_fake": -0.5,
         }  # fmt: skip
@@ -99,6 +99,7 @@ FAULTS = {
     "dead_output": (POOR | {"image_std": 0.001, "diversity": 0.5}, {}, {}),
     "checkerboard": ({"nyquist": 20.0, "nyquist_peak": 30.0}, {"network__generator__upsample": "transposed"}, {}),
     "wrong_range": ({}, {}, {"real_min": 0.0, "real_mean": 0.13}),
+    "wrong_output": (POOR | {"darkest_fake": 0.0}, {}, {}),
     "wrong_channels": ({}, {"dataset__image_channels": 3}, {}),
     "dataset_too_small": ({}, {}, {"n_train": 30}),
     "copies_photos": ({"copy_ratio": 0.2}, {}, {"n_train": 100}),
@@ -164,6 +165,20 @@ def test_one_miss_does_not_end_a_stretch():
     missed = lambda i, s: 0.5 if s == 4000 else 0.01  # noqa: E731
     found = first(stream(**POOR | {"diversity": missed}))
     assert found.name == "full_collapse" and found.since_kimg < 100
+
+
+def test_wrong_output():
+    assert first(stream(brightest_fake=3.0)).name == "wrong_output"  # no tanh at all
+    for signals in (
+        {"darkest_fake": 0.0},  # good pictures
+        POOR | {"darkest_fake": -0.2, "brightest_fake": 0.2},  # a generator that has not begun to learn
+        POOR | {"darkest_fake": 1.0, "image_std": 0.0},  # dead_output
+        POOR | {"darkest_fake": 0.5},  # bright for another reason
+    ):
+        assert "wrong_output" not in names(stream(**signals))
+    assert "wrong_output" not in names(
+        stream({"darkest_real": -0.3}, **POOR | {"darkest_fake": 0.0})
+    )  # bright photographs
 
 
 # -- what must not fire ----------------------------------------------------------------------------------------------

@@ -122,6 +122,11 @@ def test_saturation_and_contrast():
     assert s.image_std(torch.full((3, 1, 4, 4), 0.7)) < 1e-6
 
 
+def test_ends():
+    x = torch.tensor([[-1.0, 0.5], [-0.5, 0.75], [0.0, 1.0]]).view(3, 1, 1, 2)
+    assert s.ends(x) == (-0.5, 0.75)
+
+
 def test_nyquist_of_a_checkerboard_a_wave_and_noise():
     board = (-1.0) ** (torch.arange(16)[:, None] + torch.arange(16)[None])
     power, peak = s.nyquist(board[None, None])

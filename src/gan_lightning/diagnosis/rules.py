@@ -144,6 +144,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
             (True, lower(hot)), (not setting(config, "grad_clip"), "grad_clip=1"),
         ],
         "wrong_range": [(True, "dataset._target_=gan_lightning.data.datamodule.ImageData")],
+        "wrong_output": [(doubles, "network=dcgan"), (doubles, "network=resnet")],
         "wrong_channels": [(setting(config, "dataset.image_channels") == 3, "dataset.image_channels=1"), (True, "dataset.image_channels=3")],
         "dataset_too_small": [*augment, (True, "total_kimg=100")],
         "lr_too_high": [(both_high, f"lr={usual}"), (True, lower(hot)), (True, lower("d" if hot == "g" else "g"))],
@@ -447,6 +448,18 @@ def dead_output(h: History, t: Thresholds) -> Finding | None:
     return _found(h, t, "dead_output", _all(stuck, _poor(h, t)), 0.75, numbers, _flat(h, t))
 
 
+def wrong_output(h: History, t: Thresholds) -> Finding | None:
+    """Bright images whose darkest value is pinned at 0 where the data's is far below, as a sigmoid's; or values beyond [-1, 1]."""
+    dark, bright = _number(h.facts.get("darkest_real")), _number(h.facts.get("brightest_real"))
+    ends = list(zip(h["darkest_fake"], h["brightest_fake"], _poor(h, t), strict=True))
+    pinned = [
+        p and -0.02 < low < t["zero"] and dark < -t["apart"] and high > bright - t["apart"] for low, high, p in ends
+    ]
+    beyond = [low < -t["limit"] or high > t["limit"] for low, high, _ in ends]
+    numbers = "darkest_fake darkest_real brightest_fake brightest_real quality"
+    return _found(h, t, "wrong_output", [a or b for a, b in zip(pinned, beyond, strict=True)], 0.9, numbers)
+
+
 def full_collapse(h: History, t: Thresholds) -> Finding | None:
     """Whatever the noise, the generator makes the same image."""
     mask = _all(_poor(h, t), [d < t["diversity"] for d in h["diversity"]])
@@ -533,14 +546,14 @@ def stopped_early(h: History, t: Thresholds) -> Finding | None:
 Rule = Callable[[History, Thresholds], "Finding | None"]
 RULES: tuple[Rule, ...] = (
     divergence, wrong_range, wrong_channels, lr_too_high, lr_too_low, small_batch_norm, stale_ema, d_too_weak, d_too_strong,
-    d_overfits, dead_output, full_collapse, oscillation, partial_collapse, mode_dropping, checkerboard, copies_photos,
+    d_overfits, wrong_output, dead_output, full_collapse, oscillation, partial_collapse, mode_dropping, checkerboard, copies_photos,
     dataset_too_small, stuck, stopped_early,
 )  # fmt: skip
 
 # the signals or facts without which a rule is off (and says so), all of them; the others only need a full check
 NEEDS: dict[str, tuple[str, ...]] = {
     "d_overfits": ("auc_heldout",), "mode_dropping": ("modes_missing",), "copies_photos": ("copy_ratio",), "small_batch_norm": ("mode_gap",),
-    "stale_ema": ("quality_ema",), "wrong_range": ("real_min",), "wrong_channels": ("channels",), "dataset_too_small": ("n_train",),
+    "stale_ema": ("quality_ema",), "wrong_output": ("darkest_fake", "darkest_real"), "wrong_range": ("real_min",), "wrong_channels": ("channels",), "dataset_too_small": ("n_train",),
 }  # fmt: skip
 FROM_FACTS = ("wrong_range", "wrong_channels", "dataset_too_small")  # known before step 0
 LAST_RESORT = ("stuck", "stopped_early")  # said only when nothing else is active

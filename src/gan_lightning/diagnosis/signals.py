@@ -109,6 +109,12 @@ def image_std(images: Tensor) -> float:
     return float(images.float().flatten(1).std(1).median())
 
 
+def ends(images: Tensor) -> tuple[float, float]:
+    """The darkest and the brightest value of an image, median over the images."""
+    values = images.float().flatten(1)
+    return float(values.amin(1).median()), float(values.amax(1).median())
+
+
 def agreement(a: Tensor, b: Tensor) -> float:
     """Correlation of two sets' mean images, pooled to 8 x 8: near 1 for samples of one set, near -1 where one is inverted.
 

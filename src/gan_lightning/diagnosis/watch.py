@@ -327,6 +327,7 @@ class Probe:
             "mode_images": len(self.reference), "mode_labels": labels is not None, "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
             "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.features(self.train)),
             "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train),
+            **dict(zip(("darkest_real", "brightest_real"), s.ends(self.train), strict=True)),
         }  # fmt: skip
         if data.train_labels is not None and data.holdout_labels is not None:
             counts = [
@@ -364,7 +365,7 @@ class Probe:
             "quality_raw": s.quality(fake, self.real), "diversity": s.diversity(fake, self.real), "coverage": s.coverage(self.real, fake),
             "auc_train": s.auc(on_train, on_fake), "r_t": s.r_t(on_train), "score_train": float(on_train.mean()),
             "score_fakes": float(on_fake.mean()), "saturated_fake": s.saturated(raw), "saturated_real": self.facts["saturated_real"],
-            "image_std": s.image_std(raw),
+            "image_std": s.image_std(raw), **dict(zip(("darkest_fake", "brightest_fake"), s.ends(raw), strict=True)),
         }  # fmt: skip
         seen["quality"] = seen["quality_raw"]
         if module.generator_ema is not None:

@@ -17,6 +17,12 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "학습 이미지의 픽셀값이 올바르지 않습니다",
         "생성자는 -1에서 1 사이의 값만 만들 수 있는데 학습 이미지의 값은 그 범위와 맞지 않습니다. 판별자가 밝기만 보고도 진짜와 가짜를 가려내므로 생성자는 형태를 배우지 못합니다.",
     ),
+    "wrong_output": (
+        "The generator's values do not cover the range of the pixels",
+        "The training images go from dark to bright, -1 to 1, and the generated ones stay above 0, or go beyond these ends. The generator's last layer is not made for this range (a sigmoid, or nothing, where a tanh belongs), and the discriminator needs to look at nothing else.",
+        "생성자의 출력이 픽셀값의 범위와 맞지 않습니다",
+        "학습 이미지의 값은 -1(어두움)에서 1(밝음)까지인데 생성된 이미지는 0보다 어두워지지 않거나 그 범위를 벗어납니다. 생성자의 마지막 층이 이 범위에 맞지 않아서(tanh 대신 sigmoid를 쓰거나 아무것도 쓰지 않음) 판별자는 다른 것을 볼 필요가 없습니다.",
+    ),
     "wrong_channels": (
         "The images have another number of colour channels than configured",
         "Grey images have one channel, colour images three, and the networks are built for a fixed number. Here the images and the configuration disagree.",
