@@ -9,6 +9,7 @@ benchmarks/RESULTS.md with the machine, the versions, the date and the commands.
 import argparse
 import datetime
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +36,8 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("GAN_LIGHTNING_DATA") or None)
     parser.add_argument("--only", nargs="*", choices=commands(None))
     options = parser.parse_args()
-    text = [
-        f"# Measured\n\n{machine(torch.device('cpu'))}, {datetime.date.today()}. Medians; baselines take turns in the same run.\n"
-    ]
+    path = ROOT / "benchmarks" / "RESULTS.md"
+    kept = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", path.read_text() if path.is_file() else "", re.M | re.S))
     failed = []
     for name, command in commands(options.data).items():
         if options.only and name not in options.only:
@@ -52,8 +52,11 @@ def main() -> int:
         if process.wait():
             failed.append(name)
         shown = " ".join(command).replace(options.data or "\0", "DIR")
-        text.append(f"## {name}\n\n```\n$ python {shown}\n{''.join(lines)}```\n")
-    (ROOT / "benchmarks" / "RESULTS.md").write_text("\n".join(text))
+        where = f"{machine(torch.device('cpu'))}, {datetime.date.today()}"
+        kept[name] = f"{where}\n\n```\n$ python {shown}\n{''.join(lines)}```\n\n"
+    sections = [f"## {name}\n\n{kept[name]}" for name in commands(None) if name in kept]
+    head = "# Measured\n\nMedians; baselines take turns in the same run.\n\n"
+    path.write_text(head + "".join(sections).rstrip() + "\n")
     if failed:
         print(f"error: {', '.join(failed)} ended early", file=sys.stderr)
     return bool(failed)

@@ -47,7 +47,8 @@ def run(name: str, seed: int, data: str) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.parent / f"{seed}.log", "w") as log:
             subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
-    minutes = (time.monotonic() - started) / 60
+        (folder / "minutes.txt").write_text(f"{(time.monotonic() - started) / 60:.2f}")
+    minutes = float((folder / "minutes.txt").read_text())
     target = against.format(data=data)
     command = [
         sys.executable,
@@ -62,7 +63,7 @@ def run(name: str, seed: int, data: str) -> None:
     command += ["--data-root", data] if target == "mnist" else []
     scores = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     result = json.loads((folder / "result.json").read_text())
-    line = {"name": name, "seed": seed, "minutes": round(minutes, 2), "nimg": result["nimg"], "scores": scores}
+    line = {"name": name, "seed": seed, "minutes": minutes, "nimg": result["nimg"], "scores": scores}
     with open(RESULTS, "a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line)[:400], flush=True)

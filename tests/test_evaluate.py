@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.errors import UserError
-from gan_lightning.metrics.evaluate import Evaluator, copies_strip, evaluate_cli
+from gan_lightning.metrics.evaluate import Evaluator, class_labels, copies_strip, evaluate_cli, wilson
 from gan_lightning.metrics.quality import Quality
 
 
@@ -235,6 +235,49 @@ def test_the_time_cap_halves_and_says_so(capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "500 images, not 2000" in said
     assert quality._affordable(2000, 0.0) == 125
+
+
+def test_a_score_at_the_end_is_the_objective_where_there_was_none_before(tmp_path: Path) -> None:
+    _, quality = fit(tmp_path, [5.0], every_kimg=1000)
+    assert quality is not None and quality.best is None
+    written = json.loads((tmp_path / "scores.json").read_text())["scores"][0]["value"]
+    assert quality.objective() == written > 0
+
+
+def test_a_score_never_ends_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {
+        "every_kimg": 0.01,
+        "max_share": 100.0,
+        "features": {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2},
+    }
+    module, quality = fit(tmp_path, [5.0], **options)
+    assert quality is not None and quality.off and module.nimg == 40 and quality.objective() is None
+    assert capsys.readouterr().out.count("metrics: off for this run: ") == 1
+
+
+def test_one_real_image_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is 1"):
+        Evaluator(dataset(photographs(1, 0), None, "one"), "random", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rate", "n", "low", "high"),  # Wilson's intervals as published: Newcombe (1998), table I
+    [
+        (0.0, 20, 0.0, 0.1611),
+        (1 / 29, 29, 0.0061, 0.1718),
+        (81 / 263, 263, 0.2553, 0.3662),
+        (15 / 148, 148, 0.0624, 0.1605),
+    ],
+)
+def test_the_interval_of_a_rate(rate: float, n: int, low: float, high: float) -> None:
+    assert wilson(rate, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_labels_come_as_often_as_in_the_data() -> None:
+    known = torch.tensor([0] * 700 + [1] * 300)
+    labels = class_labels(known, 4000)
+    assert labels is not None and float(labels.float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert class_labels(None, 10) is None
 
 
 def test_bad_settings() -> None:

@@ -49,6 +49,8 @@ def test_random_features_leave_the_random_state() -> None:
 def test_a_module_by_target_and_bad_names(tmp_path: Path) -> None:
     found = X.build_extractor({"_target_": "torch.nn.Flatten"}, data(), tmp_path)
     assert found.name == "flatten" and found(images()).shape == (12, 768)
+    other = X.build_extractor({"_target_": "torch.nn.Flatten", "start_dim": 1}, data(), tmp_path)
+    assert other.hash != found.hash and X.Random().hash == "9f29fda7"  # settings count, defaults stay comparable
     with pytest.raises(UserError, match="digits, random, pixels, inception"):
         X.build_extractor("fid", data(), tmp_path)
     with pytest.raises(UserError, match="labelled"):

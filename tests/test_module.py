@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from gan_lightning.callbacks import Deadline
 from gan_lightning.errors import UserError
-from gan_lightning.losses import BCE, Wasserstein
+from gan_lightning.losses import BCE, RpGAN, Wasserstein
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
 from gan_lightning.run import build_module
@@ -214,7 +214,7 @@ def test_schedules_follow_the_images_or_the_clock_whichever_is_ahead():
     module.nimg, module.time_share = 0, 0.25
     assert module.fade(0.2) == pytest.approx(quarter)
     module.total_kimg = None
-    assert module.fade(0.2) == pytest.approx(quarter)
+    assert module.fade(0.2) == pytest.approx(quarter) and module.planned is None
 
 
 def test_a_deadline_tells_the_share_of_its_time():
@@ -285,6 +285,28 @@ def test_bf16_keeps_penalties_in_full_precision():
     fit(module, [torch.rand(8, 1, 28, 28) * 2 - 1 for _ in range(3)], precision="bf16-mixed")
     assert module.last["penalty/r1"].dtype == torch.float32 and module.last["penalty/r1"].isfinite()
     assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_losses_are_of_full_precision_logits():
+    """The difference of two logits near 100 is far finer than bf16, whose steps are 0.5 there."""
+    module = tiny(RpGAN())
+    module.discriminator = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    module.to(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        real, fake = module.judge(torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), None)
+    assert real.dtype == fake.dtype == torch.float32
+
+
+def test_a_step_hands_out_only_what_it_wrote():
+    """A replayed step without a penalty must not bring back the penalty of when it was captured."""
+    module = tiny(gamma=1.0, penalty_every=2)
+    seen = []
+    original = module.both
+    module.both = lambda *a: seen.append(original(*a)[0])
+    fit(module, BATCHES[:3])
+    assert ["penalty/r1" in written for written in seen] == [True, False, True]
+    assert all({"loss/d", "loss/g"} <= written.keys() for written in seen)
+    assert float(module.last["penalty/r1"]) == float(seen[2]["penalty/r1"])
 
 
 @pytest.mark.parametrize("name", ["n_critic", "penalty_every"])

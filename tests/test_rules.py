@@ -369,6 +369,8 @@ def test_overrides_change_something_and_are_one_key(settings):
         ("d_too_weak", {"loss__gamma": 1000.0}, "loss.gamma=100"),
         ("d_too_strong", {"optimizer_d__lr": 8e-3}, "optimizer_d.lr=0.001"),
         ("d_too_strong", {"n_critic": 5}, "n_critic=1"),
+        ("d_too_strong", {"n_critic": 5, "optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5}, "optimizer_g.lr=0.002"),
+        ("d_too_strong", {"optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5}, "optimizer_g.lr=0.001"),
         ("d_overfits", {"augment__ops": []}, "augment=diffaugment"),
         ("d_overfits", {}, "augment=ada"),
         ("stale_ema", {"ema__halflife_kimg": 500}, "ema.halflife_kimg=10"),
@@ -386,6 +388,45 @@ def test_overrides_change_something_and_are_one_key(settings):
 )
 def test_the_remedy_follows_the_settings(rule, settings, override):
     assert rules.remedies(with_(CONFIG, **settings))[rule][0] == override
+
+
+def test_a_low_rate_is_never_lowered_by_raising_it():
+    found = rules.remedies(with_(CONFIG, optimizer_d__lr=2e-5, optimizer_g__lr=5e-4))
+    assert not any(o.startswith("optimizer_d.lr") for o in found["partial_collapse"])
+    assert "optimizer_d.lr=0.000125" in rules.remedies(with_(CONFIG, optimizer_d__lr=5e-4))["partial_collapse"]
+
+
+@pytest.mark.parametrize(("target", "found"), [("torch.optim.Adam", ["lr_too_high"]), ("torch.optim.SGD", [])])
+def test_sgd_is_not_judged_by_the_rates_of_adam(target, found):
+    settings = {f"optimizer_{side}": {"_target_": target, "lr": 0.05} for side in "gd"}
+    history = stream(settings=settings, quality=0.5)
+    said = [n for n in names(history) if n == "lr_too_high"]
+    remarks = [f.name for f in preflight(history.facts, THRESHOLDS) if f.name == "lr_too_high"]
+    assert said == remarks == found
+
+
+def test_a_schedules_end_is_no_low_rate():
+    """The last tenth of a cosine moves the weights by less than any rate that is too low."""
+    for share, found in ((1.0, True), (0.05, False)):
+        history = stream(quality=0.5, update_ratio_g=1e-6, lr_share=share)
+        assert ("lr_too_low" in names(history)) is found
+
+
+@pytest.mark.parametrize(
+    ("settings", "override"),
+    [
+        ({"total_kimg": None, "trainer__max_epochs": 40}, "trainer.max_epochs=80"),
+        ({"total_kimg": 10_000, "trainer__max_epochs": 40}, "trainer.max_epochs=80"),
+        (
+            {"trainer__max_epochs": 40, "total_kimg": STEPS[-1] * 64 / 1000},
+            f"total_kimg={2 * STEPS[-1] * 64 / 1000:.6g}",
+        ),
+    ],
+    ids=["epochs", "epochs come first", "images come first"],
+)
+def test_going_on_raises_what_ended_the_run(settings, override):
+    history = stream({"ended": True}, settings=settings, quality=lambda i, s: 0.9 - s / 10000)
+    assert [f.override for f in diagnose(history, THRESHOLDS)] == [override]
 
 
 def test_fully_connected_layers_are_replaced_first():

@@ -1,6 +1,7 @@
 """Whole runs: what they leave behind, stopping and going on, several processes, sweeps, mistakes."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -78,6 +79,17 @@ def test_going_on_with_new_settings(tiny):
     group = weights(rest)["optimizer_states"][1]["param_groups"][0]
     assert group["lr"] == 0.5 and tuple(group["betas"]) == (0.5, 0.9)
     assert any(name.startswith("generator_ema") for name in weights(rest)["state_dict"])
+
+
+def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generator_step(tiny, capsys):
+    run = tiny("run", "trainer.max_epochs=2", "schedule.lr_final=0.1", "n_critic=5", "console.every_steps=1")
+    state = weights(run)
+    images = 2 * 9 * 8  # 72 training images of 80
+    last = 0.1 + 0.9 * (1 + math.cos(math.pi * (images - 8) / images)) / 2
+    assert state["nimg"] == images
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(5e-4 * last)
+    said = [line for line in capsys.readouterr().out.splitlines() if "g_loss" in line]
+    assert len(said) == 18 and "g_loss nan" in said[0] and "g_loss nan" not in said[4]
 
 
 def test_what_a_run_leaves_behind(tiny):

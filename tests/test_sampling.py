@@ -70,6 +70,21 @@ def test_grey_and_class(tmp_path):
     assert main(["sample", str(path), "--class", "3", "--out", str(tmp_path / "x")]) == 1
 
 
+def test_labels_one_by_one(tmp_path):
+    sampler = load_generator(write(tmp_path / "x.ckpt", num_classes=3))
+    labels = torch.randint(3, (300,), generator=torch.Generator().manual_seed(0))
+    mixed = sampler.images(300, 0, labels)
+    for label in range(3):
+        alone = sampler.images(300, 0, label)
+        assert torch.equal(mixed[labels == label], alone[labels == label])
+        assert not torch.equal(mixed[labels != label], alone[labels != label])
+
+
+def test_export_into_a_folder_is_refused(checkpoint, tmp_path, capsys):
+    assert main(["export", str(checkpoint), "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: --out {tmp_path} is a folder")
+
+
 def test_interpolation_and_export(checkpoint, tmp_path):
     assert main(["interpolate", str(checkpoint), "--rows", "2", "--steps", "4", "--out", str(tmp_path)]) == 0
     assert Image.open(tmp_path / "interpolation.png").size == (4 * 18 + 2, 2 * 18 + 2)
@@ -93,10 +108,12 @@ class Trap:
         (pickle.dumps(Trap()), "refused"),
         (b"", "cannot be read|refused"),
         (b"no checkpoint at all", "refused|cannot be read"),
+        (b"text beginning with an opcode", "refused|cannot be read"),
+        ({"config": "words", "state_dict": {}}, "no configuration"),
         ({"state_dict": {}}, "no configuration"),
         ({"config": {"network": {}}, "state_dict": {}}, "generator's network"),
     ],
-    ids=["trap", "bare pickle", "empty", "text", "no config", "no network"],
+    ids=["trap", "bare pickle", "empty", "text", "opcode", "words", "no config", "no network"],
 )
 def test_files_that_are_refused(content, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

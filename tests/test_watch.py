@@ -1,5 +1,6 @@
 """The callback on real, tiny runs: what it writes, that it changes nothing, that it stops what cannot go on."""
 
+import copy
 import json
 import math
 from functools import partial
@@ -131,6 +132,28 @@ def test_its_memory_goes_through_a_safe_checkpoint(tmp_path):
     assert again.records == doctor.records and again.next_full == doctor.next_full
     fit(tmp_path / "resumed", again, steps=10)
     assert [r["step"] for r in lines(tmp_path / "resumed")[1:4]] == [r["step"] for r in doctor.records[:3]]
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_what_was_seen_of_other_data_is_forgotten(tmp_path, other):
+    first, second = watch(), watch()
+    fit(tmp_path / "first", first)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    data = Blobs()
+    if other:
+        data.content_hash = "other"
+        second.mean, second.counts = first.mean[1:], [[1.0, 2.0, 3.0]]  # of another size and with three modes
+    fit(tmp_path / "second", second, data=data, steps=30)
+    new = next(r for r in second.records[len(first.records) :] if r["kind"] == "full")
+    assert ("travel" in new) is not other
+
+
+def test_thinning_keeps_looks_of_both_kinds(tmp_path, monkeypatch):
+    monkeypatch.setattr("gan_lightning.diagnosis.watch.KEPT", 6)
+    doctor = Watch(THRESHOLDS, light_every=1, full_every=2, images=64, max_share=1)
+    fit(tmp_path, doctor, steps=60)
+    kept = {kind: [r["step"] for r in doctor.records if r["kind"] == kind] for kind in ("light", "full")}
+    assert all(3 <= len(steps) <= 7 and steps[0] < 5 and steps == sorted(steps) for steps in kept.values()), kept
 
 
 def test_looks_become_rare_where_they_would_cost_too_much(tmp_path):

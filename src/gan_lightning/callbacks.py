@@ -1,6 +1,7 @@
 """What happens around training: pictures, the console, checkpoints, stopping in good order."""
 
 import hashlib
+import math
 import os
 import random
 import signal
@@ -145,29 +146,13 @@ class ConsoleLine(Callback):
         console = Console()
         self.print = console.print
         if self.bar and console.is_terminal:
-            total = self.total(trainer, module)
+            total = module.planned
             aim = f" of {total:,.0f}" if total else ""
             text = TextColumn("{task.completed:,.0f}" + aim + " images, {task.fields[speed]:,.0f}/s")
             self.progress = Progress(BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
             self.task = self.progress.add_task("", total=total, completed=module.nimg, speed=0)
             self.progress.start()
             self.shown = 0.0
-
-    @staticmethod
-    def total(trainer: Trainer, module: GAN) -> float | None:
-        """Images the run will have shown at its end; None where only the clock ends it."""
-        if module.total_kimg:
-            return module.total_kimg * 1000
-        if not trainer.max_epochs or trainer.max_epochs < 0:
-            return None
-        data = trainer.datamodule
-        return (
-            trainer.max_epochs
-            * trainer.num_training_batches
-            * data.batch_size
-            * data.steps_per_turn
-            * trainer.world_size
-        )
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -182,7 +167,7 @@ class ConsoleLine(Callback):
             epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
             self.print(
                 f"epoch {trainer.current_epoch + 1}{epochs}  step {batch_idx + 1}/{trainer.num_training_batches}  "
-                f"images {module.nimg:,}  d_loss {float(module.last['loss/d']):.4f}  g_loss {float(module.last['loss/g']):.4f}  "
+                f"images {module.nimg:,}  d_loss {float(module.last['loss/d']):.4f}  g_loss {float(module.last.get('loss/g', math.nan)):.4f}  "
                 f"D(x) {real:.3f}  D(G(z)) {fake:.3f}",
                 highlight=False,
                 soft_wrap=True,
@@ -251,7 +236,9 @@ class Deadline(Timer):
         share = spent / max(1e-9, spent + left)
         if trainer.world_size == 1:
             module.time_share = share
-        elif module.step % 50 == 0:  # clocks differ, and every process needs the same learning rate
+        elif (
+            args[-1] % 50 == 0
+        ):  # every so many turns of the loop: clocks differ, and every process needs the same learning rate
             module.time_share = trainer.strategy.broadcast(share)
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gan_lightning.entry import complain
+from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
 
 
@@ -101,8 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[name](**options)
     except UserError as error:
         return complain(str(error))
-    except PermissionError as error:
-        return complain(f"{error.filename} cannot be written or read: name another place with --out")
+    except OSError as error:
+        return complain(in_short(error))
     except KeyboardInterrupt:
         return complain("interrupted")
 
@@ -189,6 +189,8 @@ def export(checkpoint: str, out: str, trust: str | None) -> int:
     weights = {name: weight.contiguous() for name, weight in sampler.generator.state_dict().items()}
     kept = {key: sampler.config[key] for key in ("network", "latent_dim", "num_classes")}
     make_folder(str(Path(out).parent))
+    if Path(out).is_dir():
+        raise UserError(f"--out {out} is a folder: give a file name, as {Path(out) / 'generator.safetensors'}")
     save_file(weights, out, metadata={"config": json.dumps(kept)})
     print(f"{out}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata")
     return 0

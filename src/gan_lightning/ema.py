@@ -28,8 +28,8 @@ def ema_decay(images: int, nimg: int, halflife_kimg: float, rampup: float) -> fl
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves the average's parameters towards the network's by 1 - decay, and copies its buffers (BatchNorm's statistics)."""
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-    for old, new in zip(average.buffers(), network.buffers(), strict=True):
-        old.copy_(new)
+    if buffers := list(average.buffers()):
+        torch._foreach_copy_(buffers, list(network.buffers()))
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:

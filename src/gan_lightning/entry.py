@@ -42,12 +42,6 @@ def in_words(config_dir: str) -> Iterator[None]:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(130)
-    except PermissionError as error:
-        sys.exit(
-            complain(f"{error.filename} cannot be written or read: name another folder, as with hydra.run.dir=...")
-        )
-    except FileNotFoundError as error:
-        sys.exit(complain(f"{error.filename} does not exist and cannot be made"))
     except (HydraException, OmegaConfBaseException) as error:
         from gan_lightning.config import explain
 
@@ -55,6 +49,15 @@ def in_words(config_dir: str) -> Iterator[None]:
         sys.exit(
             complain(str(cause) if isinstance(cause, UserError) else explain(error, lambda: known_keys(config_dir)))
         )
+    except OSError as error:  # after Hydra's, of which one is an OSError
+        sys.exit(complain(in_short(error)))
+
+
+def in_short(error: OSError) -> str:
+    """What the system said, and of which file."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = "; name a place that can be written to" if isinstance(error, PermissionError) else ""
+    return where + (error.strerror or str(error) or type(error).__name__) + advice
 
 
 def complain(message: str) -> int:

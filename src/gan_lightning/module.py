@@ -49,7 +49,7 @@ class GAN(LightningModule):
         r2: bool = False,  # the same on generated images
         gp_weight: float = 0.0,  # WGAN-GP
         lecam_weight: float = 0.0,
-        penalty_every: int = 1,  # gradient penalties every so many steps, with the gain that makes up for it
+        penalty_every: int = 1,  # R1 and R2 every so many steps, with the gain that makes up for it
         grad_clip: float | None = None,  # largest gradient norm of either network
         warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
         lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
@@ -123,8 +123,9 @@ class GAN(LightningModule):
         if self.replayed is None or measure:
             self.both(real, labels, measure)
         else:
-            last, self.last_logits = self.replayed(self.step % self.penalty_every == 0, real, labels)
-            self.last |= last
+            penalise = self.gamma > 0 and self.step % self.penalty_every == 0
+            written, self.last_logits = self.replayed(penalise, real, labels)
+            self.last |= written
         if (self.step + 1) % self.n_critic == 0 and self.generator_ema is not None:
             decay = ema_decay(images * self.n_critic, self.nimg + images, self.ema_halflife_kimg, self.ema_rampup)
             update_ema(self.generator_ema, self.generator, decay)
@@ -134,7 +135,8 @@ class GAN(LightningModule):
             self.publish()
 
     def both(self, real: Tensor, labels: Tensor | None, measure: bool = False) -> tuple[dict[str, Tensor], Any]:
-        """The discriminator's update and, at its turn, the generator's; returns what was seen on the way."""
+        """The discriminator's update and, at its turn, the generator's; returns what this step wrote down on the way."""
+        before, self.last = self.last, {}
         g_turn = (self.step + 1) % self.n_critic == 0
         with torch.set_grad_enabled(g_turn and not self.fresh_noise):
             fake = self.generate(self.noise(len(real)), labels)
@@ -143,7 +145,8 @@ class GAN(LightningModule):
             if self.fresh_noise:
                 fake = self.generate(self.noise(len(real)), labels)
             self.g_step(real, fake, labels, measure)
-        return dict(self.last), self.last_logits
+        written, self.last = self.last, before | self.last
+        return written, self.last_logits
 
     def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         penalise = self.step % self.penalty_every == 0
@@ -193,6 +196,7 @@ class GAN(LightningModule):
         elif measure:
             self.last[name] = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
         optimizer.step()
+        torch.clear_autocast_cache()  # else the next of several steps in one turn would meet the old weights in bf16
 
     # -- the parts -----------------------------------------------------------------------------------------------
 
@@ -205,7 +209,8 @@ class GAN(LightningModule):
 
     def discriminate(self, images: Tensor, labels: Tensor | None) -> Tensor:
         images = self.augment(images)
-        return self.discriminator(images) if labels is None else self.discriminator(images, labels)
+        logits = self.discriminator(images) if labels is None else self.discriminator(images, labels)
+        return logits.to(self.dtype)  # under autocast they may come in bf16, too coarse for the difference of two
 
     def judge(self, real: Tensor, fake: Tensor, labels: Tensor | None, apart: bool = False) -> tuple[Tensor, Tensor]:
         """Logits (B,) of real and of generated images, in one pass where that is the same."""
@@ -218,11 +223,21 @@ class GAN(LightningModule):
         """The discriminator's outputs as its loss means them: probabilities of being real, or raw scores."""
         return logits.float().sigmoid() if self.adversarial.probabilities else logits.float()
 
+    @property
+    def planned(self) -> float | None:
+        """Images shown at the end of the run; None where only the clock ends it."""
+        ends = [self.total_kimg * 1000] if self.total_kimg else []
+        stream = getattr(getattr(self._trainer, "datamodule", None), "stream", None)
+        if self._trainer is not None and stream is not None and (self._trainer.max_epochs or 0) > 0:
+            ends.append(float(self._trainer.max_epochs * stream.share * self._trainer.world_size))
+        return min(ends, default=None)
+
     def fade(self, final: float) -> float:
-        """From 1 at the start to `final` at `total_kimg` or when the time is over, along half a cosine."""
+        """From 1 at the start to `final` at the planned end or when the time is over, along half a cosine."""
         if final == 1:
             return 1.0
-        share = min(1.0, max(self.time_share, self.nimg / (self.total_kimg * 1000) if self.total_kimg else 0.0))
+        end = self.planned
+        share = min(1.0, max(self.time_share, self.nimg / end if end else 0.0))
         return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
 
     def follow_schedule(self) -> None:

@@ -51,9 +51,6 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu)
     if epochs == -1 and not cfg.trainer.max_time:
         settle("total_kimg", usual, f"on {where}")
-    schedule = cfg.schedule
-    if epochs > 0 and (schedule.lr_final != 1 or schedule.gamma_final != 1):
-        settle("total_kimg", epochs * count / 1000, f"{epochs} epochs, for the schedule")
     total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else usual)
     settle("pictures.every_kimg", round(total / 20, 3), "20 grids")
     settle("checkpoints.every_kimg", round(total / 4, 3), "4 checkpoints to keep")

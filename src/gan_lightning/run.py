@@ -41,13 +41,12 @@ def train(cfg: DictConfig) -> float | None:
     if cfg.retry.minutes:
         if "_target_" not in cfg.diagnosis:
             raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
-        return retry(overrides, run_dir, cfg.retry.minutes)
-    before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else None
+        objective = retry(overrides, run_dir, cfg.retry.minutes)
+        (run_dir / "result.json").write_text(json.dumps({"objective": objective}))  # what a sweep reads
+        return objective
+    before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else {}
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts
-    deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
-    torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cudnn.benchmark = not deterministic if benchmark is None else benchmark
     on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
         cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
     )
@@ -74,20 +73,27 @@ def train(cfg: DictConfig) -> float | None:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
-    if before is not None:
+    if before:
         must_fit(before, config, cfg.ckpt_path)
+    earlier = before.pop("nimg", 0)
+    before.clear()  # its weights are read again by Lightning
     module = build_module(cfg, config, on_gpu)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     trainer = build_trainer(cfg, run_dir)
     say(hardware(trainer, module))
-    trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU's memory is too small for this: try dataset.batch_size={max(1, data.batch_size // 2)}"
+        ) from None
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
     if trainer.is_global_zero:
         (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
         sizes = networks(module, data)
         (run_dir / "networks.json").write_text(json.dumps(sizes, indent=1))
-        farewell(run_dir, module, sizes, before["nimg"] if before else 0, time.monotonic() - started)
+        farewell(run_dir, module, sizes, earlier, time.monotonic() - started)
     return objective
 
 
@@ -163,6 +169,10 @@ def make_optimizer(cfg: DictConfig) -> Any:
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
+    deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
+    torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic if benchmark is None else benchmark
     max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
     left = OmegaConf.select(cfg, "retry.seconds_left")
     deadlines = [Deadline(limit) for limit in (max_time, left and {"seconds": left}) if limit]

@@ -25,10 +25,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is refused: it holds code or objects instead of weights only, or is no checkpoint"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a file of any other program can break the unpickler in any way
         words = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path} cannot be read as a checkpoint: {words}") from None
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+    parts = [checkpoint.get(key) for key in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{path} is no checkpoint of this program: it holds no configuration and weights")
     return checkpoint
 
@@ -78,20 +79,24 @@ class Sampler:
         extra = () if labels is None else (labels.to(self.device),)
         return to_uint8(self.generator(z.to(self.device), *extra).float().cpu())
 
-    def blocks(self, count: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
-        """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device."""
+    def blocks(self, count: int, seed: int = 0, label: int | Tensor | None = None) -> Iterator[Tensor]:
+        """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
+
+        `label`: the class of all, or of each (count,); None: the classes in turn.
+        """
         for start in range(0, count, BLOCK):
             noise = torch.Generator().manual_seed((seed * 1_000_003 + start) % 2**63)
             z = torch.randn(BLOCK, self.config["latent_dim"], generator=noise)
+            stop = min(BLOCK, count - start)
             labels = None
             if self.num_classes:
-                labels = torch.arange(BLOCK) % self.num_classes if label is None else torch.full((BLOCK,), label)
-            stop = min(BLOCK, count - start)
-            yield self.generate(z[:stop], None if labels is None else labels[:stop])
+                labels = torch.arange(stop) % self.num_classes if label is None else torch.as_tensor(label)
+                labels = labels[start : start + stop] if isinstance(label, Tensor) else labels.expand(stop)
+            yield self.generate(z[:stop], labels)
 
-    def images(self, count: int, seed: int = 0) -> Tensor:
+    def images(self, count: int, seed: int = 0, label: int | Tensor | None = None) -> Tensor:
         """uint8 (count, C, H, W) on the CPU."""
-        return torch.cat(list(self.blocks(count, seed)))
+        return torch.cat(list(self.blocks(count, seed, label)))
 
 
 def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:

@@ -1,5 +1,6 @@
 """The data check: looks at a folder of images before anything is trained on them, and says what to do."""
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -207,7 +208,9 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
         remark("inverted images", text, action, black=black.sum(), white=white.sum())
 
     rows = torch.linspace(0, number - 1, min(number, 512)).long().unique()
-    some = images.to_float(store[rows])
+    # small ones, as all that is asked here are averages; a few at a time, as large floats may not fit into memory
+    shrink = functools.partial(torch.nn.functional.adaptive_avg_pool2d, output_size=16)
+    some = torch.cat([shrink(images.to_float(store[part])) for part in rows.split(64)])
     # A whole folder of negatives has nothing to be compared with but the world: lamps, wood, soil, skin and most of what
     # people photograph are warm (red over green over blue on average, as in every large set of photographs).
     if shape.channels >= 3 and not report.inverted:
@@ -222,7 +225,7 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
             remark("inverted images", text, action, share=cold)
 
     # Where the subject is: what differs from the border, as the network sees it.
-    seen = torch.nn.functional.adaptive_avg_pool2d(some.mean(1, keepdim=True), 16)[:, 0].numpy()
+    seen = some.mean(1).numpy()
     apart = np.abs(seen - np.median(seen[:, edge], axis=1)[:, None, None])
     weight = (apart / (apart.sum((1, 2), keepdims=True) + 1e-6)).mean(0)
     line = (np.arange(16) + 0.5) / 16 - 0.5

@@ -69,7 +69,8 @@ class BatchStream:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         rows = torch.randperm(len(self.store), generator=generator)[self.rank :: self.world][: self.share]
         flips = torch.rand(len(self.store), generator=generator)[self.rank :: self.world][: self.share] < 0.5
-        return rows, flips
+        device = self.store.pixels.device if isinstance(self.store, ImageStore) else rows.device
+        return rows.to(device), flips.to(device)  # once an epoch: later, each would stop a GPU for a moment
 
     def _items(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """(rows, flips, batches) of the items from here on, without moving the stream."""
@@ -98,8 +99,7 @@ class BatchStream:
             rows, flips, count = next(items)
             picture = next(pictures) if isinstance(self.store, LazyStore) else self.store[rows]
             if self.flip:
-                turned = flips.nonzero()[:, 0].to(picture.device)
-                picture[turned] = picture[turned].flip(-1)
+                picture = torch.where(flips[:, None, None, None], picture.flip(-1), picture)
             labels = None if self.labels is None else self.labels[rows]
             # Lightning saves between two `next`, and never asks for the one after the last: move on before handing out.
             self.position += count
@@ -256,7 +256,7 @@ class ImageData(LightningDataModule):
         if device.type == "cuda" and isinstance(store, ImageStore):
             _, channels, height, width = store.shape
             if len(store) * channels * height * width < torch.cuda.mem_get_info(device)[0] / 3:
-                store = store.to(device)
+                store, labels = store.to(device), None if labels is None else labels.to(device)
         self._fit_batch(len(store) // world, f"{len(store) // world} training images of each of {world} devices")
         self.stream = BatchStream(
             store, labels, self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last,

@@ -28,7 +28,8 @@ class FolderImages:
 
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
         self.root, self.without = Path(root).expanduser(), without
-        self.name = self.root.resolve().name or "images"
+        name = self.root.resolve().name or "images"
+        self.name = f"folder_{name}" if name in ("mnist", "fashion_mnist") else name  # those names mean more elsewhere
         self.labels = labels
 
     def prepare(self) -> None:
@@ -165,7 +166,7 @@ class TorchvisionImages:
         from torchvision import datasets
 
         cls = getattr(datasets, self.dataset, None)
-        if cls is None:
+        if cls is None or not (hasattr(cls, "resources") or hasattr(cls, "filename")):
             raise UserError(f"dataset.source.dataset={self.dataset} is not in torchvision: MNIST or CIFAR10 are")
         resources = getattr(cls, "resources", None)
         folder = self.root / self.dataset / "raw" if resources else self.root

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gan_lightning.diagnosis.rules import FROM_FACTS, RULES, Finding, History, Thresholds, remedies
+from gan_lightning.diagnosis.rules import FROM_FACTS, RULES, Finding, History, Thresholds, remedies, sane_lr
 
 
 def preflight(facts: dict[str, Any], thresholds: dict[str, Thresholds]) -> list[Finding]:
@@ -40,7 +40,8 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
         yield "unpenalised", {"loss": loss}
     if get("network.discriminator.minibatch_stddev", 0) and batch % get("network.discriminator.minibatch_stddev", 1):
         yield "stddev_group", {"batch_size": batch, "group": get("network.discriminator.minibatch_stddev")}
-    if max(get("optimizer_g.lr", 0.0), get("optimizer_d.lr", 0.0)) > t["lr"]:
+    tops = {side: max(t["lr"], sane_lr(facts.get("config", {}), side)[1]) for side in "gd"}
+    if any(get(f"optimizer_{side}.lr", 0.0) > top for side, top in tops.items()):
         yield "lr_too_high", {"optimizer_g.lr": get("optimizer_g.lr"), "optimizer_d.lr": get("optimizer_d.lr")}
     if get("latent_dim", 100) < t["latent"]:
         yield "tiny_latent", {"latent_dim": get("latent_dim")}

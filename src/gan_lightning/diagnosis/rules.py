@@ -6,10 +6,6 @@ Ranking: still there before gone again, then severity (fatal, fault, warning, no
 RULES. A confidence says how sure it is that this is the *cause*: a symptom that the settings explain (a learning rate out
 of range, a lopsided n_critic) ranks above the same symptom without.
 
-Several names can be right for one planted fault; SAME lists them, for whoever counts recall. A learning rate far too high
-is `lr_too_high` while values stay finite and `divergence` after; one far too low is `lr_too_low` for the generator and
-`d_too_weak` for the discriminator; a generator that hardly moves also shows as `full_collapse` or `dead_output`.
-
 Rows of the catalogue without a rule here: bad crops, and duplicates beyond a sample of them, are the data check's
 (`gan-lightning check`), which sees the files; `dataset_too_small` only counts. Everything needs a lasting symptom and,
 but for the certain ones, pictures that are poor and not getting better: a confident discriminator alone is no fault.
@@ -29,6 +25,11 @@ from gan_lightning.diagnosis import words
 Thresholds = dict[str, float]
 SEVERITIES = ("fatal", "fault", "warning", "note")
 SANE_LR = (1e-5, 4e-3)  # where Adam's learning rates for GANs are found in publications
+
+
+def sane_lr(config: dict[str, Any], side: str) -> tuple[float, float]:
+    """The learning rates that raise no doubt for a network's optimiser; any for SGD, whose steps follow the gradients'."""
+    return (0.0, math.inf) if setting(config, f"optimizer_{side}._target_", "").endswith(".SGD") else SANE_LR
 
 
 @dataclass(frozen=True)
@@ -105,22 +106,27 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         return f"optimizer_{side}.lr={value:.3g}"
 
     usual = 5e-4 if min(beta_g, beta_d) == 0 else 2e-4
-    both_high, both_low = min(lr_g, lr_d) > SANE_LR[1], max(lr_g, lr_d) < SANE_LR[0]
+    rates = {"g": (lr_g, *sane_lr(config, "g")), "d": (lr_d, *sane_lr(config, "d"))}
+    both_high = all(value > top for value, _, top in rates.values())
+    both_low = all(value < bottom for value, bottom, _ in rates.values())
 
     def sane(side: str) -> float:
         """The other network's learning rate where it is an ordinary one, else a usual one."""
-        other = lr_d if side == "g" else lr_g
-        return other if SANE_LR[0] <= other <= SANE_LR[1] else usual
+        other, bottom, top = rates["d" if side == "g" else "g"]
+        return other if bottom <= other <= top else usual
 
     def lower(side: str) -> str:
-        value = lr_g if side == "g" else lr_d
-        return lr(side, value / 4 if 4 * SANE_LR[0] <= value <= SANE_LR[1] else sane(side))
+        value, bottom, top = rates[side]
+        if value < 4 * bottom:  # it is low enough
+            return ""
+        return lr(side, value / 4 if value <= top else sane(side))
 
     def higher(side: str) -> str:
-        value = lr_g if side == "g" else lr_d
-        return lr(side, min(value * 10, SANE_LR[1]) if SANE_LR[0] <= value < SANE_LR[1] else sane(side))
+        value, bottom, top = rates[side]
+        return lr(side, min(value * 10, top) if bottom <= value < top else sane(side))
 
     hot, slow_g = ("g" if lr_g >= lr_d else "d"), lr_g < 1e-4 <= lr_d
+    fewer_turns = 1.0 if wasserstein else min(n_critic, 5) ** 0.5  # a generator with fewer steps needs larger ones
     regularise = [
         (not penalised and wasserstein, "loss.gp_weight=10"),
         (not penalised and not wasserstein, "loss.gamma=1"),
@@ -139,7 +145,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     ]
     table: dict[str, list[tuple[Any, str]]] = {
         "divergence": [
-            (both_high, f"lr={usual}"), (not penalised and wasserstein, "loss.gp_weight=10"), (max(lr_g, lr_d) > SANE_LR[1], lower(hot)),
+            (both_high, f"lr={usual}"), (not penalised and wasserstein, "loss.gp_weight=10"), (any(value > top for value, _, top in rates.values()), lower(hot)),
             (str(setting(config, "trainer.precision", "")).startswith("16"), "trainer.precision=bf16-mixed"),
             (True, lower(hot)), (not setting(config, "grad_clip"), "grad_clip=1"),
         ],
@@ -153,9 +159,9 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
                              (setting(config, "network.generator.norm") == "batch", "network.generator.norm=group"), (True, "network=resnet")],
         "stale_ema": [(halflife > 0, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
         "d_too_weak": [(endless_warmup, "schedule.warmup_kimg=0"), (lr_d < lr_g / 4, lr("d", sane("d"))), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
-                       (n_critic > 1 and lr_g > lr_d, lr("g", lr_d)), (True, lr("d", min(lr_d * 4, SANE_LR[1])))],
+                       (n_critic > 1 and lr_g > lr_d, lr("g", lr_d)), (True, lr("d", min(lr_d * 4, rates["d"][2])))],
         "d_too_strong": [
-            (slow_g and lr_d >= 4 * lr_g, lr("g", min(lr_d, 1e-3))), (lr_d >= 4 * lr_g, lr("d", lr_g)),
+            (slow_g and lr_d >= 4 * lr_g, f"optimizer_g.lr={min(lr_d, 1e-3) * fewer_turns:.1g}"), (lr_d >= 4 * lr_g, lr("d", lr_g)),
             (n_critic > 1 and not wasserstein, "n_critic=1"), (adversarial == "Minimax", "loss=bce"), *steady, (True, lower("d")),
         ],
         "d_overfits": [*augment, *regularise, (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, "loss.lecam_weight=0.1")],
@@ -179,7 +185,10 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         key, _, value = override.partition("=")
         return str(setting(config, key)) != value and not (key == "network" and value == family)
 
-    return {name: list(dict.fromkeys(o for holds, o in pairs if holds and changes(o))) for name, pairs in table.items()}
+    return {
+        name: list(dict.fromkeys(o for holds, o in pairs if holds and o and changes(o)))
+        for name, pairs in table.items()
+    }
 
 
 def _doubles(size: Any) -> bool:
@@ -356,7 +365,7 @@ def dataset_too_small(h: History, t: Thresholds) -> Finding | None:
 def lr_too_high(h: History, t: Thresholds) -> Finding | None:
     """Updates that are large beside the weights, or a learning rate out of every range, while the pictures stay poor."""
     side = "g" if _lr(h, "g") >= _lr(h, "d") else "d"
-    extreme = _lr(h, side) > SANE_LR[1]
+    extreme = _lr(h, side) > sane_lr(h.facts.get("config", {}), side)[1]
     ratio = [max(a, b) if extreme else min(a, b) for a, b in zip(h["update_ratio_g"], h["update_ratio_d"], strict=True)]
     symptom = _all(_poor(h, t), [extreme or x > t["ratio"] for x in ratio])
     numbers = "optimizer_g.lr optimizer_d.lr update_ratio_g update_ratio_d quality"
@@ -365,8 +374,9 @@ def lr_too_high(h: History, t: Thresholds) -> Finding | None:
 
 def lr_too_low(h: History, t: Thresholds) -> Finding | None:
     """The generator's weights hardly move, and its pictures are poor."""
-    mask = _all(_poor(h, t), [x < t["ratio"] for x in h["update_ratio_g"]])
-    confidence = 0.95 if _lr(h, "g") < SANE_LR[0] else 0.6
+    ended = [share < 0.1 for share in h["lr_share"]]  # a schedule's end is meant to be slow
+    mask = _all(_poor(h, t), [x < t["ratio"] and not end for x, end in zip(h["update_ratio_g"], ended, strict=True)])
+    confidence = 0.95 if _lr(h, "g") < sane_lr(h.facts.get("config", {}), "g")[0] else 0.6
     return _found(h, t, "lr_too_low", mask, confidence, "optimizer_g.lr update_ratio_g quality")
 
 
@@ -540,7 +550,11 @@ def stopped_early(h: History, t: Thresholds) -> Finding | None:
     ):
         return None
     mask = [False] * (len(h.full) - 1) + [True]
-    return _found(h, {}, "stopped_early", mask, 0.8, "quality", severity="note", restart="checkpoint")
+    found = _found(h, {}, "stopped_early", mask, 0.8, "quality", severity="note", restart="checkpoint")
+    epochs, total = h.setting("trainer.max_epochs", -1), h.setting("total_kimg", 0.0)
+    if found and epochs > 0 and h.full[-1]["nimg"] < total * 1000:  # the epochs ended it
+        found = replace(found, override=f"trainer.max_epochs={2 * epochs}")
+    return found
 
 
 Rule = Callable[[History, Thresholds], "Finding | None"]
@@ -557,13 +571,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 FROM_FACTS = ("wrong_range", "wrong_channels", "dataset_too_small")  # known before step 0
 LAST_RESORT = ("stuck", "stopped_early")  # said only when nothing else is active
-
-SAME: tuple[frozenset[str], ...] = (
-    frozenset({"lr_too_high", "divergence"}),
-    frozenset({"d_too_weak", "lr_too_low"}),
-    frozenset({"lr_too_low", "full_collapse", "dead_output"}),
-    frozenset({"partial_collapse", "mode_dropping", "full_collapse"}),
-)
 
 
 def diagnose(h: History, thresholds: dict[str, Thresholds]) -> list[Finding]:

@@ -58,18 +58,20 @@ class Watch(Callback):
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
         self.said: dict[str, bool] = {}  # finding: has it gone again
+        self.data = ""  # what it was trained on: what follows means nothing for other images
         self.mean: list[float] = []  # the fakes' mean feature at the last look
         self.counts: list[list[float]] = []  # fakes per mode at the last looks
         self.scores = self.next_full = 0
         self.spent, self.cost, self.began, self.done = 0.0, 0.0, 0.0, False
         self.probe: Probe | None = None
         self.before: tuple[int, dict[str, list[Tensor]]] | None = None
+        self.bad_pixel: str | None = None
         self.step = 0
 
     # -- Lightning ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        kept = ("records", "said", "mean", "counts", "scores", "next_full")
+        kept = ("records", "said", "data", "mean", "counts", "scores", "next_full")
         return {name: getattr(self, name) for name in kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -145,6 +147,9 @@ class Watch(Callback):
         began = self._now(module)
         with _untouched(module):
             self.probe = Probe(module, trainer.datamodule, self.images)
+        data = getattr(trainer.datamodule, "content_hash", "")
+        if self.data != data:
+            self.data, self.mean, self.counts = data, [], []
         real = batch.detach().float()
         nets = {"g": module.generator, "d": module.discriminator}
         self.facts = {"kind": "facts", "config": module.config, "thresholds": self.thresholds, **self.probe.facts}
@@ -172,7 +177,7 @@ class Watch(Callback):
         names = [name for name in module.last if name.startswith(("loss/", "penalty/"))]
         bad = next((n for n in names if not math.isfinite(float(module.last[n].detach()))), None)
         weight = s.all_finite(module) if weights or bad else None
-        return " and ".join(name for name in (bad, weight) if name) or None
+        return " and ".join(name for name in (bad, weight) if name) or self.bad_pixel
 
     def _fatal(self, trainer: Any, module: Any, bad: str) -> None:
         if trainer.is_global_zero:
@@ -192,6 +197,7 @@ class Watch(Callback):
             record |= {
                 name: float(x.mean()) for name, x in zip(("score_real", "score_fake"), module.last_logits, strict=True)
             }
+        record["lr_share"] = module.fade(module.lr_final)
         if self.before is not None:
             step, old = self.before
             turns = {"d": module.step - step, "g": module.step // module.n_critic - step // module.n_critic}
@@ -206,7 +212,9 @@ class Watch(Callback):
         with _untouched(module), trainer.precision_plugin.forward_context():  # as training computes, and as fast
             seen, mean, counts = self.probe(module, self.mean, self.counts)
         if seen is None:
-            self._fatal(trainer, module, "a pixel of the generator's images")
+            self.bad_pixel = "a pixel of the generator's images"
+            if trainer.world_size == 1:  # else the others are told at the next look, or they would wait for this one
+                self._fatal(trainer, module, self.bad_pixel)
             return
         self.mean, self.counts = mean, counts
         record |= {"kind": "full", **seen}
@@ -228,9 +236,10 @@ class Watch(Callback):
         self._append(record)
         for score in self._scores(trainer):
             self._append(score)
-        if sum(r["kind"] == record["kind"] for r in self.records) > KEPT:
-            half = len(self.records) // 2
-            self.records = self.records[:half:2] + self.records[half:]
+        same = [i for i, r in enumerate(self.records) if r["kind"] == record["kind"]]
+        if len(same) > KEPT:
+            gone = set(same[1 : KEPT // 2 : 2])
+            self.records = [r for i, r in enumerate(self.records) if i not in gone]
 
     def _scores(self, trainer: Any) -> list[dict[str, Any]]:
         """New entries of the Quality callback, where there is one: kept for reading; no rule needs them."""
@@ -312,15 +321,16 @@ class Probe:
         self.spread = s.spread(self.real)
         # a cluster has to be large enough to be missed: a small held-out slice does not do for that
         use_held = held is not None and len(held) >= 500
-        reference, labels = some(held, data.holdout_labels, 1024) if use_held else some(train, data.train_labels, 1024)
-        self.reference = self.features(reference)
+        store, labels = (held, data.holdout_labels) if use_held else (train, data.train_labels)
+        rows = torch.randperm(len(store), generator=pick)[:1024]
+        self.reference, labels = self._seen(store, rows), None if labels is None else labels[rows]
         # labels are certain; clusters may be outliers, so of them nearly nothing must be there
         self.missing = {"below": 0.1, "expected": 20.0} if labels is not None else {"below": 0.02, "expected": 40.0}
-        modes = s.kmeans(self.reference, max(2, min(10, len(reference) // 10))) if labels is None else labels
+        modes = s.kmeans(self.reference, max(2, min(10, len(rows) // 10))) if labels is None else labels
         self.modes = modes.to(self.device)
         self.shares = torch.bincount(self.modes) / len(self.modes)
         self.all_train = (
-            self.features(some(train, None, len(train))[0]) if len(train) <= 4096 and self.held is not None else None
+            self._seen(train, torch.arange(len(train))) if len(train) <= 4096 and self.held is not None else None
         )
         self.real_nyquist = s.nyquist(self.train)
         self.facts = {
@@ -337,6 +347,10 @@ class Probe:
             shares = [c / c.sum() for c in counts]
             untrained = (shares[0] < 0.1 * shares[1]) & (counts[1] >= 5)  # classes that are held out but not trained on
             self.facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
+
+    def _seen(self, store: Any, rows: Tensor) -> Tensor:
+        """Features of rows of a store, a few images at a time: as floats all of them may not fit into memory."""
+        return torch.cat([self.features(to_float(store[part].to(self.device))) for part in rows.split(128)])
 
     def _fakes(self, module: Any, z: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
         parts = zip(z.split(64), labels.split(64) if labels is not None else [None] * len(z), strict=False)

@@ -5,7 +5,7 @@ Sets may differ in size. Nothing here touches the global random state: what samp
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -183,11 +183,11 @@ def diversity(real: Tensor, fake: Tensor, pairs: int = 5000, seed: int = 0) -> f
     return float(means[0] / means[1].clamp_min(1e-12))
 
 
-def views(images: Tensor) -> list[Tensor]:
+def views(images: Tensor) -> Iterator[Tensor]:
     """18 versions of (N, C, H, W): as it is first, mirrored, and shifted by a 64th of its size (at least a pixel)."""
     step = max(1, round(min(images.shape[2:]) / 64))
     shifts = [(y, x) for y in (0, -step, step) for x in (0, -step, step)]
-    return [torch.roll(version, shift, (2, 3)) for version in (images, images.flip(3)) for shift in shifts]
+    return (torch.roll(version, shift, (2, 3)) for version in (images, images.flip(3)) for shift in shifts)
 
 
 def quiet(images: Tensor, side: int = 16) -> Tensor:

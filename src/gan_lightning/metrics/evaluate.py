@@ -78,6 +78,13 @@ def _share(values: Tensor) -> Pair:
     return float(values.mean()), 1.96 * float(values.std() / len(values) ** 0.5)
 
 
+def wilson(rate: float, n: int) -> tuple[float, float]:
+    """95 % interval of a rate seen in n trials (Wilson 1927), which says something at 0 and at 1 too."""
+    z2 = 1.96**2
+    middle, half = rate + z2 / (2 * n), 1.96 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+
+
 class Evaluator:
     """Scores generated images against `data` (prepared ImageData or alike).
 
@@ -113,6 +120,8 @@ class Evaluator:
             a, b = (data.train_images, order[:half]), (data.train_images, order[half : 2 * half])
             self.folds = [(a, b), (b, a)]
         self.limit = sum(min(len(rows), len(others)) for (_, rows), (_, others) in self.folds)
+        if not self.limit:
+            raise UserError(f"no score: {SMALLEST} real images are needed to compare with, there is {train}")
         self.num_images = min(num_images or self.limit, self.limit)
         self._yardsticks: dict[tuple[str, str], float] = {}
 
@@ -157,7 +166,7 @@ class Evaluator:
         n = min(len(fakes), self.limit) // len(self.folds) * len(self.folds)
         result = Scores(self.extractor.name, self.extractor.hash, n)
         if n < SMALLEST:
-            what = "images to score" if len(fakes) <= self.limit else "real images to compare with"
+            what = "images to score" if len(fakes) < self.limit else "real images to compare with"
             result.warnings.append(
                 f"no score: {n} {what} are too few, {SMALLEST} are needed for a number that means anything"
             )
@@ -324,13 +333,11 @@ class Evaluator:
     def _add_copies(self, fakes: Tensor, result: Scores) -> None:
         bound = self._calibrated()
         closeness, where = self.near_copies(fakes)
-        rate, half = _share((closeness < 1).double())
+        rate = float((closeness < 1).double().mean())
         held, planted = bound["rates"].tolist()
         floor = None if self.data.holdout_images is None else held
         name = f"near_copies_{self.extractor.name}_{len(fakes)}"
-        result.scores.append(
-            Score(name, rate, max(0.0, rate - half), min(1.0, rate + half), floor, planted, len(fakes), "lower")
-        )
+        result.scores.append(Score(name, rate, *wilson(rate, len(fakes)), floor, planted, len(fakes), "lower"))
         order = closeness.argsort()[:16]
         result.details["nearest"] = {"sample": order.tolist(), "photograph": where[order].tolist()}
         if planted < 0.95:
@@ -390,11 +397,12 @@ def evaluate_cli(
 
     from rich.console import Console
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
             real = _real_data(data, data_root, {})
-            evaluator = Evaluator(real, features, num_images)
+            evaluator = Evaluator(real, features, num_images, device=device)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
             picture = where.parent / f"{where.name}_nearest_photographs.png"
         else:
@@ -402,15 +410,16 @@ def evaluate_cli(
 
             sampler = load_generator(path, trust)
             real = _real_data(data, data_root, sampler.config.get("dataset", {}))
-            evaluator = Evaluator(real, features, num_images)
-            fakes = sampler.images(evaluator.num_images, evaluator.seed)
+            evaluator = Evaluator(real, features, num_images, device=device)
+            labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
+            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(evaluator.seed)
                 fresh = build_trusted(sampler.config["network"]["generator"], trust).to(sampler.device).eval()
             untrained = Sampler(fresh, sampler.config, sampler.device, False)
 
             def ceiling(n: int, like: Any) -> Tensor:
-                return untrained.images(n, 0)
+                return untrained.images(n, 0, None if labels is None else labels[:n])
 
             picture = where.parent.parent / "images" / "nearest_photographs.png"
         scores = evaluator.evaluate(fakes, lambda n: ceiling(n, real))
@@ -434,6 +443,13 @@ def evaluate_cli(
     return 0
 
 
+def class_labels(known: Tensor | None, n: int) -> Tensor | None:
+    """n labels, each class as often as in the data; None where the data have none."""
+    if known is None:
+        return None
+    return known[torch.randint(len(known), (n,), generator=torch.Generator().manual_seed(0))]
+
+
 def _stand_in(n: int, data: Any) -> Tensor:
     """What most untrained generators give: grey with faint noise."""
     noise = torch.randn((n, *data.train_images.shape[1:]), generator=torch.Generator().manual_seed(0))
@@ -450,6 +466,8 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any]) -> Any:
 
     keep = ("image_size", "image_channels", "fit", "background", "holdout", "cache_dir", "cache_limit_gb")
     options = {key: settings[key] for key in keep if settings.get(key) is not None}
+    if not Path(options.get("cache_dir", ".")).expanduser().absolute().parent.is_dir():  # trained on another machine
+        del options["cache_dir"]
     source: Any
     if name in TORCHVISION:
         dataset, size, channels = TORCHVISION[name]

@@ -28,11 +28,12 @@ class Extractor(nn.Module):
 
     name = "custom"
     parts = 1
+    settings = ""  # what it was built with, where no weight tells
 
     @property
     def hash(self) -> str:
-        """8 hex characters of the class and of every weight."""
-        digest = hashlib.sha256(type(self).__qualname__.encode())
+        """8 hex characters of the class, its settings and every weight."""
+        digest = hashlib.sha256((type(self).__qualname__ + self.settings).encode())
         for key, value in sorted(self.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:8]
@@ -288,7 +289,9 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         from hydra.utils import instantiate
 
         made = instantiate(features)
-        return made if isinstance(made, Extractor) else Given(made)
+        extractor = made if isinstance(made, Extractor) else Given(made)
+        extractor.settings = repr(sorted((str(key), str(value)) for key, value in features.items()))
+        return extractor
     if features is None:
         # the classifier needs many digits to reach its 99 %; a small slice of MNIST is measured as photographs are
         enough = data.name == "mnist" and data.train_labels is not None and len(data.train_images) >= 20_000

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
-from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Scores, save_strip
+from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Score, Scores, class_labels, save_strip
 
 BATCH = 250  # samples at once
 
@@ -50,6 +51,7 @@ class Quality(Callback):
         )
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        self.final: Score | None = None
         self.ceilings: dict[str, Any] = {}
         self.evaluator: Evaluator | None = None
         self.next_nimg: int | None = None
@@ -73,8 +75,11 @@ class Quality(Callback):
             setattr(self, key, value)
 
     def objective(self) -> float | None:
-        """The best main score so far, lower = better: what a search minimises. None where nothing could be measured."""
-        return self.best["value"] if self.best else None
+        """The best main score so far, lower = better: what a search minimises. None where nothing could be measured.
+
+        The score at the end where the run was too short for any before.
+        """
+        return self.best["value"] if self.best else self.final.value if self.final else None
 
     # -- Lightning -----------------------------------------------------------------------------------------------------
 
@@ -91,6 +96,11 @@ class Quality(Callback):
         if trainer.is_global_zero and not module.nimg:
             # whatever is asked for later fits in; enough for a yardstick that is far away in any case
             self.untrained = self._sample(module, min(self.num_images or 2000, 2000))
+        if trainer.is_global_zero and any(isinstance(callback, Timer) for callback in trainer.callbacks):
+            try:  # what is made once (a classifier of digits) before the clock runs
+                self._ready(trainer, module)
+            except Exception as problem:
+                self._turn_off(problem)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         if self.off or module.nimg < self.next_nimg:  # type: ignore[operator]
@@ -125,8 +135,7 @@ class Quality(Callback):
         devices = [module.device] if module.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             z = torch.randn(n, module.latent_dim, generator=generator)
-            known = module.trainer.datamodule.train_labels if module.num_classes else None  # as often as in the data
-            labels = None if known is None else known[torch.randint(len(known), (n,), generator=generator)]
+            labels = class_labels(module.trainer.datamodule.train_labels, n) if module.num_classes else None
             parts = [
                 to_uint8(module.sample(z[i : i + BATCH], None if labels is None else labels[i : i + BATCH])).cpu()
                 for i in range(0, n, BATCH)
@@ -183,9 +192,8 @@ class Quality(Callback):
                 return False
             began = time.monotonic()
             scores, _ = self._score(trainer, module, self.images, light=True)
-        except UserError as problem:  # a score must never end a run
-            print(f"metrics: off for this run: {problem}")
-            self.off = True
+        except Exception as problem:  # a score must never end a run
+            self._turn_off(problem)
             return False
         if scores.main is None:
             self.off = True
@@ -217,6 +225,10 @@ class Quality(Callback):
         self.stale = 0 if gained else self.stale + 1
         return gained
 
+    def _turn_off(self, problem: Exception) -> None:
+        print(f"metrics: off for this run: {_first_line(problem)}", flush=True)
+        self.off = True
+
     def _log(self, trainer: Any, module: Any, scores: Scores) -> None:
         values = {f"metric/{s.name}": s.value for s in scores.scores}
         values |= {f"metric/{s.name}_floor": s.floor for s in scores.scores if s.floor is not None}
@@ -230,9 +242,10 @@ class Quality(Callback):
             spare = max(self.max_share * self._now() - self.spent, 0.0) / 3  # all scores take about thrice the time
             n = self._affordable(evaluator.num_images, spare) if self.cost else min(evaluator.num_images, 500)
             scores, fakes = self._score(trainer, module, n, light=False)
-        except UserError as problem:
-            print(f"metrics: no scores at the end: {problem}")
+        except Exception as problem:
+            print(f"metrics: no scores at the end: {_first_line(problem)}")
             return
+        self.final = scores.main
         for i, s in enumerate(scores.scores):
             if s.ceiling is None:
                 values = {**s.__dict__, "ceiling": self.ceilings.get(s.name.rpartition("_")[0])}
@@ -243,6 +256,10 @@ class Quality(Callback):
         text = scores.as_dict() | {"nimg": int(module.nimg), "best": self.best, "history": self.history}
         (root / "scores.json").write_text(json.dumps(text, indent=1))
         save_strip(root / "images" / "nearest_photographs.png", scores, fakes, trainer.datamodule)
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
 def _excess(entry: dict[str, Any]) -> float:
