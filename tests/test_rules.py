@@ -317,7 +317,8 @@ def test_rules_that_need_a_held_out_slice_are_off_without_one():
     "settings,facts,remark",
     [
         ({"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.RpGAN"}}, {}, "unpenalised"),
-        ({"loss__gp_weight": 10.0}, {"batchnorm_d": True}, "penalty_with_norm"),
+        ({"loss__gp_weight": 10.0, "loss__gamma": 0.0}, {"batchnorm_d": True}, "penalty_with_norm"),
+        ({"loss__gp_weight": 10.0, "loss__gamma": 0.5}, {}, "two_penalties"),
         ({"optimizer_d__lr": 0.05}, {}, "lr_too_high"),
         ({"latent_dim": 2}, {}, "tiny_latent"),
         ({"augment__ops": []}, {"n_train": 300}, "augmentation_missing"),

@@ -36,6 +36,8 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
         yield "small_batch_norm", {"batch_size": batch}
     if facts.get("batchnorm_d") and (gp > 0 or gamma > 0):
         yield "penalty_with_norm", {"loss.gamma": gamma, "loss.gp_weight": gp}
+    if gamma > 0 and gp > 0:
+        yield "two_penalties", {"loss.gamma": gamma, "loss.gp_weight": gp}
     if gamma == 0 and gp == 0 and loss in ("RpGAN", "Wasserstein"):
         yield "unpenalised", {"loss": loss}
     if get("network.discriminator.minibatch_stddev", 0) and batch % get("network.discriminator.minibatch_stddev", 1):

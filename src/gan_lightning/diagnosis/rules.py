@@ -178,6 +178,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "stddev_group": [(True, f"dataset.batch_size={max(4, batch // 4 * 4)}")],
         "augmentation_missing": augment,
         "unpenalised": regularise,
+        "two_penalties": [(True, "loss.gamma=0")],
         "tiny_latent": [(True, "latent_dim=100")],
     }  # fmt: skip
 

@@ -155,6 +155,12 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "이미지가 적은데 데이터 증강이 없습니다",
         "이미지가 이 정도로 적으면 판별자가 곧 한 장 한 장을 다 외웁니다. 진짜와 가짜에 똑같이 이동, 색, 가리기 변형을 주면 훨씬 늦출 수 있습니다.",
     ),
+    "two_penalties": (
+        "Two gradient penalties at once",
+        "One penalty pulls the discriminator's slope towards 1 and the other towards 0. Together they hold it back more than either means to.",
+        "기울기 규제 두 가지를 함께 쓰고 있습니다",
+        "한 규제는 판별자의 기울기를 1로, 다른 규제는 0으로 당깁니다. 둘을 같이 쓰면 판별자가 의도보다 더 묶입니다.",
+    ),
     "unpenalised": (
         "This loss needs a gradient penalty",
         "This loss holds the discriminator back only through a penalty on its gradient, and the penalty is off. Without it, its scores can grow without limit or the two networks circle each other.",
