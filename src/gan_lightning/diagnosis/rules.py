@@ -419,7 +419,7 @@ def d_too_weak(h: History, t: Thresholds) -> Finding | None:
 def d_too_strong(h: History, t: Thresholds) -> Finding | None:
     """A sure discriminator *and* pictures that stay poor; surest when the settings favour it or the gradient has vanished.
 
-    Where the settings favour it, pictures that get better only slowly count as well.
+    Where the settings favour it, pictures that get better only slowly count as well, and all that are not good yet.
     """
     g = h["grad_norm_g"]
     early = median([x for x in g[:4] if not math.isnan(x)] or [math.nan])
@@ -427,7 +427,8 @@ def d_too_strong(h: History, t: Thresholds) -> Finding | None:
     wasserstein = str(h.setting("loss.adversarial._target_", "")).endswith("Wasserstein")
     lead = _lr(h, "d") * (1 if wasserstein else h.setting("n_critic", 1)) / max(_lr(h, "g"), 1e-12)
     held_back = _slow(h, t) if lead >= t["lead"] else _flat(h, t)
-    symptom = _all(_poor(h, t), [a > t["auc"] for a in _auc(h)])
+    bad = [q > (t["good"] if lead >= t["lead"] else t["poor"]) for q in h["quality"]]
+    symptom = _all(bad, [a > t["auc"] for a in _auc(h)])
     confidence = min(0.92, 0.5 + 0.35 * (lead >= t["lead"]) + 0.2 * vanished)
     numbers = "optimizer_d.lr optimizer_g.lr n_critic auc_heldout auc_train grad_norm_g quality"
     return _found(h, t, "d_too_strong", symptom, confidence, numbers, held_back)
