@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 
 from gan_lightning.data.datamodule import ImageData
@@ -109,10 +109,13 @@ def test_colour_sets_are_taken_as_they_are(monkeypatch):
     assert np.array_equal(data.holdout_images[torch.arange(10)].numpy(), pixels[20:].transpose(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "conf" / "dataset").glob("*.yaml")), ids=str)
-def test_every_dataset_file_builds(path, tmp_path):
-    cfg = OmegaConf.create({"seed": 7, "dataset": OmegaConf.load(path)})
-    cfg.dataset.root = str(tmp_path)
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))
+def test_every_dataset_file_builds(name, tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"dataset={name}", "seed=7", f"dataset.root={tmp_path}"])
     data = instantiate(cfg.dataset)
     assert isinstance(data, ImageData) and data.seed == 7 and data.source.root == tmp_path
 
@@ -125,7 +128,7 @@ def test_real_mnist(real_data):
 
 
 def test_a_root_that_is_not_there_or_empty(tmp_path):
-    with pytest.raises(UserError, match=r"dataset.root=.*typo does not exist"):
+    with pytest.raises(UserError, match=r"/typo does not exist: give the folder"):
         len(FolderImages(str(tmp_path / "typo")))
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="not a folder"):

@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
     )
+    evaluate.add_argument("--cache-dir", default="data/cache", help="folder for decoded images and features")
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
     evaluate.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
 
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--fit", choices=["crop", "pad", "stretch"], default="crop")
     check.add_argument("--channels", type=int, choices=[1, 3, 4], default=3)
     check.add_argument("--out", help="folder for check.json and contact_sheet.png")
+    check.add_argument("--cache-dir", default="data/cache", help="folder for decoded images")
 
     diagnose = command("diagnose", "the verdict on a run, finished or going on, from its records")
     diagnose.add_argument("run_dir")
@@ -202,18 +204,19 @@ def evaluate(
     data_root: str | None,
     features: str | None,
     num_images: int | None,
+    cache_dir: str,
     json: bool,
     trust: str | None,
 ) -> int:
     from gan_lightning.metrics.evaluate import evaluate_cli
 
-    return evaluate_cli(path, data, data_root, features, num_images, json, trust)
+    return evaluate_cli(path, data, data_root, features, num_images, json, trust, cache_dir)
 
 
-def check(folder: str, image_size: int | list[int], fit: str, channels: int, out: str | None) -> int:
+def check(folder: str, image_size: int | list[int], fit: str, channels: int, out: str | None, cache_dir: str) -> int:
     from gan_lightning.data.check import check_folder
 
-    return check_folder(folder, image_size, fit, channels, out)
+    return check_folder(folder, image_size, fit, channels, out, cache_dir)
 
 
 def diagnose(run_dir: str, language: str | None) -> int:

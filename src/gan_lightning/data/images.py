@@ -305,7 +305,9 @@ def scan(
         finally:
             lock.release()
     except OSError as error:
-        raise UserError(f"dataset.cache_dir={cache_dir} cannot be written ({error}): name another folder") from error
+        raise UserError(
+            f"{cache_dir}, for decoded images, cannot be written ({error}): name another (dataset.cache_dir=..., --cache-dir)"
+        ) from error
     stored = json.loads(facts.read_text())
     stored["thumbs"] = np.frombuffer(bytes.fromhex(stored["thumbs"]), np.uint8).reshape(-1, THUMB, THUMB)
     result = Scan(**stored)

@@ -36,7 +36,7 @@ class FolderImages:
         """Makes the folder ready to be read."""
         if not self.root.is_dir():
             there = "is not a folder" if self.root.exists() else "does not exist"
-            raise UserError(f"dataset.root={self.root} {there}: give the folder that holds your images")
+            raise UserError(f"{self.root} {there}: give the folder that holds your images")
 
     @functools.cached_property
     def _found(self) -> tuple[list[str], dict[str, str]]:
@@ -44,7 +44,7 @@ class FolderImages:
         files, bad = images.find_files(self.root)
         files = [name for name in files if name not in self.without]
         if not files:
-            raise UserError(f"dataset.root={self.root} holds no usable image: put your photographs there")
+            raise UserError(f"{self.root} holds no usable image: put your photographs there")
         return files, bad
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class FolderImages:
             with contextlib.suppress(Exception):  # bad files are counted when they are decoded
                 sizes.append(images.header(self.root / name))
         if not sizes:
-            raise UserError(f"dataset.root={self.root} holds no usable image among {len(files)} files")
+            raise UserError(f"{self.root} holds no usable image among {len(files)} files")
         height, width = np.median(np.array(sizes), axis=0)
         return int(height), int(width)
 

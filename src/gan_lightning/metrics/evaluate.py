@@ -390,6 +390,7 @@ def evaluate_cli(
     num_images: int | None,
     as_json: bool,
     trust: str | None,
+    cache_dir: str = "data/cache",
 ) -> int:
     """`gan-lightning evaluate`: scores a checkpoint or a folder of images of any program; UserError for bad input."""
     import contextlib
@@ -401,16 +402,16 @@ def evaluate_cli(
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
-            real = _real_data(data, data_root, {})
-            evaluator = Evaluator(real, features, num_images, device=device)
+            real = _real_data(data, data_root, {}, cache_dir)
+            evaluator = Evaluator(real, features, num_images, cache_dir, device=device)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
             picture = where.parent / f"{where.name}_nearest_photographs.png"
         else:
             from gan_lightning.sampling import Sampler, build_trusted, load_generator
 
             sampler = load_generator(path, trust)
-            real = _real_data(data, data_root, sampler.config.get("dataset", {}))
-            evaluator = Evaluator(real, features, num_images, device=device)
+            real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
+            evaluator = Evaluator(real, features, num_images, cache_dir, device=device)
             labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
             fakes = sampler.images(evaluator.num_images, evaluator.seed, labels)
             with torch.random.fork_rng(devices=[]):
@@ -459,15 +460,13 @@ def _stand_in(n: int, data: Any) -> Tensor:
 TORCHVISION = {"mnist": ("MNIST", 28, 1), "fashion_mnist": ("FashionMNIST", 28, 1), "cifar10": ("CIFAR10", 32, 3)}
 
 
-def _real_data(name: str, root: str | None, settings: dict[str, Any]) -> Any:
+def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir: str) -> Any:
     """ImageData by name or folder, in the shape a checkpoint was trained on, else 64 pixels or the set's own."""
     from gan_lightning.data.datamodule import ImageData
     from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
 
-    keep = ("image_size", "image_channels", "fit", "background", "holdout", "cache_dir", "cache_limit_gb")
-    options = {key: settings[key] for key in keep if settings.get(key) is not None}
-    if not Path(options.get("cache_dir", ".")).expanduser().absolute().parent.is_dir():  # trained on another machine
-        del options["cache_dir"]
+    keep = ("image_size", "image_channels", "fit", "background", "holdout", "cache_limit_gb")
+    options = {"cache_dir": cache_dir} | {key: settings[key] for key in keep if settings.get(key) is not None}
     source: Any
     if name in TORCHVISION:
         dataset, size, channels = TORCHVISION[name]
