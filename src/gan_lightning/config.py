@@ -65,7 +65,7 @@ RULES: dict[str, tuple[Test, str]] = {
     "dataset.batch_size": _count,
     "dataset.fit": (lambda v: v in ("crop", "pad", "stretch"), "crop, pad or stretch"),
     "dataset.flip": _flag,
-    "dataset.holdout": (lambda v: _number(v) and 0 <= v < 1, "a share from 0 to below 1"),
+    "dataset.holdout": (lambda v: _number(v) and 0 <= v <= 0.5, "a share from 0 (off) to 0.5"),
     "dataset.cache_limit_gb": _not_negative,
     "pictures.every_kimg": _not_negative,
     "checkpoints.every_kimg": _not_negative,

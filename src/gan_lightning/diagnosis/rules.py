@@ -480,12 +480,14 @@ def full_collapse(h: History, t: Thresholds) -> Finding | None:
 
 
 def oscillation(h: History, t: Thresholds) -> Finding | None:
-    """The generator runs from one kind of image to another, check after check, without getting better."""
-    moved = h["travel"]
+    """The generator runs from one kind of image to another, check after check, and does not get better or loses it again."""
+    moved, q = h["travel"], h["quality"]
+    lost = [q[i] > t["worse"] * min(q[: i + 1]) for i in range(len(q))]
+    gate = [a or b for a, b in zip(_flat(h, t), lost, strict=True)]
     far = [i >= 2 and median(moved[i - 2 : i + 1]) > t["travel"] for i in range(len(moved))]
     confidence = 0.5 + 0.15 * _plain(h) + 0.15 * (max(_betas(h.facts.get("config", {}))) > 0.5)
     lasts = _all(far, _poor(h, t))
-    return _found(h, t, "oscillation", lasts, confidence, "travel quality", _flat(h, t), lasts)
+    return _found(h, t, "oscillation", lasts, confidence, "travel quality", gate, lasts)
 
 
 def partial_collapse(h: History, t: Thresholds) -> Finding | None:
