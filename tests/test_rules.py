@@ -430,6 +430,14 @@ def test_going_on_raises_what_ended_the_run(settings, override):
     assert [f.override for f in diagnose(history, THRESHOLDS)] == [override]
 
 
+@pytest.mark.parametrize(("factor", "found"), [(2.5, True), (1.5, False)])
+def test_losing_again_what_was_won_is_oscillation(factor, found):
+    """Still improving until just before the end, so that nothing is flat yet."""
+    better = [0.9 - 0.6 * step / STEPS[-1] for step in STEPS]
+    q = [*better[:-2], factor * better[-3], factor * better[-3]]
+    assert ("oscillation" in names(stream(quality=lambda i, s: q[i], travel=0.4))) is found
+
+
 def test_fully_connected_layers_are_replaced_first():
     """Planted oscillation: Fréchet 434, with a penalty 183, with convolutions 43; on photographs a penalty did not help at all."""
     config = {
