@@ -89,5 +89,5 @@ def test_an_interrupted_rendering_is_done_again_and_never_half_taken(tmp_path, m
 def test_the_default_folder_is_made_but_a_named_one_must_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(EggImages(number=2, size=16)) == 2 and len(names(tmp_path / "data/egg")) == 2
-    with pytest.raises(UserError, match="dataset.root=typo does not exist"):
+    with pytest.raises(UserError, match="does not exist: give the folder"):
         len(EggImages("typo"))
