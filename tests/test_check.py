@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageOps
 
 from gan_lightning.data import eggs, similar
-from gan_lightning.data.check import check_folder, contact_sheet
+from gan_lightning.data.check import check_folder
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.data.sources import FolderImages
+from gan_lightning.pictures import grid
 
 
 @pytest.fixture(scope="session")
@@ -159,17 +160,18 @@ def test_unusable_files_are_in_the_report_and_the_folder_is_left_as_it_was(clean
     printed = capsys.readouterr().out
     assert "120 usable, 1 files" in printed and "나쁜 파일.jpg" in printed and "contact_sheet.png" in printed
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
-        assert sheet.size == (8 * 66 - 2, 8 * 66 - 2)
+        assert sheet.size == (8 * 66 + 2, 8 * 66 + 2)
 
 
-def test_the_contact_sheet_shows_every_picture_in_its_place():
-    pictures = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 4, 6)
-    sheet = contact_sheet(pictures, columns=4)
-    assert sheet.shape == (3, 3 * 6 - 2, 4 * 8 - 2)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_grid_shows_every_picture_in_its_place(channels):
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, channels, 4, 6)
+    sheet = grid(images, 4, gap=255)
+    assert sheet.shape == (max(3, channels), 3 * 6 + 2, 4 * 8 + 2)
     for i in range(10):
-        y, x = i // 4 * 6, i % 4 * 8
+        y, x = 2 + i // 4 * 6, 2 + i % 4 * 8
         assert (sheet[:, y : y + 4, x : x + 6] == i).all()
-    assert (sheet[:, 4:6] == 255).all() and (sheet[:, 12:16, 16:] == 255).all()
+    assert (sheet[:, :2] == 255).all() and (sheet[:, 6:8] == 255).all() and (sheet[:, 14:, 18:] == 255).all()
 
 
 def test_close_pairs_and_groups_against_all_pairs():

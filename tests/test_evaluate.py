@@ -139,8 +139,8 @@ def test_copies_among_real_eggs(real_data: Path, tmp_path: Path) -> None:
 def test_strip_shows_pairs() -> None:
     train = photographs(50, 0)
     strip = copies_strip(noisy(train[10:18], 3), train)
-    assert strip.shape == (3, 2 * (24 + 8), 4 * (48 + 8)) and strip.dtype == torch.uint8
-    assert torch.equal(strip[:, 4:28, 28:52], train[10])
+    assert strip.shape == (3, 2 * (24 + 2) + 2, 4 * (48 + 2) + 2) and strip.dtype == torch.uint8
+    assert torch.equal(strip[:, 2:26, 26:50], train[10])
 
 
 # -- callback ----------------------------------------------------------------------------------------------------------

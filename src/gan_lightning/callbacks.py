@@ -19,8 +19,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
-from torchvision.utils import make_grid
 
+from gan_lightning import pictures
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
@@ -45,16 +45,8 @@ class Cadence:
 
 
 def grid(images: Tensor) -> Tensor:
-    """(B, C, H, W) in [-1, 1] to one uint8 picture (3 or 4, H', W'), as near to square as rows of 8 allow."""
-    return make_grid(to_uint8(images.float().cpu()), nrow=8, padding=2)
-
-
-def save_picture(picture: Tensor, path: Path) -> None:
-    """Writes uint8 (C, H, W); a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(partial, format="PNG")
-    os.replace(partial, path)
+    """(B, C, H, W) in [-1, 1] to one uint8 picture (3 or 4, H', W') in rows of 8."""
+    return pictures.grid(to_uint8(images.float().cpu()))
 
 
 class Pictures(Callback):
@@ -110,7 +102,7 @@ class Pictures(Callback):
         np.save(self.results / f"discriminator_outputs_{moment}.npy", probabilities)
 
     def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
-        save_picture(picture, self.images / f"{name}.png")
+        pictures.save(picture, self.images / f"{name}.png")
         self.log_picture(trainer, module, tag, picture)
 
     @staticmethod

@@ -122,9 +122,9 @@ def sample(
 ) -> int:
     import numpy as np
     import torch
-    from PIL import Image
     from rich.progress import Progress
 
+    from gan_lightning import pictures
     from gan_lightning.sampling import load_generator
 
     sampler = load_generator(checkpoint, trust, device)
@@ -142,10 +142,8 @@ def sample(
         task = progress.add_task("images", total=num_images)
         for images in sampler.blocks(num_images, seed, label):
             if format == "png":
-                for image in images.permute(0, 2, 3, 1).numpy():
-                    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-                        folder / f"{done:06d}.png"
-                    )
+                for image in images:
+                    pictures.to_image(image).save(folder / f"{done:06d}.png")
                     done += 1
             if format == "npz" or not kept:
                 kept.append(images)
@@ -153,7 +151,7 @@ def sample(
     if format == "npz":
         np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
     if grid:
-        save_grid(kept[0][:64], folder / "grid.png")
+        pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
     print(f"{num_images} images in {folder}, by {'averaged' if sampler.averaged else 'raw'} weights")
     return 0
 
@@ -162,8 +160,8 @@ def interpolate(
     checkpoint: str, rows: int, steps: int, out: str, seed: int, trust: str | None, device: str | None
 ) -> int:
     import torch
-    from PIL import Image
 
+    from gan_lightning import pictures
     from gan_lightning.sampling import load_generator
 
     sampler = load_generator(checkpoint, trust, device)
@@ -173,9 +171,9 @@ def interpolate(
     labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
     frames = torch.stack([sampler.generate(z, labels) for z in walk])  # (steps, rows, C, H, W)
     folder = make_folder(out)
-    save_grid(frames.transpose(0, 1).flatten(0, 1), folder / "interpolation.png", columns=steps)
-    pictures = [Image.fromarray(to_grid(frame, columns=rows)) for frame in [*frames, *frames.flip(0)[1:-1]]]
-    pictures[0].save(folder / "interpolation.gif", save_all=True, append_images=pictures[1:], duration=120, loop=0)
+    pictures.save(pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps), folder / "interpolation.png")
+    film = [pictures.to_image(pictures.grid(frame, rows)) for frame in [*frames, *frames.flip(0)[1:-1]]]
+    film[0].save(folder / "interpolation.gif", save_all=True, append_images=film[1:], duration=120, loop=0)
     print(f"interpolation.png and interpolation.gif in {folder}")
     return 0
 
@@ -241,19 +239,6 @@ def make_folder(path: str) -> Path:
     except OSError as error:
         raise UserError(f"--out {path} cannot be made: {error.strerror}") from None
     return Path(path)
-
-
-def to_grid(images, columns: int = 8):  # type: ignore[no-untyped-def]
-    """uint8 (B, C, H, W) to one array (H', W', C')."""
-    from torchvision.utils import make_grid
-
-    return make_grid(images, nrow=columns, padding=2).permute(1, 2, 0).numpy()
-
-
-def save_grid(images, path: Path, columns: int = 8) -> None:  # type: ignore[no-untyped-def]
-    from PIL import Image
-
-    Image.fromarray(to_grid(images, columns)).save(path)
 
 
 if __name__ == "__main__":

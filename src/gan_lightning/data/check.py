@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from gan_lightning import pictures
 from gan_lightning.data import images, similar
 from gan_lightning.data.images import ImageStore, LazyStore, Scan, Shape
 from gan_lightning.errors import UserError
@@ -63,9 +63,7 @@ class CheckReport:
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         (folder / "check.json").write_text(text, encoding="utf-8", errors="replace")
         if sheet is not None:
-            array = sheet.numpy()
-            image = Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
-            image.save(folder / "contact_sheet.png")
+            pictures.save(sheet, folder / "contact_sheet.png")
 
 
 def _plain(text: str) -> str:
@@ -81,15 +79,6 @@ def nothing_usable(scan: Scan, name: str) -> UserError:
     """The error for a folder in which no file is an image."""
     file, why = min(scan.bad.items())
     return UserError(f"{name}: none of {len(scan.bad)} files is a usable image ({_plain(file)}: {why})")
-
-
-def contact_sheet(pictures: Tensor, columns: int = 8) -> Tensor:
-    """uint8 (N, C, H, W) -> one uint8 (C, H', W') with all of them side by side, two pixels apart."""
-    columns = min(columns, len(pictures))
-    padded = torch.nn.functional.pad(pictures, (0, 2, 0, 2), value=255)
-    missing = torch.full((-len(pictures) % columns, *padded.shape[1:]), 255, dtype=torch.uint8)
-    grid = torch.cat([padded, missing]).unflatten(0, (-1, columns))  # (rows, columns, C, H, W)
-    return grid.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)[:, :-2, :-2].contiguous()
 
 
 def _grouped(scan: Scan, pairs: np.ndarray) -> list[list[int]]:
@@ -261,7 +250,7 @@ def check_folder(
     store = LazyStore(source, shape, scan.numbers) if pixels is None else ImageStore(pixels)
     report = check(scan, store, shape, source.name)
     some = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:64]
-    report.write(place, contact_sheet(images.to_uint8(images.to_float(store[some]))))
+    report.write(place, pictures.grid(images.to_uint8(images.to_float(store[some])), gap=255))
     console = Console()
     console.print(report.table(), soft_wrap=True)
     console.print(f"What the network sees: {place / 'contact_sheet.png'}", soft_wrap=True)

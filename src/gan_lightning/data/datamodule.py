@@ -12,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gan_lightning import pictures
 from gan_lightning.data import images, similar
-from gan_lightning.data.check import CheckReport, check, contact_sheet, nothing_usable
+from gan_lightning.data.check import CheckReport, check, nothing_usable
 from gan_lightning.data.images import ImageStore, LazyStore, Shape, Source
 from gan_lightning.errors import UserError
 
@@ -210,7 +211,7 @@ class ImageData(LightningDataModule):
             self.train_labels = labels[train]
             self.holdout_labels = labels[test] if self.holdout_images is not None else None
         seen, _ = next(iter(BatchStream(self.train_images, None, min(64, len(train)), seed=self.seed, flip=self.flip)))
-        self.contact_sheet = contact_sheet(images.to_uint8(images.to_float(seen)))
+        self.contact_sheet = pictures.grid(images.to_uint8(images.to_float(seen)), gap=255)
         self._write(self.check_report or CheckReport(self.source.name, {}, []))
         facts = json.dumps([key, self.holdout, self.spec.__dict__])
         self.content_hash = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()

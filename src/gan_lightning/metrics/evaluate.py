@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_lightning import pictures
 from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.metrics import distances as D
@@ -362,21 +363,15 @@ def copies_strip(fakes: Tensor, train: Any, nearest: Tensor | None = None, colum
         base = torch.cat([D.quiet(train[part]) for part in torch.arange(len(train)).split(1024)]).float().flatten(1)
         nearest = D.relative_nearest([D.quiet(v).float().flatten(1) for v in D.views(fakes)], base)[1]
     pairs = torch.cat([fakes, train[nearest[:16]]], 3)  # (n, C, H, 2W)
-    pairs = torch.nn.functional.pad(pairs, (4, 4, 4, 4), value=255)
-    pairs = torch.cat([pairs, pairs.new_full((-len(pairs) % columns, *pairs.shape[1:]), 255)])
-    return torch.cat([torch.cat(list(row), 2) for row in pairs.split(columns)], 1)
+    return pictures.grid(pairs, columns, 255)
 
 
 def save_strip(path: Path, scores: Scores, fakes: Tensor, data: Any) -> None:
     """The closest samples beside their photographs, as a PNG; nothing where the copies were not searched."""
-    from PIL import Image
-
     if "nearest" not in scores.details:
         return
     chosen, photographs = (torch.tensor(scores.details["nearest"][key]) for key in ("sample", "photograph"))
-    strip = copies_strip(fakes[chosen], data.train_images, photographs).permute(1, 2, 0).squeeze(2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(strip.numpy()).save(path)
+    pictures.save(copies_strip(fakes[chosen], data.train_images, photographs), path)
 
 
 # -- command line ------------------------------------------------------------------------------------------------------
