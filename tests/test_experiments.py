@@ -43,6 +43,7 @@ def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
         ["loss=wgan_gp"],
         ["loss=rpgan", "augment=ada"],
         ["experiment=vanilla_mnist"],
+        ["experiment=vanilla_mnist", "dataset=egg", "dataset.image_size=64"],
     ],
 )
 def test_every_override_ever_printed_composes(base):

@@ -391,6 +391,29 @@ def test_the_remedy_follows_the_settings(rule, settings, override):
     assert rules.remedies(with_(CONFIG, **settings))[rule][0] == override
 
 
+@pytest.mark.parametrize(
+    ("typed", "source", "override"),
+    [
+        (["experiment=vanilla_mnist", "dataset=folder", "lr=1e-4"], "FolderImages", "experiment=few_photos"),
+        (["experiment=vanilla_mnist", "dataset=egg"], "EggImages", "experiment=egg"),
+        (["experiment=vanilla_mnist"], "TorchvisionImages", "network=dcgan"),
+        (["network=mlp", "dataset=folder"], "FolderImages", "network=dcgan"),
+        (["experiment=vanilla_mnist", "dataset=folder", "loss.gamma=0"], "FolderImages", "network=dcgan"),
+        (["experiment=vanilla_mnist", "dataset=folder", "~loss.r2"], "FolderImages", "network=dcgan"),
+    ],
+)
+def test_photographs_in_the_notes_experiment_need_another_experiment(typed, source, override):
+    """Where settings of one's own would win over the pasted experiment, it is not printed."""
+    settings = {
+        "overrides": typed, "dataset__source": {"_target_": f"gan_lightning.data.sources.{source}"}, "loss__gamma": 0.0,
+        "network__generator": {"_target_": "gan_lightning.networks.mlp.Generator"}, "ema__halflife_kimg": 0, "dataset__image_size": 64,
+    }  # fmt: skip
+    found = rules.remedies(with_(CONFIG, **settings))
+    assert {found[rule][0] for rule in ("full_collapse", "partial_collapse", "oscillation", "stuck")} == {override}
+    trained = rules.remedies(with_(CONFIG, **settings | {"ema__halflife_kimg": 10}))
+    assert trained["full_collapse"][0] == "network=dcgan"
+
+
 def test_a_low_rate_is_never_lowered_by_raising_it():
     found = rules.remedies(with_(CONFIG, optimizer_d__lr=2e-5, optimizer_g__lr=5e-4))
     assert not any(o.startswith("optimizer_d.lr") for o in found["partial_collapse"])

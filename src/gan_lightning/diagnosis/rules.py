@@ -134,7 +134,11 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
     endless_warmup = setting(config, "schedule.warmup_kimg", 0.0) > 0.2 * (total or 200)
     doubles = _doubles(setting(config, "dataset.image_size", 64))
-    steady = [(family == "mlp" and doubles, "network=dcgan"), *regularise]
+    # photographs need convolutions, a penalty and an average at once: where a whole experiment lacks them, another one
+    source = setting(config, "dataset.source._target_", "").rpartition(".")[2]
+    recipe = {"EggImages": "experiment=egg", "FolderImages": "experiment=few_photos"}.get(source, "")
+    bare = family == "mlp" and not penalised and not halflife and _from_experiment(config)
+    steady = [(bare and doubles, recipe), (family == "mlp" and doubles, "network=dcgan"), *regularise]
     variety = [
         (latent < 8, "latent_dim=100"), *steady, (batch < 16, "dataset.batch_size=32"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
@@ -190,6 +194,12 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         name: list(dict.fromkeys(o for holds, o in pairs if holds and o and changes(o)))
         for name, pairs in table.items()
     }
+
+
+def _from_experiment(config: dict[str, Any]) -> bool:
+    """Whether an experiment chose the networks and the loss, so that another one, pasted behind it, replaces them."""
+    typed = [o.partition("=")[0].lstrip("+~").partition(".")[0] for o in setting(config, "overrides", [])]
+    return "experiment" in typed and not {"network", "loss", "ema", "augment"} & set(typed)
 
 
 def _doubles(size: Any) -> bool:
