@@ -1,9 +1,10 @@
 """Overrides that the program writes itself are read back by Hydra as they were meant."""
 
 import pytest
+from conftest import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_lightning.config import assign
+from gan_lightning.config import assign, let_last_rate_win
 
 
 @pytest.mark.parametrize(
@@ -16,3 +17,18 @@ def test_assign(value):
     assert override.key_or_group == "ckpt_path"
     read = override.value()
     assert str(read) == value or (value == "null" and read is None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "rates", "gone"),
+    [
+        (["optimizer_g.lr=0.1", "optimizer_d.lr=0.2", "lr=0.0003"], (0.0003, 0.0003), 2),
+        (["optimizer_d.lr=0.2", "lr=0.0003", "optimizer_g.lr=0.1"], (0.1, 0.0003), 1),
+        (["lr=0.0003", "optimizer_g.lr=0.1"], (0.1, 0.0003), 0),
+        (["optimizer_g.lr=0.1"], (0.1, 0.0005), 0),
+    ],
+)
+def test_the_rate_typed_last_holds(typed, rates, gone):
+    cfg = compose(*typed)
+    assert let_last_rate_win(cfg, typed) == [o for o in typed if o.startswith("opt")][:gone]
+    assert (cfg.optimizer_g.lr, cfg.optimizer_d.lr) == rates

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gan_lightning.networks import dcgan, mlp, resnet
 from gan_lightning.networks.cost import cost
-from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, UpConv
+from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, SelfModulated, UpConv
 from gan_lightning.networks.shapes import doublings, ladder
 
 SMALL = {"channels": 32, "min_channels": 8}
@@ -29,6 +29,17 @@ CASES = [
     ),
     pytest.param(dcgan, 32, 3, SMALL | {"norm": "none"}, SMALL | {"norm": "batch"}, id="dcgan-batch"),
     pytest.param(dcgan, 256, 3, SMALL | {"upsample": "smooth"}, SMALL, id="dcgan-256"),
+    pytest.param(
+        dcgan, 64, 3, SMALL | {"self_modulation": 8, "output_skips": True, "depth": 2}, SMALL, id="dcgan-modulated"
+    ),
+    pytest.param(
+        dcgan,
+        [24, 32],
+        1,
+        SMALL | {"self_modulation": 8, "output_skips": True, "norm": "none", "upsample": "transposed"},
+        SMALL,
+        id="dcgan-modulated-none",
+    ),
     pytest.param(resnet, 32, 3, SMALL | {"min_channels": 16}, SMALL | {"min_channels": 16}, id="resnet-32"),
     pytest.param(resnet, [64, 48], 4, SMALL, SMALL, id="resnet-wide"),
 ]
@@ -98,6 +109,34 @@ def test_blur_values():
     assert blur(x)[0, 0].abs().sum() == 0 and blur(x).sum() == 16
     torch.testing.assert_close(blur(torch.ones_like(x)), torch.ones_like(x))
     assert not blur.state_dict()  # a checkpoint holds no constants
+
+
+def test_self_modulation_scales_and_shifts_each_image_by_its_own_noise():
+    torch.manual_seed(0)
+    layer, x, z = SelfModulated("batch", 3, 5, 7).double(), 2 + 3 * torch.randn(4, 3, 6, 6).double(), torch.randn(4, 5)
+    z = z.double().requires_grad_()
+    plain = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    first, _, last = layer.style
+    style = F.leaky_relu(z @ first.weight.T + first.bias, 0.2) @ last.weight.T + last.bias
+    wanted = plain * (1 + style[:, :3, None, None]) + style[:, 3:, None, None]
+    torch.testing.assert_close(layer(x, z), wanted)
+    assert torch.autograd.grad(layer(x, z)[1].sum(), z)[0][[0, 2, 3]].abs().sum() == 0
+    torch.nn.init.zeros_(last.weight)
+    torch.testing.assert_close(layer(x, z), plain)
+
+
+def test_output_skips_add_an_image_per_resolution():
+    """With the last convolution at zero, what is left are the lower resolutions' images, each doubled and blurred."""
+    torch.manual_seed(0)
+    generator = dcgan.Generator(6, 16, 3, channels=16, min_channels=8, output_skips=True).eval()
+    assert len(generator.skips) == 2
+    torch.nn.init.zeros_(generator.image.weight)
+    torch.nn.init.zeros_(generator.image.bias)
+    blur, z = Blur(3), torch.randn(2, 6)
+    low = generator.start(z)
+    high = generator.blocks[:3](low)  # doubled once
+    image = generator.skips[1](high) + blur(F.interpolate(generator.skips[0](low), scale_factor=2))
+    torch.testing.assert_close(generator(z), blur(F.interpolate(image, scale_factor=2)).tanh())
 
 
 def test_minibatch_stddev_value():

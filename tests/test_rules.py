@@ -17,6 +17,7 @@ CONF = Path(__file__).parents[1] / "conf" / "diagnosis" / "default.yaml"
 THRESHOLDS = yaml.safe_load(CONF.read_text())["thresholds"]
 STEPS = [25, 50, 100, 200, 400, *range(500, 6001, 500)]
 CONFIG = {
+    "lr": 5e-4,  # what the configuration says where nobody asked: either rate may differ
     "latent_dim": 100,
     "n_critic": 1,
     "total_kimg": 400,
@@ -356,7 +357,7 @@ def test_overrides_change_something_and_are_one_key(settings):
     for override in printed_overrides(config):
         key, _, value = override.partition("=")
         assert key and value and " " not in override
-        now = rules.setting(config, key)
+        now = rules.setting(config, key) if key != "lr" else config["optimizer_g"]["lr"]
         assert now is None or isinstance(now, dict) or str(now) != value, override
 
 

@@ -73,10 +73,12 @@ def test_going_on_with_new_settings(tiny):
         "rest",
         f"ckpt_path={first}/checkpoints/last.ckpt",
         "total_kimg=0.048",
-        "optimizer_d.lr=0.5",
+        "optimizer_g.lr=0.1",
+        "lr=0.5",  # typed last, it sets both
         "optimizer_d.betas=[0.5,0.9]",
     )
     group = weights(rest)["optimizer_states"][1]["param_groups"][0]
+    assert weights(rest)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
     assert group["lr"] == 0.5 and tuple(group["betas"]) == (0.5, 0.9)
     assert any(name.startswith("generator_ema") for name in weights(rest)["state_dict"])
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
+from gan_lightning.config import let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
@@ -44,6 +45,8 @@ def train(cfg: DictConfig) -> float | None:
         objective = retry(overrides, run_dir, cfg.retry.minutes)
         (run_dir / "result.json").write_text(json.dumps({"objective": objective}))  # what a sweep reads
         return objective
+    if gone := let_last_rate_win(cfg, overrides):
+        say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
     before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else {}
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts

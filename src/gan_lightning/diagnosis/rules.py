@@ -188,6 +188,8 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
 
     def changes(override: str) -> bool:
         key, _, value = override.partition("=")
+        if key == "lr":  # typed last it takes the place of both (config.let_last_rate_win)
+            return any(rate != float(value) for rate, _, _ in rates.values())
         return str(setting(config, key)) != value and not (key == "network" and value == family)
 
     return {

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import Blur, Head, MinibatchStddev, UpConv, check_norm, normalise, normed
+from gan_lightning.networks.layers import (
+    Blur,
+    Head,
+    MinibatchStddev,
+    SelfModulated,
+    UpConv,
+    check_norm,
+    normalise,
+    normed,
+)
 from gan_lightning.networks.shapes import image_shape, ladder, with_classes
 
 
@@ -17,7 +26,9 @@ class Generator(nn.Module):
 
     upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016), "smooth" (the same, then blurred, as by
     Karras et al. 2019) or "transposed" (4 x 4, stride 2).
-    norm: none, batch, group or spectral. Raises ValueError for a size it cannot make.
+    norm: none, batch, group or spectral. self_modulation: hidden units of the small network by which the noise sets every
+    normalisation's scale and shift (Chen et al. 2019), 0: off. output_skips: the image is the sum of one per resolution
+    (Karras et al. 2020). Raises ValueError for a size it cannot make.
     """
 
     def __init__(
@@ -31,6 +42,8 @@ class Generator(nn.Module):
         norm: str = "batch",
         depth: int = 1,
         min_base: int = 4,
+        self_modulation: int = 0,
+        output_skips: bool = False,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -39,10 +52,15 @@ class Generator(nn.Module):
             raise ValueError(f"upsample={upsample} is unknown; there are smooth, resize, transposed")
         (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         self.num_classes = num_classes
+        latent = latent_dim + (num_classes or 0)
+
+        def normal(width: int) -> nn.Module:
+            return SelfModulated(norm, width, latent, self_modulation) if self_modulation else normalise(norm, width)
+
         self.start = nn.Sequential(
-            normed(norm, nn.Linear(latent_dim + (num_classes or 0), widths[0] * height * width)),
+            normed(norm, nn.Linear(latent, widths[0] * height * width)),
             nn.Unflatten(1, (widths[0], height, width)),
-            normalise(norm, widths[0]),
+            normal(widths[0]),
             nn.LeakyReLU(0.2, inplace=True),
         )
         blocks: list[nn.Module] = []
@@ -51,15 +69,26 @@ class Generator(nn.Module):
                 blocks += [normed(norm, UpConv(before, after))] + [Blur(after)] * (upsample == "smooth")
             else:
                 blocks += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
-            blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
+            blocks += [normal(after), nn.LeakyReLU(0.2, inplace=True)]
             for _ in range(depth - 1):
                 blocks += [normed(norm, nn.Conv2d(after, after, 3, padding=1))]
-                blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]
+                blocks += [normal(after), nn.LeakyReLU(0.2, inplace=True)]
         self.blocks = nn.Sequential(*blocks)
-        self.image = nn.Conv2d(widths[-1], image_shape(image_size, image_channels)[0], 3, padding=1)
+        colours = image_shape(image_size, image_channels)[0]
+        self.skips = nn.ModuleList(nn.Conv2d(width, colours, 1) for width in widths[:-1] if output_skips)
+        self.blur = Blur(colours) if output_skips else nn.Identity()
+        self.image = nn.Conv2d(widths[-1], colours, 3, padding=1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.image(self.blocks(self.start(with_classes(z, labels, self.num_classes)))).tanh()
+        x = z = with_classes(z, labels, self.num_classes)
+        skips, image = iter(self.skips), None
+        for module in (*self.start, *self.blocks):
+            if isinstance(module, UpConv | nn.ConvTranspose2d) and (skip := next(skips, None)) is not None:
+                here = skip(x) if image is None else image + skip(x)
+                image = self.blur(F.interpolate(here, scale_factor=2))
+            x = module(x, z) if isinstance(module, SelfModulated) else module(x)
+        x = self.image(x)
+        return (x if image is None else image + x).tanh()
 
 
 class Discriminator(nn.Module):

@@ -26,6 +26,25 @@ def normalise(norm: str, channels: int) -> nn.Module:
     return nn.Identity()
 
 
+class SelfModulated(nn.Module):
+    """A normalisation whose scale and shift follow from each image's noise (Chen et al. 2019, self-modulation).
+
+    So the noise speaks at every resolution and not only through the first layer. (B, C, H, W), (B, L) -> (B, C, H, W).
+    """
+
+    def __init__(self, norm: str, channels: int, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else normalise(norm, channels)
+        last = nn.Linear(hidden, 2 * channels)
+        self.style = nn.Sequential(nn.Linear(latent, hidden), nn.LeakyReLU(0.2, inplace=True), last)
+        nn.init.zeros_(last.bias)  # begins near the plain normalisation
+        nn.init.normal_(last.weight, std=0.02)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        scale, shift = self.style(z).to(x.dtype)[:, :, None, None].chunk(2, 1)
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
+
+
 def normed(norm: str, layer: nn.Module) -> nn.Module:
     """Wraps a layer's weight in spectral normalisation (Miyato et al. 2018) where that is the norm."""
     return spectral_norm(layer) if norm == "spectral" else layer
