@@ -35,8 +35,8 @@ class SelfModulated(nn.Module):
     def __init__(self, norm: str, channels: int, latent: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else normalise(norm, channels)
-        last = nn.Linear(hidden, 2 * channels)
-        self.style = nn.Sequential(nn.Linear(latent, hidden), nn.LeakyReLU(0.2, inplace=True), last)
+        first, last = nn.Linear(latent, hidden), nn.Linear(hidden, 2 * channels)
+        self.style = nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True), last)
         nn.init.zeros_(last.bias)  # begins near the plain normalisation
         nn.init.normal_(last.weight, std=0.02)
 
