@@ -35,6 +35,8 @@ def test_the_networks_follow_the_size(side, channels, least, depth):
     for part in (network.generator, network.discriminator):
         assert (part.channels, part.min_channels) == (channels, least)
     assert (network.generator.depth, network.discriminator.depth) == (depth, 1)
+    steered = (network.generator.self_modulation, network.generator.output_skips)
+    assert steered == ((32, True) if depth == 2 else (0, False))
 
 
 def test_a_tiny_folder_gets_a_tiny_batch():

@@ -21,7 +21,8 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     def settle(key: str, value: Any, reason: str) -> None:
         if OmegaConf.select(cfg, key, default=0) is None:
             OmegaConf.update(cfg, key, value)
-            chosen.append((f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}", reason))
+            text = f"{value:g}" if isinstance(value, float) else str(value).lower()
+            chosen.append((f"{key}={text}", reason))
 
     count, size = len(source), source.typical_size()
     fitting = 128 if on_gpu else 64
@@ -41,6 +42,8 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
         settle(f"network.{network}.channels", 128 if small else 256, size_named)
         settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
     settle("network.generator.depth", 1 if small else 2, size_named)
+    settle("network.generator.self_modulation", 0 if small else 32, size_named)
+    settle("network.generator.output_skips", not small, size_named)
     settle("network.generator.upsample", "resize" if pixels <= 28**2 else "smooth", size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
