@@ -93,6 +93,15 @@ def test_going_on_names_the_checkpoint(tmp_path):
     assert v["command"] == f"python train.py dataset=egg total_kimg=800 ckpt_path={tmp_path}/checkpoints/last.ckpt"
 
 
+def test_a_run_that_ended_too_early_is_told_how_to_go_on(tmp_path):
+    config = with_(CONFIG, trainer__max_epochs=40, overrides=["dataset=egg"])
+    for facts, typed in (({}, ""), ({"ended": True}, "trainer.max_epochs=80")):
+        v = verdict.judge(stream(facts | {"config": config}, steps=[25, 50]), THRESHOLDS, run_dir=tmp_path)
+        checkpoint = f"{tmp_path}/checkpoints/last.ckpt"
+        assert v["command"] == (f"python train.py dataset=egg {typed} ckpt_path={checkpoint}" if typed else "")
+    assert verdict.judge(History([], {"ended": True, "config": config}), THRESHOLDS)["command"] == ""
+
+
 def test_diagnose_gives_the_same_verdict_from_the_records(tmp_path, capsys):
     signals, config, facts = FAULTS["lr_too_high"]
     history = stream(facts, settings=config, **signals)

@@ -567,10 +567,14 @@ def stopped_early(h: History, t: Thresholds) -> Finding | None:
         return None
     mask = [False] * (len(h.full) - 1) + [True]
     found = _found(h, {}, "stopped_early", mask, 0.8, "quality", severity="note", restart="checkpoint")
+    return replace(found, override=longer(h)) if found else None
+
+
+def longer(h: History) -> str:
+    """The override that raises what ended the run."""
     epochs, total = h.setting("trainer.max_epochs", -1), h.setting("total_kimg", 0.0)
-    if found and epochs > 0 and h.full[-1]["nimg"] < total * 1000:  # the epochs ended it
-        found = replace(found, override=f"trainer.max_epochs={2 * epochs}")
-    return found
+    by_epochs = epochs > 0 and h.records[-1]["nimg"] < total * 1000
+    return f"trainer.max_epochs={2 * epochs}" if by_epochs else _remedy(h, "stopped_early")
 
 
 Rule = Callable[[History, Thresholds], "Finding | None"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gan_lightning.config import assign
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
-from gan_lightning.diagnosis.rules import SEVERITIES, History, Thresholds, diagnose, setting, status
+from gan_lightning.diagnosis.rules import SEVERITIES, History, Thresholds, diagnose, longer, setting, status
 from gan_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,11 +54,14 @@ def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", r
     if (verdict in ("healthy", "improving") and early) or (verdict == "healthy" and poor):
         verdict = "too_early"
     first = active[0] if active else None
+    override, restart = (first.override, first.restart) if first else ("", "")
+    if verdict == "too_early" and not override and h.facts.get("ended") and h.records:
+        override, restart = longer(h), "checkpoint"
     last = h.records[-1] if h.records else {}
     return {
         "verdict": verdict,
         "summary": words.label(verdict, language, title=words.title(first.name, language) if first else ""),
-        "command": command(h, first.override, first.restart, run_dir) if first and first.override else "",
+        "command": command(h, override, restart, run_dir) if override else "",
         "checks_passed": passed,
         "checks_off": off,
         "findings": [f.as_dict(language) for f in findings],
