@@ -439,10 +439,10 @@ def table(planned: list[Job], cured: list[Job]) -> str:
     said = {job.folder: [f for f in findings(job.folder)] for job in done}
     healthy = {where: [s for j in done if (j.kind, j.data) == ("healthy", where) and (s := score(j.folder))] for where in SETS}  # fmt: skip
     lines = [
-        "| fault | set | runs | found first | found | since, kimg | said first | score | printed | score with it | times the healthy |"
+        "| fault | set | runs | found first | found | since, kimg | said first | score | printed | score with it | times the healthy | runs within 1.5 |"
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
-    total = first = anywhere = treated = waiting = recovered = 0
+    lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    total = first = anywhere = treated = waiting = recovered = mended = repeated = 0
     for name, fault in FAULTS.items():
         for where in fault.sets:
             runs = [j for j in done if (j.kind, j.name, j.data) == ("fault", name, where)]
@@ -454,16 +454,19 @@ def table(planned: list[Job], cured: list[Job]) -> str:
             since = [f["since_kimg"] for j in runs for f in said[j.folder] if f["name"] in fault.names]
             again = [j for j in done if (j.kind, j.name, j.data) == ("cure", name, where)]
             after = [s for j in again if (s := score(j.folder)) is not None]
-            ratio = ""
+            ratio = within = ""
             if fault.curable:
                 treated, waiting = treated + bool(again), waiting + (not again)
                 same = [s for j in done if (j.kind, j.name, j.data) == ("same", name, where) and (s := score(j.folder))]
                 if after and (same or healthy[where]):
-                    ratio = f"{(times := statistics.median(after) / statistics.median(same or healthy[where])):.2f}"
+                    usual = statistics.median(same or healthy[where])
+                    ratio = f"{(times := statistics.median(after) / usual):.2f}"
                     recovered += times <= 1.5
+                    well = sum(s <= 1.5 * usual for s in after)
+                    mended, repeated, within = mended + well, repeated + len(again), f"{well} of {len(again)}"
             lines.append(
                 f"| {name} | {where} | {len(runs)} | {top} | {some} | {middle(since)} | {most(n[0] for n in names)} | {middle(score(j.folder) for j in runs)} "
-                f"| {f'`{most(j.cure for j in again)}`' if again else '' if fault.curable else 'planted in code' if fault.plant else 'go on'} | {middle(after) if again else ''} | {ratio} |"
+                f"| {f'`{most(j.cure for j in again)}`' if again else '' if fault.curable else 'planted in code' if fault.plant else 'go on'} | {middle(after) if again else ''} | {ratio} | {within} |"
             )
     alarms = [j for j in done if j.kind == "healthy" and any(f["severity"] != "note" for f in said[j.folder])]
     count = sum(j.kind == "healthy" for j in done)
@@ -471,7 +474,7 @@ def table(planned: list[Job], cured: list[Job]) -> str:
         "",
         f"- First finding right: {first} of {total} runs ({first / max(1, total):.0%}); right at any place: {anywhere} ({anywhere / max(1, total):.0%}).",
         f"- False alarms: {len(alarms)} of {count} healthy runs ({len(alarms) / max(1, count):.0%}).",
-        f"- With exactly the printed override the score comes within 1.5 times the healthy runs' median: {recovered} of {treated} faults that an override can undo; {waiting} not run again yet.",
+        f"- With exactly the printed override the score comes within 1.5 times the healthy runs' median: {recovered} of {treated} faults that an override can undo (median of the seeds), and in {mended} of {repeated} runs; {waiting} faults not run again yet.",
         "",
         "Not in the catalogue (no rule was made for these):",
         "",
