@@ -112,12 +112,17 @@ def validate(cfg: DictConfig) -> None:
             raise UserError(f"{key}={value} should be {words}")
 
 
+def key_of(override: str) -> str:
+    """The key that a typed override sets, adds or removes: `+a.b=1` -> `a.b`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def let_last_rate_win(cfg: DictConfig, overrides: list[str]) -> list[str]:
     """Of `lr` and `optimizer_g.lr` or `optimizer_d.lr` on one command line the later one holds; returns what gave way.
 
     So `lr=5e-4` pasted behind any command sets both networks' rates, as a prescription needs.
     """
-    typed = {override.lstrip("+").partition("=")[0]: place for place, override in enumerate(overrides)}
+    typed = {key_of(override): place for place, override in enumerate(overrides)}
     gone = [k for k in ("optimizer_g.lr", "optimizer_d.lr") if typed.get(k, len(overrides)) < typed.get("lr", -1)]
     for key in gone:
         OmegaConf.update(cfg, key, cfg.lr)

@@ -20,6 +20,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
+from gan_lightning.config import key_of
 from gan_lightning.diagnosis import words
 
 Thresholds = dict[str, float]
@@ -176,7 +177,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "checkerboard": [(upsample in ("transposed", "resize"), "network.generator.upsample=smooth"),
                          (setting(config, "network.generator.output_skips"), "network.generator.output_skips=false"), (doubles, "network=dcgan"), (doubles, "network=resnet")],
         "copies_photos": [*augment, (total, f"total_kimg={(total or 0) / 2:.6g}"), (True, "loss.lecam_weight=0.1")],
-        "stuck": [*steady, (family == "mlp" and doubles, "network=dcgan"), *variety],
+        "stuck": [*steady, *variety],
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],
         "holdout_off": [(True, "dataset.holdout=0.1")],
         "penalty_with_norm": [(setting(config, "network.discriminator.norm"), "network.discriminator.norm=none"), (True, "network=resnet")],
@@ -201,8 +202,8 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
 
 def _from_experiment(config: dict[str, Any]) -> bool:
     """Whether an experiment chose the networks and the loss, so that another one, pasted behind it, replaces them."""
-    typed = [o.partition("=")[0].lstrip("+~").partition(".")[0] for o in setting(config, "overrides", [])]
-    return "experiment" in typed and not {"network", "loss", "ema", "augment"} & set(typed)
+    typed = {key_of(o).partition(".")[0] for o in setting(config, "overrides", [])}
+    return "experiment" in typed and not {"network", "loss", "ema", "augment"} & typed
 
 
 def _doubles(size: Any) -> bool:

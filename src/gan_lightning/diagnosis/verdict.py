@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_lightning.config import assign
+from gan_lightning.config import assign, key_of
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
 from gan_lightning.diagnosis.rules import SEVERITIES, History, Thresholds, diagnose, longer, setting, status
@@ -24,12 +24,12 @@ SHOWN = 3  # findings in the terminal: one cause has many symptoms, and a studen
 
 def follow(overrides: list[str], override: str) -> list[str]:
     """The command line's overrides with `override` in the place of what it replaces: the same key, or keys of the same group."""
-    key = override.lstrip("+~").partition("=")[0]
+    key = key_of(override)
     group = "." not in key and key in ("loss", "augment", "network", "dataset", "experiment")
     kept = [
         o
         for o in overrides
-        if (k := o.lstrip("+~").partition("=")[0]) != key
+        if (k := key_of(o)) != key
         and not (group and k.startswith(key + "."))
         and not (key == "lr" and k in ("optimizer_g.lr", "optimizer_d.lr"))
     ]

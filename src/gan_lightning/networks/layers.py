@@ -17,12 +17,12 @@ def check_norm(norm: str) -> str:
     return norm
 
 
-def normalise(norm: str, channels: int) -> nn.Module:
+def normalise(norm: str, channels: int, affine: bool = True) -> nn.Module:
     """The layer that follows a convolution; spectral norm sits in the convolution itself (`normed`)."""
     if norm == "batch":
-        return nn.BatchNorm2d(channels)
+        return nn.BatchNorm2d(channels, affine=affine)
     if norm == "group":
-        return nn.GroupNorm(max(1, channels // 16), channels)
+        return nn.GroupNorm(max(1, channels // 16), channels, affine=affine)
     return nn.Identity()
 
 
@@ -34,7 +34,7 @@ class SelfModulated(nn.Module):
 
     def __init__(self, norm: str, channels: int, latent: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else normalise(norm, channels)
+        self.norm = normalise(norm, channels, affine=False)
         first, last = nn.Linear(latent, hidden), nn.Linear(hidden, 2 * channels)
         self.style = nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True), last)
         nn.init.zeros_(last.bias)  # begins near the plain normalisation
