@@ -34,7 +34,7 @@ CONFIG = {
 }
 FACTS = {
     "config": CONFIG, "n_train": 60000, "n_holdout": 10000, "dataset": "mnist", "channels": 1, "batch_size": 64, "coverage_null": 0.97,
-    "real_min": -1.0, "real_max": 1.0, "real_mean": -0.74, "stored_mean": -0.74, "duplicates": 0.0, "batchnorm_g": True,
+    "real_min": -1.0, "real_max": 1.0, "real_mean": -0.74, "stored_mean": -0.74, "nyquist_real": 2.0, "duplicates": 0.0, "batchnorm_g": True,
     "batchnorm_d": False, "darkest_real": -1.0, "brightest_real": 1.0,
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ def stream(facts=None, steps=STEPS, settings=None, **signals):
         record = {
             "nimg": step * 64, "step": step, "kind": "full", "quality": quality, "diversity": 0.95, "coverage": 0.9 - 0.8 * math.exp(-step / 800),
             "auc_train": 0.8, "auc_heldout": 0.79, "auc_memory": 0.51, "auc_memory_error": 0.025, "r_v": 0.02, "r_t": 0.4, "travel": 0.1,
-            "nyquist": 1.1, "nyquist_peak": 1.0, "saturated_fake": 0.7, "saturated_real": 0.75, "image_std": 0.6, "darkest_fake": -0.99, "brightest_fake": 0.98, "mode_gap": 0.03,
+            "nyquist_fake": 2.1, "nyquist_peak": 1.0, "saturated_fake": 0.7, "saturated_real": 0.75, "image_std": 0.6, "darkest_fake": -0.99, "brightest_fake": 0.98, "mode_gap": 0.03,
             "modes_missing": 0.0, "rarest_mode": 3.0, "copy_ratio": 0.95, "update_ratio_g": 2e-3, "update_ratio_d": 3e-3,
             "grad_norm_g": 0.5, "grad_norm_d": 1.0, "score_real": 0.5, "score_fake": -0.5,
         }  # fmt: skip
@@ -98,7 +98,7 @@ FAULTS = {
     "oscillation": (POOR | {"travel": 0.6}, {"loss__gamma": 0.0, "optimizer_g__betas": [0.9, 0.999]}, {}),
     "divergence": (POOR | {"score_real": lambda i, s: 10.0**i}, {}, {}),
     "dead_output": (POOR | {"image_std": 0.001, "diversity": 0.5}, {}, {}),
-    "checkerboard": ({"nyquist": 20.0, "nyquist_peak": 30.0}, {"network__generator__upsample": "transposed"}, {}),
+    "checkerboard": ({"nyquist_fake": 10.0, "nyquist_peak": 30.0}, {"network__generator__upsample": "transposed"}, {}),
     "wrong_range": ({}, {}, {"real_min": 0.0, "real_mean": 0.13}),
     "wrong_output": (POOR | {"darkest_fake": 0.0}, {}, {}),
     "wrong_channels": ({}, {"dataset__image_channels": 3}, {}),
@@ -233,7 +233,7 @@ def test_random_healthy_streams_give_no_finding(seed, pace, auc, floor, jitter, 
         coverage=noisy(lambda s: 0.85 * (1 - math.exp(-s / pace))),
         auc_heldout=auc, auc_train=min(1.0, auc + 0.02), travel=noisy(lambda s: 0.1 + 0.8 * math.exp(-s / pace)),
         update_ratio_g=noisy(lr * 8), update_ratio_d=noisy(lr * 8), grad_norm_g=noisy(0.7), grad_norm_d=noisy(2.0),
-        nyquist=noisy(lambda s: 1.2 + 9 * math.exp(-s / 40)), saturated_fake=noisy(0.6), r_v=noisy(0.05), copy_ratio=noisy(0.9),
+        nyquist_fake=noisy(lambda s: 2 + 9 * math.exp(-s / 40)), saturated_fake=noisy(0.6), r_v=noisy(0.05), copy_ratio=noisy(0.9),
     )  # fmt: skip
     assert diagnose(history, THRESHOLDS) == []
 

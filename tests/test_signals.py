@@ -127,15 +127,21 @@ def test_ends():
     assert s.ends(x) == (-0.5, 0.75)
 
 
-def test_nyquist_of_a_checkerboard_a_wave_and_noise():
-    board = (-1.0) ** (torch.arange(16)[:, None] + torch.arange(16)[None])
-    power, peak = s.nyquist(board[None, None])
-    assert power > 0.01 and peak > 1e6
-    wave = torch.sin(torch.arange(16) * 2 * math.pi / 16)[None, None, None].expand(1, 1, 16, 16)
-    assert s.nyquist(wave)[0] < 1e-12
-    noise = torch.randn(400, 1, 16, 16, generator=rng())
-    assert s.nyquist(noise)[1] == pytest.approx(1, rel=0.15)  # flat: no peak
-    assert s.nyquist(noise)[0] == pytest.approx(1 / 256, rel=0.15)  # Parseval: variance 1 over 16 * 16 frequencies
+def test_nyquist_of_patterns_a_wave_a_ramp_and_noise():
+    at = torch.arange(16)
+    board, stripes = (-1.0) ** (at[:, None] + at), ((-1.0) ** at).expand(16, 16)
+    # mirrored, a pattern turns its sign at the edge: a square wave, of whose lines those next to the corners are counted
+    near, far = (2 / (16 * math.sin(k * math.pi / 32)) ** 2 for k in (1, 15))
+    for pattern, power in ((board, near**2 + 2 * near * far), (stripes, near), (stripes.T, near)):
+        amplitude, peak = s.nyquist(0.02 * pattern[None, None])
+        assert amplitude == pytest.approx(0.02 * 127.5 * power**0.5, rel=1e-4) and peak > 20
+    wave = torch.cos(3 * math.pi * (at + 0.5) / 16).expand(1, 1, 16, 16)
+    assert s.nyquist(wave)[0] < 1e-3
+    assert s.nyquist(torch.linspace(-1, 1, 16).expand(1, 3, 16, 16))[0] < 0.5  # its edges differ by the whole range
+    amplitude, peak = s.nyquist(torch.randn(400, 1, 16, 16, generator=rng()))
+    # flat but for the symmetry: lines at 0 carry twice, lines at the very end none of the power of the others
+    assert peak == pytest.approx((2 * 8 / 9 + 4 / 9) / 3, rel=0.15)
+    assert amplitude == pytest.approx(127.5 * 20**0.5 / 32, rel=0.1)  # of variance 1 each line holds (1 / 32)^2
     assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
 
 

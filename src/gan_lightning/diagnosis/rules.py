@@ -542,9 +542,10 @@ def mode_dropping(h: History, t: Thresholds) -> Finding | None:
 def checkerboard(h: History, t: Thresholds) -> Finding | None:
     """A pattern with a period of two pixels that the photos do not have: a peak, not noise."""
     late = [r["step"] > t["warmup"] and _number(r.get("quality")) < t["quality"] for r in h.full]
-    mask = _all(late, [p > t["power"] for p in h["nyquist"]], [p > t["peak"] for p in h["nyquist_peak"]])
+    least = t["ratio"] * max(_number(h.facts.get("nyquist_real")), t["visible"])  # NaN first: nothing then
+    mask = _all(late, [a > least for a in h["nyquist_fake"]], [p > t["peak"] for p in h["nyquist_peak"]])
     transposed = h.setting("network.generator.upsample") == "transposed"
-    return _found(h, t, "checkerboard", mask, 0.85 if transposed else 0.65, "nyquist nyquist_peak")
+    return _found(h, t, "checkerboard", mask, 0.85 if transposed else 0.65, "nyquist_fake nyquist_real nyquist_peak")
 
 
 def copies_photos(h: History, t: Thresholds) -> Finding | None:

@@ -127,13 +127,15 @@ def agreement(a: Tensor, b: Tensor) -> float:
 
 
 def nyquist(images: Tensor) -> tuple[float, float]:
-    """(power at the Nyquist corners, the same over the power around them): a pattern with a period of two pixels.
+    """(amplitude in grey levels of 255, peak) of a pattern with a period of two pixels.
 
-    The corners are (N/2, 0), (0, N/2), (N/2, N/2) of the mean power spectrum; `around` is the band from 0.6 to 0.9 of
-    Nyquist. The second number tells a checkerboard (a peak) from noise (flat).
+    The amplitude is taken over the Nyquist corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean power spectrum; the peak is
+    their mean power over that of the band from 0.6 to 0.9 of Nyquist, and tells a checkerboard from noise (flat).
     """
     grey = images.float().mean(1)
-    power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().mean(0)
+    for side in (1, 2):  # mirrored, or the jump from one edge of a smooth image to the other would count as a pattern
+        grey = torch.cat([grey, grey.flip(side)], side)
+    power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True), norm="forward").abs().square().mean(0)
     h, w = power.shape
     fy, fx = torch.fft.fftfreq(h).abs().mul(2), torch.fft.fftfreq(w).abs().mul(2)
     fy, fx = fy[:, None].expand(h, w).to(power.device), fx[None].expand(h, w).to(power.device)
@@ -141,8 +143,8 @@ def nyquist(images: Tensor) -> tuple[float, float]:
     corners = (high_y & low_x) | (low_y & high_x) | (high_y & high_x)
     radius = torch.maximum(fy, fx)
     around = (radius > 0.6) & (radius < 0.9)
-    scale = h * w * h * w
-    return float(power[corners].mean() / scale), float(power[corners].mean() / power[around].mean().clamp_min(1e-12))
+    peak = power[corners].mean() / power[around].mean().clamp_min(1e-16)
+    return 127.5 * float(power[corners].sum()) ** 0.5, float(peak)
 
 
 def mode_gap(train: Tensor, evaluated: Tensor) -> float:

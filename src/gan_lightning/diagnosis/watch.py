@@ -332,11 +332,11 @@ class Probe:
         self.all_train = (
             self._seen(train, torch.arange(len(train))) if len(train) <= 4096 and self.held is not None else None
         )
-        self.real_nyquist = s.nyquist(self.train)
+        real_nyquist, self.real_peak = s.nyquist(self.train)
         self.facts = {
             "mode_images": len(self.reference), "mode_labels": labels is not None, "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
             "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.features(self.train)),
-            "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train),
+            "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train), "nyquist_real": real_nyquist,
             **dict(zip(("darkest_real", "brightest_real"), s.ends(self.train), strict=True)),
         }  # fmt: skip
         if data.train_labels is not None and data.holdout_labels is not None:
@@ -391,11 +391,8 @@ class Probe:
                      "auc_memory_error": s.auc_error(len(on_train), len(on_held)), "score_heldout": float(on_held.mean())}  # fmt: skip
             if self.all_train is not None:
                 seen["copy_ratio"] = s.copy_ratio(fake, self.features(self.held), self.all_train)
-        power, peak = s.nyquist(raw)
-        seen |= {
-            "nyquist": power / max(self.real_nyquist[0], 1e-12),
-            "nyquist_peak": peak / max(self.real_nyquist[1], 1e-12),
-        }
+        seen["nyquist_fake"], peak = s.nyquist(raw)
+        seen["nyquist_peak"] = peak / max(self.real_peak, 1e-12)
         if mean:
             seen["travel"] = s.travel(fake.mean(0).cpu(), torch.tensor(mean), self.spread)
         counts = [*counts[-3:], s.mode_counts(fake, self.reference, self.modes).tolist()]

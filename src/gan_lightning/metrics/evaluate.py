@@ -83,7 +83,8 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     """95 % interval of a rate seen in n trials (Wilson 1927), which says something at 0 and at 1 too."""
     z2 = 1.96**2
     middle, half = rate + z2 / (2 * n), 1.96 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+    low, high = (round((middle + side) / (1 + z2 / n), 15) for side in (-half, half))  # or 0 of n begins at 1e-19
+    return max(0.0, low), min(1.0, high)
 
 
 class Evaluator:
