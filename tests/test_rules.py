@@ -378,11 +378,7 @@ def test_overrides_change_something_and_are_one_key(settings):
         ("stale_ema", {"ema__halflife_kimg": 500}, "ema.halflife_kimg=10"),
         ("small_batch_norm", {"dataset__batch_size": 2}, "dataset.batch_size=32"),
         ("checkerboard", {"network__generator__upsample": "transposed"}, "network.generator.upsample=smooth"),
-        (
-            "checkerboard",
-            {"network__generator__upsample": "smooth", "network__generator__output_skips": True},
-            "network.generator.output_skips=false",
-        ),
+        ("checkerboard", {"network__generator__upsample": "smooth"}, "network=resnet"),
         (
             "divergence",
             {"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.Wasserstein"}},
