@@ -53,7 +53,7 @@ class GAN(LightningModule):
         grad_clip: float | None = None,  # largest gradient norm of either network
         warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
         lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
-        gamma_final: float = 1.0,  # share of gamma left at the end, along a cosine
+        gamma_final: float = 1.0,  # gamma at the end as a share of itself (it may grow), along a cosine
         total_kimg: float | None = None,  # stop after so many thousand images
         num_classes: int | None = None,
         channels_last: bool = False,
