@@ -27,17 +27,18 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4:
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}  # fmt: skip
 THUMB = 16
+LEVELS = 127.5  # grey levels of 255 in one unit of images from -1 to 1
 _VERSION = 1  # part of every cache key: raise it when decoding or fitting changes
 
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 0..255 -> float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    return images.float() / LEVELS - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Float in [-1, 1] -> uint8 0..255, rounded and clamped; the inverse of `to_float`."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return ((images.float() + 1) * LEVELS).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_lightning.data.images import LEVELS
+
 
 def auc(high: Tensor, low: Tensor) -> float:
     """P(a score of `high` > a score of `low`), ties as one half: the area under the ROC curve, exact. NaN when one is empty."""
@@ -144,7 +146,7 @@ def nyquist(images: Tensor) -> tuple[float, float]:
     radius = torch.maximum(fy, fx)
     around = (radius > 0.6) & (radius < 0.9)
     peak = power[corners].mean() / power[around].mean().clamp_min(1e-16)
-    return 127.5 * float(power[corners].sum()) ** 0.5, float(peak)
+    return LEVELS * float(power[corners].sum()) ** 0.5, float(peak)
 
 
 def mode_gap(train: Tensor, evaluated: Tensor) -> float:
