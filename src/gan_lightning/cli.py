@@ -165,7 +165,7 @@ def interpolate(
     from gan_lightning.sampling import load_generator
 
     sampler = load_generator(checkpoint, trust, device)
-    ends = torch.randn(2, rows, sampler.config["latent_dim"], generator=torch.Generator().manual_seed(seed))
+    ends = torch.randn(2, rows, sampler.config["latent_dim"], generator=torch.Generator().manual_seed(seed % 2**63))
     angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
     walk = ends[0] * angle.cos() + ends[1] * angle.sin()  # on the sphere, where noise lives; (steps, rows, latent_dim)
     labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
