@@ -127,6 +127,16 @@ def test_half_grey_half_colour(clean, tmp_path):
     assert not remarks(folder, image_channels=1)
 
 
+def test_a_few_grey_ones_among_coloured_ones_are_named(clean, tmp_path):
+    """Colour is not to be given up for them."""
+    folder = copied(clean, tmp_path)
+    each(folder, lambda image: image.convert("L"), every=10)
+    found = remarks(folder)["grey images"]
+    few = [path.name for path in sorted(folder.glob("*.jpg"))[::10]]
+    assert found.numbers["grey"] == len(few) and found.action.startswith("remove these files")
+    assert sum(name in found.action for name in few) == 5  # the rest is in check.json
+
+
 def test_a_subject_far_from_the_centre(clean, tmp_path):
     folder = copied(clean, tmp_path)
 

@@ -10,9 +10,10 @@ from lightning import LightningDataModule, Trainer
 from omegaconf import open_dict
 from torch.utils.data import DataLoader
 
+from gan_lightning.augment import Augment
 from gan_lightning.callbacks import Deadline
 from gan_lightning.errors import UserError
-from gan_lightning.losses import BCE, RpGAN, Wasserstein
+from gan_lightning.losses import BCE, LSGAN, RpGAN, Wasserstein
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
 from gan_lightning.run import build_module
@@ -189,6 +190,19 @@ def test_lecam_follows_the_logits():
     module = tiny(BCE(), lecam_weight=0.1)
     fit(module, BATCHES[:1])
     assert module.mean_logits[0] == pytest.approx(0.01 * 10)  # real logits are 1+2+3+4 for an image of ones
+
+
+@pytest.mark.parametrize(("loss", "share"), [(BCE(), 1.0), (LSGAN(), 0.25)])
+def test_ada_counts_from_between_real_and_generated(loss, share):
+    """All logits are above 0; of least squares' targets 1 and 0 a quarter of them is nearer to 1."""
+    module = tiny(loss, augment=Augment(["flip"], p=0.5, ada_target=0.6, ada_kimg=1))
+    logits = torch.tensor([0.1, 0.2, 0.3, 0.9], dtype=torch.float64)
+    module.judge = lambda real, fake, labels, apart: (logits + 0 * module.discriminator.weight, logits)
+    before = float(module.augment.p)
+    fit(module, BATCHES[:1])
+    mean_sign = 2 * share - 1
+    step = 2 / 1000 if mean_sign > 0.6 else -2 / 1000
+    assert float(module.augment.p) == pytest.approx(before + step)
 
 
 def test_schedules_by_images_shown():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gan_lightning import process
 from gan_lightning import retry as R
 from gan_lightning.errors import UserError
 
@@ -33,7 +34,7 @@ def runs(monkeypatch, tmp_path):
             (path / "result.json").write_text(json.dumps({"objective": objective}))
             return type("Done", (), {"wait": lambda self: 0})()
 
-        monkeypatch.setattr(R.subprocess, "Popen", run)
+        monkeypatch.setattr(process.subprocess, "Popen", run)
         return commands
 
     return prepare
@@ -84,14 +85,14 @@ def test_the_budget_ends_it(runs, tmp_path, monkeypatch):
 
 def test_a_later_attempt_that_fails_leaves_the_finished_ones(runs, tmp_path, monkeypatch):
     runs(([finding("n_critic=1")], 5.0))
-    first, start = R.subprocess.Popen, iter([True, False])
+    first, start = process.subprocess.Popen, iter([True, False])
     broken = lambda command: type("Done", (), {"wait": lambda self: 1})()  # noqa: E731
-    monkeypatch.setattr(R.subprocess, "Popen", lambda command: (first if next(start) else broken)(command))
+    monkeypatch.setattr(process.subprocess, "Popen", lambda command: (first if next(start) else broken)(command))
     assert R.retry([], tmp_path, 9) == 5.0
     assert [row["objective"] for row in json.loads((tmp_path / "leaderboard.json").read_text())] == [5.0]
 
 
 def test_a_run_that_does_not_start_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(R.subprocess, "Popen", lambda command: type("Done", (), {"wait": lambda self: 1})())
+    monkeypatch.setattr(process.subprocess, "Popen", lambda command: type("Done", (), {"wait": lambda self: 1})())
     with pytest.raises(UserError, match="exit code 1"):
         R.retry([], tmp_path, 10)

@@ -83,6 +83,32 @@ def test_going_on_with_new_settings(tiny):
     assert any(name.startswith("generator_ema") for name in weights(rest)["state_dict"])
 
 
+def test_going_on_without_the_classes_says_how(train_run, tmp_path, photos):
+    for name in "ab":
+        (tmp_path / "classes" / name).mkdir(parents=True)
+    for k, path in enumerate(sorted(photos.glob("*.png"))):
+        (tmp_path / "classes" / "ab"[k % 2] / path.name).write_bytes(path.read_bytes())
+    settings = [*TINY, f"dataset.root={tmp_path}/classes", "dataset.labels=true"]
+    first, _ = train_run("first", *settings, "conditional=true", "total_kimg=0.016")
+    with pytest.raises(UserError, match="add conditional=true to the command"):
+        train_run("rest", *settings, f"ckpt_path={first}/checkpoints/last.ckpt", "total_kimg=0.032")
+
+
+def test_a_network_whose_cost_cannot_be_counted_ends_a_run_no_worse(tiny, monkeypatch, capsys):
+    from gan_lightning.networks import dcgan
+
+    forward = dcgan.Discriminator.forward
+
+    def looks_at_values(self, images, labels=None):
+        return forward(self, images, labels) if float(images.mean()) > -2 else images  # meta tensors have no values
+
+    monkeypatch.setattr(dcgan.Discriminator, "forward", looks_at_values)
+    run = tiny("run", "total_kimg=0.016")
+    assert json.loads((run / "networks.json").read_text()) == {}
+    assert json.loads((run / "result.json").read_text())["nimg"] == 16
+    assert "multiply-adds cannot be counted here" in capsys.readouterr().out
+
+
 def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generator_step(tiny, capsys):
     run = tiny("run", "trainer.max_epochs=2", "schedule.lr_final=0.1", "n_critic=5", "console.every_steps=1")
     state = weights(run)
@@ -92,6 +118,13 @@ def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generat
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(5e-4 * last)
     said = [line for line in capsys.readouterr().out.splitlines() if "g_loss" in line]
     assert len(said) == 18 and "g_loss nan" in said[0] and "g_loss nan" not in said[4]
+
+
+def test_a_schedule_knows_of_epochs_cut_short(tiny):
+    state = weights(tiny("run", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "schedule.lr_final=0.1"))
+    last = 0.1 + 0.9 * (1 + math.cos(math.pi * 5 / 6)) / 2  # the last of 2 x 3 steps
+    assert state["nimg"] == 48
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(5e-4 * last)
 
 
 def test_what_a_run_leaves_behind(tiny):
@@ -254,6 +287,29 @@ def test_two_processes(photos, tmp_path):
     assert not torch.equal(saved["random"][0]["torch"], saved["random"][1]["torch"])  # noise of one's own
 
 
+def test_sigterm_to_a_sweep_reaches_its_job(photos, tmp_path):
+    """The job ends in good order, with its checkpoint, and no further one begins."""
+    sweep = launch(
+        "-m",
+        *TINY,
+        f"dataset.root={photos}",
+        "seed=1,2",
+        "trainer.accelerator=cpu",
+        "total_kimg=1000",
+        "console.every_steps=1",
+        "hydra.sweep.dir=sweep",
+        cwd=tmp_path,
+    )
+    for line in sweep.stdout:
+        if "d_loss" in line:
+            break
+    sweep.send_signal(signal.SIGTERM)
+    _, err = sweep.communicate(timeout=120)
+    assert sweep.returncode == 130 and "Traceback" not in err
+    assert weights(tmp_path / "sweep" / "0")["step"] > 0
+    assert not (tmp_path / "sweep" / "1").exists()
+
+
 def test_a_sweep_leaves_one_folder_per_job(photos, tmp_path):
     code, out, err = typed(
         "-m",
@@ -313,6 +369,14 @@ MISTAKES = [
     (["num_classes=5"], "conditional=true"),
     (["+optimizer_g.weight_decya=1", "dataset=egg", "dataset.source.number=8"], "weight_decya"),
     (["latent_dim="], "latent_dim"),
+    (["lr=null"], "lr=null should be a number above 0"),
+    (["ema=null"], "ema=null is not possible"),
+    (["augment=null"], "a group cannot be null.*augment=none"),
+    (["dataset=folder", "dataset.root=/없는/사진"], "/없는/사진 does not exist"),
+    (
+        ["+trainer.gradient_clip_val=1", "dataset=egg", "dataset.source.number=64", "metrics=none"],
+        "trainer: .*gradient clipping",
+    ),
     (["[]"], r"\[\]"),
 ]
 

@@ -1,6 +1,7 @@
 """Samples need the checkpoint alone, are the same for the same seed, and a file's code is never run."""
 
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from gan_lightning.cli import main
 from gan_lightning.errors import UserError
-from gan_lightning.sampling import load_generator, read_checkpoint
+from gan_lightning.sampling import build_trusted, load_generator, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,13 @@ def test_trusted_package(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--trust mine"):
         load_generator(path)
     assert load_generator(path, trust="mine", device="cpu").images(2).shape == (2, 3, 16, 16)
+
+
+def test_a_trusted_package_beside_train_py_is_found_by_the_console_script(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("from torch import nn\n\nclass Net(nn.Identity):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    assert type(build_trusted({"_target_": "beside.Net"}, "beside")).__name__ == "Net"
 
 
 def test_a_missing_file(tmp_path):

@@ -96,8 +96,8 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def adapt(self, real_logits: Tensor, images: int) -> None:
-        """One step of ADA's controller, from the raw logits (B,) of the real images just seen, `images` of them
-        on all processes together; no host synchronisation."""
+        """One step of ADA's controller, from the logits (B,) of the real images just seen, 0 where the loss calls neither
+        real nor generated; `images` of them on all processes together. No host synchronisation."""
         if self.ada_target is not None:
             direction = torch.sign(torch.sign(real_logits).mean() - self.ada_target)
             self.p.add_(direction * images / (self.ada_kimg * 1000)).clamp_(0, self.max_p)

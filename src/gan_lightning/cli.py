@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
     )
+    evaluate.add_argument("--inception-weights", metavar="FILE", help="for --features inception, without a network")
     evaluate.add_argument("--cache-dir", default="data/cache", help="folder for decoded images and features")
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
     evaluate.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
@@ -162,10 +163,10 @@ def interpolate(
     import torch
 
     from gan_lightning import pictures
-    from gan_lightning.sampling import load_generator
+    from gan_lightning.sampling import load_generator, seeded
 
     sampler = load_generator(checkpoint, trust, device)
-    ends = torch.randn(2, rows, sampler.config["latent_dim"], generator=torch.Generator().manual_seed(seed % 2**63))
+    ends = torch.randn(2, rows, sampler.config["latent_dim"], generator=seeded(seed))
     angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
     walk = ends[0] * angle.cos() + ends[1] * angle.sin()  # on the sphere, where noise lives; (steps, rows, latent_dim)
     labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
@@ -202,13 +203,14 @@ def evaluate(
     data_root: str | None,
     features: str | None,
     num_images: int | None,
+    inception_weights: str | None,
     cache_dir: str,
     json: bool,
     trust: str | None,
 ) -> int:
     from gan_lightning.metrics.evaluate import evaluate_cli
 
-    return evaluate_cli(path, data, data_root, features, num_images, json, trust, cache_dir)
+    return evaluate_cli(path, data, data_root, features, num_images, json, trust, cache_dir, inception_weights)
 
 
 def check(folder: str, image_size: int | list[int], fit: str, channels: int, out: str | None, cache_dir: str) -> int:

@@ -19,6 +19,7 @@ def _number(value: Any) -> bool:
 
 
 Test = Callable[[Any], bool]
+_ABSENT = object()
 _positive: tuple[Test, str] = lambda v: _number(v) and v > 0, "a number above 0"
 _not_negative: tuple[Test, str] = lambda v: _number(v) and v >= 0, "a number of at least 0"
 _share: tuple[Test, str] = lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1"
@@ -65,6 +66,9 @@ RULES: dict[str, tuple[Test, str]] = {
     "dataset.batch_size": _count,
     "dataset.fit": (lambda v: v in ("crop", "pad", "stretch"), "crop, pad or stretch"),
     "dataset.flip": _flag,
+    "dataset.num_workers": (lambda v: _whole(v) and v >= 0, "a whole number of at least 0"),
+    "dataset.steps_per_turn": _count,
+    "dataset.drop_last": _flag,
     "dataset.holdout": (lambda v: _number(v) and 0 <= v <= 0.5, "a share from 0 (off) to 0.5"),
     "dataset.cache_limit_gb": _not_negative,
     "pictures.every_kimg": _not_negative,
@@ -101,15 +105,28 @@ RULES: dict[str, tuple[Test, str]] = {
     "trainer.max_epochs": (lambda v: _whole(v) and (v >= 1 or v == -1), "a whole number of at least 1, or -1"),
 }
 
+# what may be null: the run chooses, or leaves it out
+OPTIONAL = frozenset(
+    "total_kimg grad_clip loss.gamma augment.p dataset.image_size dataset.batch_size pictures.every_kimg checkpoints.every_kimg"
+    " metrics.every_kimg metrics.num_images metrics.patience num_classes trainer.max_time trainer.max_epochs trainer.precision".split()
+)
+BLOCKS = (
+    "dataset dataset.source network network.generator network.discriminator loss loss.adversarial augment optimizer_g optimizer_d ema"
+    " schedule pictures checkpoints console retry metrics diagnosis trainer logger".split()
+)
+
 
 def validate(cfg: DictConfig) -> None:
-    """Raises UserError naming the first key whose value is impossible and what would be right; null passes."""
+    """Raises UserError naming the first key whose value is impossible and what would be right."""
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise UserError(f"{key} is needed: add {key}=... to the command")
+    for key in BLOCKS:
+        if OmegaConf.select(cfg, key, default=0) is None:
+            raise UserError(f"{key}=null is not possible: leave it out, or set the single keys in it")
     for key, (right, words) in RULES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not right(value):
-            raise UserError(f"{key}={value} should be {words}")
+        value = OmegaConf.select(cfg, key, default=_ABSENT)
+        if value is not _ABSENT and not (value is None and key in OPTIONAL) and not right(value):
+            raise UserError(f"{key}={'null' if value is None else value} should be {words}")
 
 
 def key_of(override: str) -> str:
@@ -139,6 +156,13 @@ def assign(key: str, value: object) -> str:
     return f'{key}="{escaped}"'
 
 
+def quoted(override: str) -> str:
+    """An override as typed, with quotes around a value of letters that Hydra's grammar does not know (/사진, /Bücher)."""
+    key, _, value = override.partition("=")
+    plain = value.isascii() or value[0] in "\"'[{" or "," in value
+    return override if plain else assign(key, value)
+
+
 def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key of a configuration, inner ones included."""
     for key in cfg if OmegaConf.is_dict(cfg) else ():
@@ -165,6 +189,8 @@ def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
         return f"{group}={option} does not exist; there are {', '.join(match[3].split())}"
     if match := re.search(r"Could not override '([^']+)'\.\s*No match", text):
         return f"{match[1]} is no group here"
+    if "Config group override must be" in text:
+        return "a group cannot be null; augment=none, metrics=none, logger=none and diagnosis=off turn one off"
     cause = error.__cause__ or error
     if match := re.search(r"full_key: (\S+)", text):
         return f"{match[1]}: {_first_line(cause)}"

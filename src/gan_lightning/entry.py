@@ -14,6 +14,9 @@ def guarded(main: Callable[[], Any], config_dir: str) -> int:
     if traces_wanted():
         main()
         return 0
+    from gan_lightning.config import quoted
+
+    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     # makes Hydra hand its errors on, so that one place words them; the mark tells child processes who set it
     os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
 
@@ -51,6 +54,12 @@ def in_words(config_dir: str) -> Iterator[None]:
         )
     except OSError as error:  # after Hydra's, of which one is an OSError
         sys.exit(complain(in_short(error)))
+    except ValueError as error:
+        if "Config group override" not in str(error):  # Hydra's answer to group=null; any other is a mistake of ours
+            raise
+        from gan_lightning.config import explain
+
+        sys.exit(complain(explain(error, list)))
 
 
 def in_short(error: OSError) -> str:

@@ -3,7 +3,7 @@
 Each class has `d(real_logits, fake_logits)`, what the discriminator minimises, and `g(real_logits, fake_logits)`, what
 the generator minimises; both take shape (B,) and return a 0-d mean. `paired` says that the generator's loss
 compares with real logits, so the caller has to compute them; `probabilities`, that the sigmoid of a logit is the
-probability that an image is real.
+probability that an image is real; `middle`, the logit halfway between real and generated, where the loss has one.
 """
 
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ class LSGAN:
 
     paired = False
     probabilities = False
+    middle = 0.5
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())

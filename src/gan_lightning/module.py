@@ -175,7 +175,8 @@ class GAN(LightningModule):
         self.last["loss/d"] = loss.detach()
         self.last_logits = real_logits.detach(), fake_logits.detach()
         self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
-        self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size)
+        middle = getattr(self.adversarial, "middle", 0.0)
+        self.augment.adapt(real_logits.detach() - middle, len(real) * self.trainer.world_size)
 
     def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         self.discriminator.requires_grad_(False)  # its gradients would be thrown away
@@ -229,7 +230,8 @@ class GAN(LightningModule):
         ends = [self.total_kimg * 1000] if self.total_kimg else []
         stream = getattr(getattr(self._trainer, "datamodule", None), "stream", None)
         if self._trainer is not None and stream is not None and (self._trainer.max_epochs or 0) > 0:
-            ends.append(float(self._trainer.max_epochs * stream.share * self._trainer.world_size))
+            part = min(1.0, self._trainer.num_training_batches / len(stream))  # trainer.limit_train_batches
+            ends.append(float(self._trainer.max_epochs * stream.share * self._trainer.world_size * part))
         return min(ends, default=None)
 
     def fade(self, final: float) -> float:

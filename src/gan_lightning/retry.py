@@ -1,8 +1,6 @@
 """`retry.minutes=60`: run, take the first prescription, run again, and say what helped."""
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 from gan_lightning.config import assign
 from gan_lightning.diagnosis.verdict import follow
 from gan_lightning.errors import UserError
+from gan_lightning.process import train_process
 
 SHORTEST = 60  # seconds under which another run is not worth starting
 
@@ -63,14 +62,8 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
 def run_once(overrides: list[str], folder: Path, change: str, seconds: float) -> tuple[Attempt, dict[str, str] | None]:
     """One attempt, and the first finding that is still there and has an override to follow."""
     limit = f"retry.seconds_left={max(SHORTEST, int(seconds))}"
-    command = [sys.executable, sys.argv[0], *overrides, limit, assign("hydra.run.dir", folder)]
-    started, stop = time.monotonic(), False
-    process = subprocess.Popen(command)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:  # the attempt has heard it as well and ends in good order, with its verdict
-        code = process.wait()
-        stop = True
+    started = time.monotonic()
+    code, stop = train_process([*overrides, limit], folder)
     spent = (time.monotonic() - started) / 60
     if not (folder / "diagnosis.json").is_file():
         raise UserError(f"the attempt in {folder} ended with exit code {code} and without a diagnosis")

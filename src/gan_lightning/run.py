@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
@@ -83,7 +84,10 @@ def train(cfg: DictConfig) -> float | None:
     module = build_module(cfg, config, on_gpu)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    trainer = build_trainer(cfg, run_dir)
+    left = cfg.retry.seconds_left
+    if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
+        left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
+    trainer = build_trainer(cfg, run_dir, left)
     say(hardware(trainer, module))
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -91,6 +95,8 @@ def train(cfg: DictConfig) -> float | None:
         raise UserError(
             f"the GPU's memory is too small for this: try dataset.batch_size={max(1, data.batch_size // 2)}"
         ) from None
+    except MisconfigurationException as error:  # a key of the Trainer's that manual optimisation does not go with
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from None
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
     if trainer.is_global_zero:
         (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
@@ -120,9 +126,10 @@ def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> N
     for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
         was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
         if was != now:
-            right = (
-                f"add {key}={was} to the command" if key != "network" else "choose the same network and its settings"
-            )
+            right = {
+                "network": "choose the same network and its settings",
+                "num_classes": f"add conditional={'true' if was else 'false'} to the command and take the same data",
+            }.get(key, f"add {key}={was} to the command")
             raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
 
 
@@ -171,14 +178,14 @@ def make_optimizer(cfg: DictConfig) -> Any:
     return partial(made.func, **arguments)
 
 
-def build_trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
+def build_trainer(cfg: DictConfig, run_dir: Path, seconds: float | None = None) -> Trainer:
+    """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the latest."""
     deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
     torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic if benchmark is None else benchmark
     max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
-    left = OmegaConf.select(cfg, "retry.seconds_left")
-    deadlines = [Deadline(limit) for limit in (max_time, left and {"seconds": left}) if limit]
+    deadlines = [Deadline(limit) for limit in (max_time, seconds and {"seconds": seconds}) if limit]
     callbacks: list[Callback] = [
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
         Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
@@ -224,15 +231,19 @@ def hardware(trainer: Trainer, module: GAN) -> str:
 
 
 def networks(module: GAN, data: ImageData) -> dict[str, Any]:
-    """Sizes and multiply-adds of both networks, layer by layer (`networks.cost`)."""
+    """Sizes and multiply-adds of both networks, layer by layer (`networks.cost`); {} where they cannot be counted."""
     from gan_lightning.networks.cost import cost  # a slow import, and not needed to begin
 
     z, images = torch.empty(2, module.latent_dim), torch.empty(2, *data.train_images.shape[1:])
     labels = (torch.zeros(2, dtype=torch.long),) if module.num_classes else ()
-    return {
-        "generator": cost(module.generator, z, *labels),
-        "discriminator": cost(module.discriminator, images, *labels),
-    }
+    try:
+        return {
+            "generator": cost(module.generator, z, *labels),
+            "discriminator": cost(module.discriminator, images, *labels),
+        }
+    except Exception as problem:  # a network of the user's that needs real values: a finished run does not end in that
+        say(f"per image:    multiply-adds cannot be counted here ({' '.join(str(problem).split())[:120]})")
+        return {}
 
 
 def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float) -> None:
@@ -252,10 +263,9 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
             floor = "" if score["floor"] is None else f"  (real {score['floor']:.4g})"
             say(f"score:        {score['name']} {score['value']:.4g}{floor}")
-    say(
-        "per image:    "
-        + ", ".join(f"{name} {part['multiply_adds'] / 1e6:.3g} million multiply-adds" for name, part in sizes.items())
-    )
+    counts = (f"{name} {part['multiply_adds'] / 1e6:.3g} million multiply-adds" for name, part in sizes.items())
+    if sizes:
+        say(f"per image:    {', '.join(counts)}")
     say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     say(f"pictures:     {folder}/images")
     say(f"tensorboard:  {prefix}tensorboard --logdir {folder}")

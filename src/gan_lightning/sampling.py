@@ -1,7 +1,9 @@
 """From a checkpoint file to images, needing nothing else, and never running code that the file brings along."""
 
 import importlib
+import os
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ def build_trusted(node: dict[str, Any], trust: str | None = None) -> torch.nn.Mo
     in the values. Here a name is a module's and a class's, and values are values.
     """
     packages = ["gan_lightning.networks", *([trust] if trust else [])]
+    if trust and os.getcwd() not in sys.path:  # as for `python train.py`, beside which the package lies
+        sys.path.append(os.getcwd())
     target = str(node["_target_"])
     home, _, name = target.rpartition(".")
     if not any((home + ".").startswith(package + ".") for package in packages):
@@ -59,6 +63,11 @@ def build_trusted(node: dict[str, Any], trust: str | None = None) -> torch.nn.Mo
         return network(**{key: value for key, value in node.items() if key != "_target_"})
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}") from None
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A source of noise on the CPU for any whole number."""
+    return torch.Generator().manual_seed(seed % 2**63)
 
 
 class Sampler:
@@ -85,8 +94,7 @@ class Sampler:
         `label`: the class of all, or of each (count,); None: the classes in turn.
         """
         for start in range(0, count, BLOCK):
-            noise = torch.Generator().manual_seed((seed * 1_000_003 + start) % 2**63)
-            z = torch.randn(BLOCK, self.config["latent_dim"], generator=noise)
+            z = torch.randn(BLOCK, self.config["latent_dim"], generator=seeded(seed * 1_000_003 + start))
             stop = min(BLOCK, count - start)
             labels = None
             if self.num_classes:

@@ -39,6 +39,7 @@ class CheckReport:
     copies: list[list[str]] = field(default_factory=list)  # groups of byte-for-byte equal files
     near_copies: list[list[str]] = field(default_factory=list)  # groups that look the same
     blank: list[str] = field(default_factory=list)
+    grey: list[str] = field(default_factory=list)  # where most of the others are coloured
     inverted: list[list[str]] = field(default_factory=list)  # pairs of negatives, or single files with the rarer border
 
     def lines(self) -> list[str]:
@@ -174,7 +175,11 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
         if grey.mean() >= 0.05:
             what = f"{grey.sum()} of {number} images are grey"
             text = f"{what}, the others coloured" if (~grey).any() else f"{what}: two of three channels add nothing"
-            remark("grey images", text, "dataset.image_channels=1", grey=grey.sum(), colour=(~grey).sum())
+            action = "dataset.image_channels=1"
+            if grey.mean() < 0.5:
+                report.grey = [_plain(scan.names[row]) for row in np.flatnonzero(grey)]
+                action = f"remove these files, or make all of them grey ({action}): {_files(report.grey)}"
+            remark("grey images", text, action, grey=grey.sum(), colour=(~grey).sum())
 
     negative = pairs[(pairs[:, 0] < number) & (pairs[:, 1] >= number)] - [0, number]
     negative = negative[similar.look_alike(scan.thumbs[negative[:, 0]], 255 - scan.thumbs[negative[:, 1]])]

@@ -98,6 +98,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         setting(config, "dataset.batch_size", 64),
     )
     total, ops = setting(config, "total_kimg"), setting(config, "augment.ops", [])
+    group = setting(config, "network.discriminator.minibatch_stddev", 0) or 4
     halflife, epochs = setting(config, "ema.halflife_kimg", 0.0), setting(config, "trainer.max_epochs", -1)
     upsample, (beta_g, beta_d) = setting(config, "network.generator.upsample"), _betas(config)
     family = setting(config, "network.generator._target_", "").rpartition(".Generator")[0].rpartition(".")[2]
@@ -180,7 +181,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],
         "holdout_off": [(True, "dataset.holdout=0.1")],
         "penalty_with_norm": [(setting(config, "network.discriminator.norm"), "network.discriminator.norm=none"), (True, "network=resnet")],
-        "stddev_group": [(True, f"dataset.batch_size={max(4, batch // 4 * 4)}")],
+        "stddev_group": [(True, f"dataset.batch_size={max(group, batch // group * group)}")],
         "augmentation_missing": augment,
         "unpenalised": regularise,
         "two_penalties": [(True, "loss.gamma=0")],

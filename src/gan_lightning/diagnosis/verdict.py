@@ -175,7 +175,7 @@ def read(run_dir: str | Path) -> History:
         )
     facts: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():  # a live run may be cut anywhere
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

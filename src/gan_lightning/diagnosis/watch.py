@@ -185,9 +185,10 @@ class Watch(Callback):
             self.records.append(record)
             self._append(record)
         if self.stop_on_fatal:
+            kept = any((Path(trainer.default_root_dir) / "checkpoints").glob("*.ckpt"))
             raise TrainingDiverged(
-                f"training has diverged: {bad} is not finite at step {module.step} ({module.nimg / 1000:g} kimg);"
-                " the last good checkpoint is kept, diagnosis.md says what to change"
+                f"training has diverged: {bad} is not finite at step {module.step} ({module.nimg / 1000:g} kimg); "
+                f"{'the last good checkpoint is kept, ' if kept else ''}diagnosis.md says what to change"
             )
 
     def _light(self, module: Any) -> dict[str, Any]:

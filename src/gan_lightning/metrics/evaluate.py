@@ -387,6 +387,7 @@ def evaluate_cli(
     as_json: bool,
     trust: str | None,
     cache_dir: str = "data/cache",
+    inception_weights: str | None = None,
 ) -> int:
     """`gan-lightning evaluate`: scores a checkpoint or a folder of images of any program; UserError for bad input."""
     import contextlib
@@ -394,12 +395,13 @@ def evaluate_cli(
 
     from rich.console import Console
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+    options["inception_weights"] = inception_weights
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
             real = _real_data(data, data_root, {}, cache_dir)
-            evaluator = Evaluator(real, features, num_images, cache_dir, device=device)
+            evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
             picture = where.parent / f"{where.name}_nearest_photographs.png"
         else:
@@ -407,7 +409,7 @@ def evaluate_cli(
 
             sampler = load_generator(path, trust)
             real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
-            evaluator = Evaluator(real, features, num_images, cache_dir, device=device)
+            evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
             fakes = sampler.images(evaluator.num_images, evaluator.seed, labels)
             with torch.random.fork_rng(devices=[]):
@@ -473,7 +475,7 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir:
     elif name == "egg":
         source = EggImages(root or EggImages.DEFAULT_ROOT)
     else:
-        source = FolderImages(name)
+        source = FolderImages(name, settings.get("labels") or False)
     real = ImageData(source, shrink_batch=True, **options)
     real.prepare()
     return real

@@ -307,7 +307,7 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         print(
             f"metrics: Inception's weights cannot be had here ({reason}); scores use {spare.name!r} features instead."
-            " Give a file as metrics.inception_weights=PATH"
+            " Give a file: metrics.inception_weights=PATH in training, evaluate --inception-weights PATH"
         )
         return spare
 

@@ -101,6 +101,7 @@ class Quality(Callback):
                 self._ready(trainer, module)
             except Exception as problem:
                 self._turn_off(problem)
+        self.off = trainer.strategy.broadcast(self.off)  # or the others would wait for a score that never comes
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         if self.off or module.nimg < self.next_nimg:  # type: ignore[operator]

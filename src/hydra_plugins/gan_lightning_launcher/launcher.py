@@ -5,8 +5,6 @@ launcher several devices and a sweep get into each other's way; a crash would al
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
-from gan_lightning.config import assign
 from gan_lightning.errors import UserError
+from gan_lightning.process import train_process
 
 
 @dataclass
@@ -44,12 +42,9 @@ class ProcessLauncher(Launcher):
             config.hydra.job.id = config.hydra.job.num = number
         folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
         print(f"\njob {number}: {' '.join(overrides)}  ->  {folder}", flush=True)
-        process = subprocess.Popen([sys.executable, sys.argv[0], *overrides, assign("hydra.run.dir", folder)])
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # the job has heard it as well and ends in good order
-            process.wait()
-            raise
+        code, stopped = train_process(overrides, folder)
+        if stopped:
+            raise KeyboardInterrupt
         result = JobReturn(overrides=overrides, cfg=config, working_dir=str(folder))
         result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
         if code:
