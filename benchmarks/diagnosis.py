@@ -1,13 +1,14 @@
 """Does the diagnosis find what was planted, keep quiet on healthy runs, and does its prescription help?
 
-    python -m benchmarks.diagnosis --data DIR [--seeds 1 2 3] [--only NAME ...] [--workers 2] [--minutes M] [--table]
+    python -m benchmarks.diagnosis --data DIR [--on SET ...] [--seeds 1 2 3] [--only NAME ...] [--workers 2] [--minutes M] [--table]
 
 DIR holds MNIST/raw and eggs_candling. Every planted fault is trained with each seed on MNIST and on rendered eggs,
 beside healthy runs; then each fault once more with exactly the printed override. Runs live in logs/diagnosis/ and are
 not made twice, so that hours on two cores can be spent in pieces, with one thread each. Findings are read again from
 the runs' records with the rules and thresholds of now, so a changed threshold needs no new runs (but a changed
 override asks for its cure again). --table writes the tables into benchmarks/DIAGNOSIS.md without running anything.
-Thresholds were set on MNIST; the eggs and photographs only check them.
+Thresholds were set on MNIST; the eggs and photographs only check them. `--on fashion` does the same on Fashion-MNIST
+(DIR holds FashionMNIST/raw as well), which no rule or threshold was ever made or changed for, into a table of its own.
 """
 
 import argparse
@@ -42,8 +43,10 @@ BASE = [
 SETS = {
     "mnist": ["dataset=mnist", "dataset.root={data}", "augment=none"],
     "egg": ["dataset=egg", "dataset.image_size=32", "augment=diffaugment"],
+    "fashion": ["dataset=fashion_mnist", "dataset.root={data}", "augment=none"],
     "photos": ["dataset=folder", "dataset.root={data}/eggs_candling", "dataset.image_size=32", "augment=diffaugment"],
 }
+LIKE = {"fashion": "mnist"}  # the same faults and healthy runs as there
 NOTE = ["network=mlp", "loss.gamma=0", "ema.halflife_kimg=0", "optimizer_g.betas=[0.9,0.999]", "optimizer_d.betas=[0.9,0.999]"]  # fmt: skip
 
 
@@ -100,6 +103,14 @@ UNSEEN = {
     "n_critic_50": Fault(["n_critic=50"], set()),
     "latent_dim_1": Fault(["latent_dim=1"], set()),
     "tiny_generator": Fault(["network.generator.channels=4", "network.generator.min_channels=2"], set()),
+    "always_augmented": Fault(["augment=diffaugment", "augment.p=1"], set()),
+    "sgd": Fault([f"optimizer_{side}._target_=torch.optim.SGD" for side in "gd"], set()),
+    "no_norm": Fault(["network.generator.norm=none"], set()),
+    "minimax": Fault(["loss=minimax"], set()),
+    "batch_1": Fault(["dataset.batch_size=1", "total_kimg=6"], set()),
+    "norm_in_d": Fault(["network.discriminator.norm=batch"], set()),
+    "fast_generator": Fault(["optimizer_g.lr=4e-3", "optimizer_d.lr=1e-4"], set()),
+    "no_average": Fault(["ema.halflife_kimg=0", "lr=2e-3", "loss.gamma=0"], set()),
     "tiny_discriminator": Fault(["network.discriminator.channels=2", "network.discriminator.min_channels=1"], set()),
 }  # fmt: skip
 
@@ -313,22 +324,24 @@ class Job:
         return path.is_file() and json.loads(path.read_text())["overrides"] == self.overrides
 
 
-def jobs(data: str, seeds: list[int]) -> list[Job]:
+def jobs(data: str, seeds: list[int], on: list[str]) -> list[Job]:
     def merged(where: str, more: list[str]) -> list[str]:
         return merge([override.format(data=data) for override in SETS[where]] + BASE, more)
 
     planned = []
     for seed in seeds:
         for kind, faults in (("fault", FAULTS), ("unseen", UNSEEN)):
-            for where in ("mnist", "egg"):
+            for where in on:
                 for name, fault in faults.items():
-                    if where in fault.sets:
+                    if LIKE.get(where, where) in fault.sets or (kind, where) == ("unseen", "photos"):
                         planned.append(Job(kind, name, where, seed, merged(where, fault.overrides), fault.plant))
                         if fault.healthy is not None:
                             planned.append(Job("same", name, where, seed, merged(where, fault.healthy), fault.plant))
         if seed == seeds[0]:
-            for number, (name, (where, overrides)) in enumerate(HEALTHY.items()):
-                planned.append(Job("healthy", name, where, 100 + number, merged(where, overrides)))
+            for number, (name, (home, overrides)) in enumerate(HEALTHY.items()):
+                for where in on:
+                    if LIKE.get(where, where) == home:
+                        planned.append(Job("healthy", name, where, 100 + number, merged(where, overrides)))
     return planned
 
 
@@ -444,7 +457,7 @@ def table(planned: list[Job], cured: list[Job]) -> str:
     lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|"]
     total = first = anywhere = treated = waiting = recovered = mended = repeated = 0
     for name, fault in FAULTS.items():
-        for where in fault.sets:
+        for where in SETS:
             runs = [j for j in done if (j.kind, j.name, j.data) == ("fault", name, where)]
             if not runs:
                 continue
@@ -497,9 +510,9 @@ def table(planned: list[Job], cured: list[Job]) -> str:
     return "\n".join(lines)
 
 
-def write(text: str) -> None:
+def write(text: str, mark: str) -> None:
     """Puts the tables between the marks of benchmarks/DIAGNOSIS.md; what people wrote around them stays."""
-    path, begin, end = ROOT / "benchmarks" / "DIAGNOSIS.md", "<!-- tables -->", "<!-- end of tables -->"
+    path, begin, end = ROOT / "benchmarks" / "DIAGNOSIS.md", f"<!-- {mark} -->", f"<!-- end of {mark} -->"
     before, _, rest = path.read_text().partition(begin)
     path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
@@ -510,6 +523,7 @@ def main() -> None:
         return one(sys.argv[at + 1], sys.argv[at + 3 :])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the folder with MNIST/raw and eggs_candling")
+    parser.add_argument("--on", nargs="*", choices=SETS, default=["mnist", "egg", "photos"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="*", help="names of faults or healthy runs")
     parser.add_argument("--kinds", nargs="*", default=["fault", "same", "unseen", "healthy", "cure"])
@@ -518,7 +532,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
-    planned = jobs(str(Path(options.data).resolve()), options.seeds)
+    planned = jobs(str(Path(options.data).resolve()), options.seeds, options.on)
 
     def go(job: Job) -> None:
         wanted = job.kind in options.kinds and (not options.only or job.name in options.only)
@@ -531,7 +545,7 @@ def main() -> None:
             list(pool.map(go, cures(planned)))
     text = table(planned, cures(planned))
     print(text)
-    write(text)
+    write(text, options.on[0] if options.on in (["fashion"], ["photos"]) else "tables")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ CONFIG = {
 FACTS = {
     "config": CONFIG, "n_train": 60000, "n_holdout": 10000, "dataset": "mnist", "channels": 1, "batch_size": 64, "coverage_null": 0.97,
     "real_min": -1.0, "real_max": 1.0, "real_mean": -0.74, "stored_mean": -0.74, "nyquist_real": 2.0, "duplicates": 0.0, "batchnorm_g": True,
-    "batchnorm_d": False, "darkest_real": -1.0, "brightest_real": 1.0,
+    "batchnorm_d": False, "darkest_real": -1.0, "brightest_real": 1.0, "seen_apart": 0.004, "seen_chance": 0.01,
 }  # fmt: skip
 
 
@@ -100,6 +100,7 @@ FAULTS = {
     "dead_output": (POOR | {"image_std": 0.001, "diversity": 0.5}, {}, {}),
     "checkerboard": ({"nyquist_fake": 10.0, "nyquist_peak": 30.0}, {"network__generator__upsample": "transposed"}, {}),
     "wrong_range": ({}, {}, {"real_min": 0.0, "real_mean": 0.13}),
+    "altered_images": ({}, {}, {"seen_apart": 0.08}),
     "wrong_output": (POOR | {"darkest_fake": 0.0}, {}, {}),
     "wrong_channels": ({}, {"dataset__image_channels": 3}, {}),
     "dataset_too_small": ({}, {}, {"n_train": 30}),
@@ -270,6 +271,20 @@ def test_a_number_that_is_none_is_fatal_and_certain():
 def test_wrong_range(facts, problem):
     found = [f for f in preflight(FACTS | facts, THRESHOLDS) if f.name == "wrong_range"]
     assert [problem in str(f.evidence["problem"]) for f in found] == ([True] if problem else [])
+
+
+@pytest.mark.parametrize(
+    ("apart", "chance", "wrong", "found"),
+    [
+        (0.016, 0.010, {}, ["altered_images"]),
+        (0.014, 0.005, {}, []),  # too little to matter, however sure
+        (0.030, 0.025, {}, []),  # chance: few images
+        (0.9, 0.01, {"real_min": 0.0, "real_mean": 0.13}, ["wrong_range"]),  # which says how they are altered
+        (None, None, {}, []),
+    ],
+)
+def test_images_that_are_not_the_stored_ones(apart, chance, wrong, found):
+    assert names(stream({"seen_apart": apart, "seen_chance": chance} | wrong)) == found
 
 
 def test_bright_photographs_are_a_warning_at_most():

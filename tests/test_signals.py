@@ -147,6 +147,17 @@ def test_nyquist_of_patterns_a_wave_a_ramp_and_noise():
     assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
 
 
+def test_apart_by_hand_and_by_chance():
+    """Two points against two: (|0-2| + |0-3| + |1-2| + |1-3|) / 2 - 1 - 1 over 1; halves of one set are apart by chance only."""
+    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
+    assert s.apart(a, b, 1)[0] == pytest.approx(2 * 2 - 1 - 1)
+    draw = torch.Generator().manual_seed(0)
+    one, other, moved = torch.randn(3, 200, 8, generator=draw)
+    distance, chance = s.apart(one, other)
+    assert abs(distance) < 1.5 * chance < 0.02
+    assert s.apart(moved + 0.5, other)[0] > 3 * chance
+
+
 def test_agreement_of_mean_images():
     images = torch.rand(64, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.2
     images[:, :, 4:12, 8:16] += 0.5  # a subject in the middle

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from gan_lightning.data.images import to_float
+from gan_lightning.diagnosis import rules
 from gan_lightning.diagnosis import watch as watch_module
 from gan_lightning.diagnosis.rules import Finding
 from gan_lightning.diagnosis.watch import EARLY, Probe, TrainingDiverged, Watch
@@ -100,6 +101,9 @@ def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
     doctor = watch(max_share=1.0)
     fit(tmp_path, doctor)
     facts, *records = lines(tmp_path)
+    seen = next(r for r in records if "seen_apart" in r)
+    records.remove(seen)
+    assert seen["kind"] == "facts" and seen["seen_apart"] < 1.5 * seen["seen_chance"] < 0.1
     assert facts["kind"] == "facts" and facts["n_train"] == 200 and facts["n_holdout"] == 100 and facts["batchnorm_g"]
     assert records.pop() == {"kind": "facts", "ended": True}
     steps = [r["step"] for r in records]
@@ -207,6 +211,43 @@ def test_a_fault_of_the_data_is_said_before_the_first_step(tmp_path, capsys):
     assert out.count("before the start: The training pixels are not what they should be.") == 1
     verdict = json.loads((tmp_path / "diagnosis.json").read_text())
     assert verdict["verdict"] == "fault" and verdict["findings"][0]["name"] == "wrong_range"
+
+
+class Altered(Blobs):
+    """Something in front of the networks that nobody wrote down."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
+        return self.change(images), labels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.roll(4, 3),
+        lambda x: torch.nn.functional.avg_pool2d(x, 5, 1, 2),
+        lambda x: torch.cat([x[:, :, :8], 0 * x[:, :, 8:]], 2),
+    ],
+    ids=["shifted", "blurred", "cut"],
+)
+def test_images_that_are_altered_on_the_way(tmp_path, change):
+    fit(tmp_path, watch(max_share=1.0), data=Altered(change))
+    found = json.loads((tmp_path / "diagnosis.json").read_text())["findings"][0]
+    assert found["name"] == "altered_images" and found["override"] == rules.OUR_DATA
+    assert found["evidence"]["distance_to_stored"] > 2 * found["evidence"]["distance_by_chance"]
+
+
+def test_mirrored_images_are_stored_ones_where_mirroring_was_asked_for(tmp_path):
+    data = Altered(lambda x: torch.where(torch.arange(len(x))[:, None, None, None] % 2 == 0, x, x.flip(-1)))
+    data.train_images[:, :, :, 8:] = 0  # what is there lies on the left, and mirroring shows
+    for data.flip, found in ((True, False), (False, True)):
+        fit(tmp_path / str(found), watch(max_share=1.0), data=data)
+        verdict = json.loads((tmp_path / str(found) / "diagnosis.json").read_text())
+        assert ("altered_images" in [f["name"] for f in verdict["findings"]]) is found
 
 
 def test_without_a_held_out_slice(tmp_path):

@@ -25,6 +25,7 @@ from gan_lightning.diagnosis import words
 
 Thresholds = dict[str, float]
 SEVERITIES = ("fatal", "fault", "warning", "note")
+OUR_DATA = "dataset._target_=gan_lightning.data.datamodule.ImageData"  # in place of one that changes what it reads
 SANE_LR = (1e-5, 4e-3)  # where Adam's learning rates for GANs are found in publications
 
 
@@ -155,7 +156,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
             (str(setting(config, "trainer.precision", "")).startswith("16"), "trainer.precision=bf16-mixed"),
             (True, lower(hot)), (not setting(config, "grad_clip"), "grad_clip=1"),
         ],
-        "wrong_range": [(True, "dataset._target_=gan_lightning.data.datamodule.ImageData")],
+        "wrong_range": [(True, OUR_DATA)], "altered_images": [(True, OUR_DATA)],
         "wrong_output": [(doubles, "network=dcgan"), (doubles, "network=resnet")],
         "wrong_channels": [(setting(config, "dataset.image_channels") == 3, "dataset.image_channels=1"), (True, "dataset.image_channels=3")],
         "dataset_too_small": [*augment, (True, "total_kimg=100")],
@@ -357,6 +358,15 @@ def wrong_range(h: History, t: Thresholds) -> Finding | None:
     evidence |= {"minimum": _short(low), "maximum": _short(high), "mean": _short(mean)}
     override = _remedy(h, "wrong_range")
     return Finding("wrong_range", "fault" if confidence > 0.6 else "warning", confidence, 0.0, evidence, override)
+
+
+def altered_images(h: History, t: Thresholds) -> Finding | None:
+    """The images that reach the networks are not those that are stored, by more than chance, whatever was done to them."""
+    apart, chance = _number(h.facts.get("seen_apart")), _number(h.facts.get("seen_chance"))
+    if not apart > max(t["distance"], t["chance"] * chance):
+        return None
+    evidence: dict[str, float | str] = {"distance_to_stored": _short(apart), "distance_by_chance": _short(chance)}
+    return Finding("altered_images", "fault", 0.88, 0.0, evidence, _remedy(h, "altered_images"))
 
 
 def wrong_channels(h: History, t: Thresholds) -> Finding | None:
@@ -582,7 +592,7 @@ def longer(h: History) -> str:
 
 Rule = Callable[[History, Thresholds], "Finding | None"]
 RULES: tuple[Rule, ...] = (
-    divergence, wrong_range, wrong_channels, lr_too_high, lr_too_low, small_batch_norm, stale_ema, d_too_weak, d_too_strong,
+    divergence, wrong_range, altered_images, wrong_channels, lr_too_high, lr_too_low, small_batch_norm, stale_ema, d_too_weak, d_too_strong,
     d_overfits, wrong_output, dead_output, full_collapse, oscillation, partial_collapse, mode_dropping, checkerboard, copies_photos,
     dataset_too_small, stuck, stopped_early,
 )  # fmt: skip
@@ -590,9 +600,14 @@ RULES: tuple[Rule, ...] = (
 # the signals or facts without which a rule is off (and says so), all of them; the others only need a full check
 NEEDS: dict[str, tuple[str, ...]] = {
     "d_overfits": ("auc_heldout",), "mode_dropping": ("modes_missing",), "copies_photos": ("copy_ratio",), "small_batch_norm": ("mode_gap",),
-    "stale_ema": ("quality_ema",), "wrong_output": ("darkest_fake", "darkest_real"), "wrong_range": ("real_min",), "wrong_channels": ("channels",), "dataset_too_small": ("n_train",),
+    "stale_ema": ("quality_ema",), "wrong_output": ("darkest_fake", "darkest_real"), "wrong_range": ("real_min",), "altered_images": ("seen_apart",), "wrong_channels": ("channels",), "dataset_too_small": ("n_train",),
 }  # fmt: skip
-FROM_FACTS = ("wrong_range", "wrong_channels", "dataset_too_small")  # known before step 0
+FROM_FACTS = (
+    "wrong_range",
+    "altered_images",
+    "wrong_channels",
+    "dataset_too_small",
+)  # known before step 0 or soon after
 LAST_RESORT = ("stuck", "stopped_early")  # said only when nothing else is active
 
 
@@ -605,6 +620,8 @@ def diagnose(h: History, thresholds: dict[str, Thresholds]) -> list[Finding]:
         for f in found
     ):
         found = [f for f in found if f.name not in LAST_RESORT]
+    if any(f.name == "wrong_range" for f in found):  # which says how they are altered
+        found = [f for f in found if f.name != "altered_images"]
     if any(f.severity == "fault" and not f.resolved for f in found):  # then too little data is no mere remark
         found = [replace(f, severity="fault") if f.name == "dataset_too_small" else f for f in found]
     if any(f.name == "stuck" and not f.resolved for f in found):

@@ -88,6 +88,24 @@ def quality(fake: Tensor, real: Tensor) -> float:
     return (2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)) / max(spread(real), 1e-12)
 
 
+def apart(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
+    """(energy distance between two feature sets as in `quality`, the largest of `rounds` random divisions of both together).
+
+    The first near or below the second: they may well be samples of one distribution (a permutation test).
+    """
+    both, n = torch.cat([a, b]), len(a)
+    distances, draw = torch.cdist(both, both), torch.Generator().manual_seed(0)
+
+    def between(order: Tensor) -> float:
+        i, j = order[:n], order[n:]
+        within = sum(float(distances[k][:, k].sum()) / max(1, len(k) * (len(k) - 1)) for k in (i, j))
+        return 2 * float(distances[i][:, j].mean()) - within
+
+    orders = (torch.randperm(len(both), generator=draw).to(both.device) for _ in range(rounds))
+    scale = max(spread(b), 1e-12)
+    return between(torch.arange(len(both), device=both.device)) / scale, max(map(between, orders)) / scale
+
+
 def coverage(real: Tensor, fake: Tensor, k: int = 5) -> float:
     """Share of reals with a fake inside the distance to their k-th nearest other real (Naeem et al. 2020)."""
     k = min(k, len(real) - 1)

@@ -64,6 +64,7 @@ class Watch(Callback):
         self.scores = self.next_full = 0
         self.spent, self.cost, self.began, self.done = 0.0, 0.0, 0.0, False
         self.probe: Probe | None = None
+        self.first: list[Tensor] | None = None  # the first images shown, until they are compared with the stored ones
         self.before: tuple[int, dict[str, list[Tensor]]] | None = None
         self.bad_pixel: str | None = None
         self.step = 0
@@ -82,8 +83,11 @@ class Watch(Callback):
         self.began, self.spent, self.cost, self.done, self.probe = time.perf_counter(), 0.0, 0.0, False, None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self.probe is None and trainer.is_global_zero:
-            self._begin(trainer, pl_module, batch[0] if isinstance(batch, (tuple, list)) else batch)
+        if trainer.is_global_zero and (self.probe is None or self.first is not None):
+            images = batch[0] if isinstance(batch, (tuple, list)) else batch
+            if self.probe is None:
+                self._begin(trainer, pl_module, images)
+            self._compare(images)
         advance, self.step = max(1, pl_module.step - self.step), pl_module.step
         if (
             self.before is None
@@ -147,6 +151,7 @@ class Watch(Callback):
         began = self._now(module)
         with _untouched(module):
             self.probe = Probe(module, trainer.datamodule, self.images)
+        self.first = []
         data = getattr(trainer.datamodule, "content_hash", "")
         if self.data != data:
             self.data, self.mean, self.counts = data, [], []
@@ -171,6 +176,22 @@ class Watch(Callback):
             if finding.severity != "note":
                 self.said[finding.name] = False
         self.spent += self._now(module) - began
+
+    def _compare(self, batch: Tensor) -> None:
+        """Of the first images that training is shown, each once: how far they are from the stored ones."""
+        assert self.probe is not None and self.first is not None
+        self.first.append(batch.detach().float())
+        wanted = min(self.images, int(self.facts["n_train"]))
+        if sum(map(len, self.first)) + len(batch) <= wanted:
+            return
+        seen, self.first = torch.cat(self.first)[:wanted], None
+        if seen.shape[1:] != self.probe.train.shape[1:]:
+            return
+        began = time.perf_counter()
+        distance, chance = s.apart(self.probe.features(seen), self.probe.stored)
+        self.facts |= {"seen_apart": distance, "seen_chance": chance}
+        self._append({"kind": "facts", "seen_apart": distance, "seen_chance": chance})
+        self.spent += time.perf_counter() - began
 
     def _bad(self, module: Any, weights: bool) -> str | None:
         """The first non-finite loss or penalty and, beside it or alone, the first such weight."""
@@ -320,6 +341,8 @@ class Probe:
         use_held = self.held is not None and len(self.held) >= 64
         self.real = self.features(self.held if use_held and self.held is not None else self.train)
         self.spread = s.spread(self.real)
+        flipped = self.train.flip(-1) if getattr(data, "flip", False) else self.train
+        self.stored = self.features(torch.cat([self.train[::2], flipped[1::2]]))  # as training may show them
         # a cluster has to be large enough to be missed: a small held-out slice does not do for that
         use_held = held is not None and len(held) >= 500
         store, labels = (held, data.holdout_labels) if use_held else (train, data.train_labels)

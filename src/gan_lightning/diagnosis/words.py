@@ -17,6 +17,12 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "학습 이미지의 픽셀값이 올바르지 않습니다",
         "생성자는 -1에서 1 사이의 값만 만들 수 있는데 학습 이미지의 값은 그 범위와 맞지 않습니다. 판별자가 밝기만 보고도 진짜와 가짜를 가려내므로 생성자는 형태를 배우지 못합니다.",
     ),
+    "altered_images": (
+        "The networks are not shown the images that are stored",
+        "The images that reach the networks differ from the stored ones by more than chance: something on the way changes them (a transformation, an augmentation of the real ones alone), or they come sorted instead of shuffled. The generator learns what it is shown, and everything here is compared with what is stored.",
+        "신경망이 보는 이미지가 저장된 이미지와 다릅니다",
+        "신경망에 들어가는 이미지가 저장된 이미지와 우연이라 하기 어려울 만큼 다릅니다. 도중에 무언가가 이미지를 바꾸었거나(변환, 진짜 이미지에만 적용된 증강) 섞이지 않고 정렬된 순서로 들어오고 있습니다. 생성자는 보여 주는 것을 배우는데 점수는 저장된 이미지와 비교해서 매깁니다.",
+    ),
     "wrong_output": (
         "The generator's values do not cover the range of the pixels",
         "The training images go from dark to bright, -1 to 1, and the generated ones stay above 0, or go beyond these ends. The generator's last layer is not made for this range (a sigmoid, or nothing, where a tanh belongs), and the discriminator needs to look at nothing else.",
