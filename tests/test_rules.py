@@ -101,6 +101,7 @@ FAULTS = {
     "checkerboard": ({"nyquist_fake": 10.0, "nyquist_peak": 30.0}, {"network__generator__upsample": "transposed"}, {}),
     "wrong_range": ({}, {}, {"real_min": 0.0, "real_mean": 0.13}),
     "altered_images": ({}, {}, {"seen_apart": 0.08}),
+    "network_too_small": ({"quality": 0.05}, {"network__generator__channels": 4}, {}),
     "wrong_output": (POOR | {"darkest_fake": 0.0}, {}, {}),
     "wrong_channels": ({}, {"dataset__image_channels": 3}, {}),
     "dataset_too_small": ({}, {}, {"n_train": 30}),
@@ -338,6 +339,7 @@ def test_rules_that_need_a_held_out_slice_are_off_without_one():
         ({"optimizer_d__lr": 0.05}, {}, "lr_too_high"),
         ({"latent_dim": 2}, {}, "tiny_latent"),
         ({"augment__ops": []}, {"n_train": 300}, "augmentation_missing"),
+        ({"augment__p": 1.0}, {}, "augmentation_leaks"),
         ({"ema__halflife_kimg": 500, "ema__rampup": 0}, {}, "stale_ema"),
         ({"network__discriminator": {"minibatch_stddev": 4}}, {"batch_size": 6}, "stddev_group"),
         ({}, {"batch_size": 2}, "small_batch_norm"),
@@ -429,6 +431,60 @@ def test_photographs_in_the_notes_experiment_need_another_experiment(typed, sour
     assert {found[rule][0] for rule in ("full_collapse", "partial_collapse", "oscillation", "stuck")} == {override}
     trained = rules.remedies(with_(CONFIG, **settings | {"ema__halflife_kimg": 10}))
     assert trained["full_collapse"][0] == "network=dcgan"
+
+
+@pytest.mark.parametrize(
+    ("lr_g", "lr_d", "override"),
+    [
+        (4e-3, 1e-4, "optimizer_g.lr=0.0001"),
+        (5e-4, 1e-6, "optimizer_d.lr=0.0005"),
+        (2e-4, 2e-5, "optimizer_d.lr=0.0002"),
+    ],
+)
+def test_a_generator_that_outruns_counts_until_the_pictures_are_good(lr_g, lr_d, override):
+    """Of two rates far apart the one that is further from the usual moves; pictures that are good, or get better, are let be."""
+    settings = {"optimizer_g__lr": lr_g, "optimizer_d__lr": lr_d}
+    found = first(stream(settings=settings, quality=0.07))
+    assert (found.name, found.override) == ("d_too_weak", override)
+    assert "d_too_weak" not in names(stream(settings=settings, quality=0.02))
+    assert "d_too_weak" not in names(stream(settings=settings, quality=lambda i, s: 0.6 * math.exp(-s / 400)))
+    assert "d_too_weak" not in names(
+        stream(settings={"optimizer_g__lr": lr_d * 4, "optimizer_d__lr": lr_d}, quality=0.07)
+    )
+
+
+def test_swinging_counts_sooner_without_a_penalty():
+    for gamma, quality, found in ((0.0, 0.07, True), (0.0, 0.03, False), (0.5, 0.07, False), (0.5, 0.2, True)):
+        history = stream(settings={"loss__gamma": gamma}, quality=quality, travel=0.4)
+        assert ("oscillation" in names(history)) is found, (gamma, quality)
+
+
+def test_sgd_is_told_of_adam():
+    config = with_(CONFIG, optimizer_g___target_="torch.optim.SGD", optimizer_d___target_="torch.optim.SGD")
+    found = rules.remedies(config)
+    assert found["lr_too_low"][0] == "optimizer_g._target_=torch.optim.Adam"
+    assert found["d_too_weak"][0] == "optimizer_d._target_=torch.optim.Adam"
+
+
+@pytest.mark.parametrize(
+    ("generator", "discriminator", "override"),
+    [
+        ({"channels": 4}, {"channels": 32}, "network.generator.channels=128"),
+        ({"channels": 32}, {"channels": 2}, "network.discriminator.channels=128"),
+        (
+            {"_target_": "gan_lightning.networks.mlp.Generator", "hidden": [8, 8]},
+            {"hidden": [512]},
+            "network.generator.hidden=[256,512,1024]",
+        ),
+        ({"channels": 32}, {"channels": 32}, None),
+        ({"_target_": "mine.Generator"}, {}, None),
+    ],
+)
+def test_a_narrow_network_is_named_where_the_pictures_are_not_good(generator, discriminator, override):
+    settings = {"network": {"generator": generator, "discriminator": discriminator}}
+    found = {f.name: f.override for f in diagnose(stream(settings=settings, quality=0.05), THRESHOLDS)}
+    assert found.get("network_too_small") == override
+    assert "network_too_small" not in names(stream(settings=settings, quality=0.02))
 
 
 def test_a_low_rate_is_never_lowered_by_raising_it():

@@ -54,6 +54,7 @@ class GAN(LightningModule):
         warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
         lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
         gamma_final: float = 1.0,  # gamma at the end as a share of itself (it may grow), along a cosine
+        top_k_final: float = 1.0,  # share of a batch's fakes, the most convincing ones, that the generator learns from at the end
         total_kimg: float | None = None,  # stop after so many thousand images
         num_classes: int | None = None,
         channels_last: bool = False,
@@ -93,6 +94,7 @@ class GAN(LightningModule):
             gamma_final,
             total_kimg,
         )
+        self.top_k_final = top_k_final
         self.memory_format, self.config = memory_format, config or {}
         if lecam_weight > 0:
             self.register_buffer("mean_logits", torch.zeros(2))
@@ -184,6 +186,9 @@ class GAN(LightningModule):
             real_logits, fake_logits = self.judge(real.detach(), fake, labels)
         else:
             real_logits, fake_logits = None, self.discriminate(fake, labels)
+        if (share := self.fade(self.top_k_final)) < 1:
+            best = fake_logits.topk(max(1, round(share * len(fake)))).indices
+            real_logits, fake_logits = None if real_logits is None else real_logits[best], fake_logits[best]
         loss = self.adversarial.g(real_logits, fake_logits)
         self.last["loss/g"] = loss.detach()
         self.update(self.optimizers()[0], self.generator, loss, "grad_norm/g", measure)

@@ -49,6 +49,8 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
         yield "tiny_latent", {"latent_dim": get("latent_dim")}
     if n_train < t["few"] and not get("augment.ops", []):
         yield "augmentation_missing", {"n_train": n_train}
+    if get("augment.ops", []) and get("augment.p", 0.0) > t["leak"]:
+        yield "augmentation_leaks", {"augment.p": get("augment.p")}
     halflife, total = get("ema.halflife_kimg", 0.0), get("total_kimg", 0.0)
     if total and halflife > t["halflife"] * total and not get("ema.rampup", 0.0):
         yield "stale_ema", {"halflife_kimg": halflife, "total_kimg": total}

@@ -100,6 +100,9 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     )
     total, ops = setting(config, "total_kimg"), setting(config, "augment.ops", [])
     group = setting(config, "network.discriminator.minibatch_stddev", 0) or 4
+    width = {side: _width(config, side) for side in "gd"}
+    # without momentum and a step of its own for every weight a GAN's learning rate can hardly be right
+    sgd = {side: setting(config, f"optimizer_{side}._target_", "").endswith(".SGD") for side in "gd"}
     halflife, epochs = setting(config, "ema.halflife_kimg", 0.0), setting(config, "trainer.max_epochs", -1)
     upsample, (beta_g, beta_d) = setting(config, "network.generator.upsample"), _betas(config)
     family = setting(config, "network.generator._target_", "").rpartition(".Generator")[0].rpartition(".")[2]
@@ -135,6 +138,9 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         (not penalised and not wasserstein, "loss.gamma=1"),
     ]
     # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
+    # of two rates far apart the one that is further from the usual moves to the other
+    hasty_g = lr_d >= rates["d"][1] and lr_g * lr_d > usual**2
+    leaks = bool(ops) and setting(config, "augment.p", 0.0) > 0.8
     endless_warmup = setting(config, "schedule.warmup_kimg", 0.0) > 0.2 * (total or 200)
     doubles = _doubles(setting(config, "dataset.image_size", 64))
     # photographs need convolutions, a penalty and an average at once: where a whole experiment lacks them, another one
@@ -143,7 +149,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     bare = family == "mlp" and not penalised and not halflife and _from_experiment(config)
     steady = [(bare and doubles, recipe), (family == "mlp" and doubles, "network=dcgan"), *regularise]
     variety = [
-        (latent < 8, "latent_dim=100"), *steady, (batch < 16, "dataset.batch_size=32"),
+        (latent < 8, "latent_dim=100"), (leaks, "augment.p=0.5"), *steady, (batch < 16, "dataset.batch_size=32"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
     ]  # fmt: skip
     augment = [
@@ -157,15 +163,19 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
             (True, lower(hot)), (not setting(config, "grad_clip"), "grad_clip=1"),
         ],
         "wrong_range": [(True, OUR_DATA)], "altered_images": [(True, OUR_DATA)],
+        "network_too_small": [(width[side] <= min(width.values()), f"network.{name}.{wider}") for side, name, wider in (
+            ("g", "generator", "hidden=[256,512,1024]" if family == "mlp" else "channels=128"),
+            ("d", "discriminator", "hidden=[1024,512,256]" if family == "mlp" else "channels=128"),
+        )],
         "wrong_output": [(doubles, "network=dcgan"), (doubles, "network=resnet")],
         "wrong_channels": [(setting(config, "dataset.image_channels") == 3, "dataset.image_channels=1"), (True, "dataset.image_channels=3")],
         "dataset_too_small": [*augment, (True, "total_kimg=100")],
         "lr_too_high": [(both_high, f"lr={usual}"), (True, lower(hot)), (True, lower("d" if hot == "g" else "g"))],
-        "lr_too_low": [(endless_warmup, "schedule.warmup_kimg=0"), (both_low, f"lr={usual}"), (True, higher("g")), (True, higher("d"))],
+        "lr_too_low": [(endless_warmup, "schedule.warmup_kimg=0"), (sgd["g"], "optimizer_g._target_=torch.optim.Adam"), (both_low, f"lr={usual}"), (True, higher("g")), (True, higher("d"))],
         "small_batch_norm": [(batch < 32, "dataset.batch_size=32"),
                              (setting(config, "network.generator.norm") == "batch", "network.generator.norm=group"), (True, "network=resnet")],
         "stale_ema": [(halflife > 0, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
-        "d_too_weak": [(endless_warmup, "schedule.warmup_kimg=0"), (lr_d < lr_g / 4, lr("d", sane("d"))), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
+        "d_too_weak": [(endless_warmup, "schedule.warmup_kimg=0"), (sgd["d"], "optimizer_d._target_=torch.optim.Adam"), (lr_d < lr_g / 4 and hasty_g, lr("g", lr_d)), (lr_d < lr_g / 4, lr("d", sane("d"))), (leaks, "augment.p=0.5"), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
                        (n_critic > 1 and lr_g > lr_d, lr("g", lr_d)), (True, lr("d", min(lr_d * 4, rates["d"][2])))],
         "d_too_strong": [
             (slow_g and lr_d >= 4 * lr_g, f"optimizer_g.lr={min(lr_d, 1e-3) * fewer_turns:.1g}"), (lr_d >= 4 * lr_g, lr("d", lr_g)),
@@ -187,6 +197,7 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         "unpenalised": regularise,
         "two_penalties": [(True, "loss.gamma=0")],
         "tiny_latent": [(True, "latent_dim=100")],
+        "augmentation_leaks": [(True, "augment.p=0.5")],
     }  # fmt: skip
 
     def changes(override: str) -> bool:
@@ -251,6 +262,10 @@ def _slow(h: History, t: Thresholds) -> list[bool]:
 
 def _all(*masks: Sequence[bool]) -> list[bool]:
     return [all(values) for values in zip(*masks, strict=True)]
+
+
+def _any(*masks: Sequence[bool]) -> list[bool]:
+    return [any(values) for values in zip(*masks, strict=True)]
 
 
 def _found(
@@ -430,11 +445,16 @@ def stale_ema(h: History, t: Thresholds) -> Finding | None:
 
 
 def d_too_weak(h: History, t: Thresholds) -> Finding | None:
-    """The discriminator cannot tell poor fakes from held-out reals, or hardly learns while the generator does."""
+    """The discriminator cannot tell poor fakes from held-out reals, or hardly learns while the generator does.
+
+    Where the settings favour the generator, all pictures that are not good and hardly get better count.
+    """
     frozen = [d < t["ratio"] and g > 20 * d for d, g in zip(h["update_ratio_d"], h["update_ratio_g"], strict=True)]
     blind = _all([a < t["auc"] for a in _auc(h)], _flat(h, t))
-    symptom = _all(_poor(h, t), [a or b for a, b in zip(frozen, blind, strict=True)])
-    explained = _lr(h, "d") * h.setting("n_critic", 1) < _lr(h, "g") / 8 or h.setting("loss.gamma", 0.0) > 100
+    outrun = _lr(h, "d") * h.setting("n_critic", 1) < _lr(h, "g") / t["lead"]
+    behind = _all([outrun and q > t["good"] for q in h["quality"]], _any(_flat(h, t), _slow(h, t)))
+    symptom = _any(_all(_poor(h, t), _any(frozen, blind)), behind)
+    explained = outrun or h.setting("loss.gamma", 0.0) > 100
     numbers = "optimizer_d.lr optimizer_g.lr auc_heldout auc_train update_ratio_d quality"
     confidence = 0.92 if explained else 0.85 if frozen and frozen[-1] else 0.55
     return _found(h, t, "d_too_weak", symptom, confidence, numbers)
@@ -496,6 +516,20 @@ def wrong_output(h: History, t: Thresholds) -> Finding | None:
     return _found(h, t, "wrong_output", [a or b for a, b in zip(pinned, beyond, strict=True)], 0.9, numbers)
 
 
+def network_too_small(h: History, t: Thresholds) -> Finding | None:
+    """A network that the settings made very narrow, and pictures that are not good and hardly get better."""
+    narrow = [width < t["width"] for width in (_width(h.facts.get("config", {}), side) for side in "gd")]
+    mask = [q > t["good"] and any(narrow) for q in h["quality"]]
+    numbers = "network.generator.channels network.discriminator.channels params_g params_d quality coverage"
+    return _found(h, t, "network_too_small", mask, 0.9, numbers, _any(_flat(h, t), _slow(h, t)), mask)
+
+
+def _width(config: dict[str, Any], side: str) -> float:
+    """Channels of a convolutional network where it has most of them, or values of a fully connected one's widest layer."""
+    network = setting(config, f"network.{'generator' if side == 'g' else 'discriminator'}", {})
+    return float(setting(network, "channels") or max(setting(network, "hidden", []), default=math.inf))
+
+
 def full_collapse(h: History, t: Thresholds) -> Finding | None:
     """Whatever the noise, the generator makes the same image."""
     mask = _all(_poor(h, t), [d < t["diversity"] for d in h["diversity"]])
@@ -507,10 +541,12 @@ def oscillation(h: History, t: Thresholds) -> Finding | None:
     """The generator runs from one kind of image to another, check after check, and does not get better or loses it again."""
     moved, q = h["travel"], h["quality"]
     lost = [q[i] > t["worse"] * min(q[: i + 1]) for i in range(len(q))]
-    gate = [a or b for a, b in zip(_flat(h, t), lost, strict=True)]
+    gate = _any(_flat(h, t), lost)
     far = [i >= 2 and median(moved[i - 2 : i + 1]) > t["travel"] for i in range(len(moved))]
     confidence = 0.5 + 0.15 * _plain(h) + 0.15 * (max(_betas(h.facts.get("config", {}))) > 0.5)
-    lasts = _all(far, _poor(h, t))
+    # without a penalty nothing holds the two together: there, pictures that are only not good count as well
+    bad = [x > t["invited" if _plain(h) else "poor"] for x in q]
+    lasts = _all(far, bad)
     return _found(h, t, "oscillation", lasts, confidence, "travel quality", gate, lasts)
 
 
@@ -593,7 +629,7 @@ def longer(h: History) -> str:
 Rule = Callable[[History, Thresholds], "Finding | None"]
 RULES: tuple[Rule, ...] = (
     divergence, wrong_range, altered_images, wrong_channels, lr_too_high, lr_too_low, small_batch_norm, stale_ema, d_too_weak, d_too_strong,
-    d_overfits, wrong_output, dead_output, full_collapse, oscillation, partial_collapse, mode_dropping, checkerboard, copies_photos,
+    d_overfits, wrong_output, dead_output, network_too_small, full_collapse, oscillation, partial_collapse, mode_dropping, checkerboard, copies_photos,
     dataset_too_small, stuck, stopped_early,
 )  # fmt: skip
 

@@ -89,6 +89,12 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "생성자의 출력이 굳어 버렸습니다",
         "픽셀이 완전한 검정이나 흰색에 붙어 있거나 그림 전체가 한 가지 톤이고, 그런 상태에서는 출력층이 기울기를 거의 전달하지 못합니다. 너무 큰 걸음이 생성자를 그곳으로 밀어붙였습니다.",
     ),
+    "network_too_small": (
+        "A network is too small for these pictures",
+        "One of the two networks was made so narrow that it cannot hold what is in the pictures, however long it learns. The other one sees through it, or cannot teach it anything more.",
+        "신경망이 이 그림들에 비해 너무 작습니다",
+        "두 신경망 중 하나의 폭이 너무 좁아서 아무리 오래 학습해도 그림에 담긴 것을 표현하지 못합니다. 그래서 상대 신경망이 쉽게 구별하거나 더 가르쳐 줄 것이 없습니다.",
+    ),
     "full_collapse": (
         "The generator makes one and the same image",
         "Whatever noise goes in, nearly the same picture comes out: the generator has found one image that passes and ignores its input. Convolutions, a penalty on the discriminator, or comparing fakes with reals in pairs do not let this pay.",
@@ -160,6 +166,12 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "With this few images a discriminator soon knows each of them. Random shifts, colours and cut-outs, alike for real and fake, delay that a lot.",
         "이미지가 적은데 데이터 증강이 없습니다",
         "이미지가 이 정도로 적으면 판별자가 곧 한 장 한 장을 다 외웁니다. 진짜와 가짜에 똑같이 이동, 색, 가리기 변형을 주면 훨씬 늦출 수 있습니다.",
+    ),
+    "augmentation_leaks": (
+        "Nearly every image is augmented",
+        "If the discriminator hardly ever sees an image as it is, it cannot teach its true colours and places. Shifts, cut-outs and colours then show in the generated pictures.",
+        "거의 모든 이미지에 데이터 증강이 적용됩니다",
+        "판별자가 원래 모습 그대로의 이미지를 거의 보지 못하면 진짜 색과 위치를 가르칠 수 없습니다. 그러면 이동, 가리기, 색 변형이 생성된 그림에 나타납니다.",
     ),
     "two_penalties": (
         "Two gradient penalties at once",
