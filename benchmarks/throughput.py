@@ -120,7 +120,7 @@ def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int)
     g_optimizer = module.make_optimizer_g(generator.parameters())
     d_optimizer = module.make_optimizer_d(discriminator.parameters())
     pixels = pixels.to(device)
-    clock, step, order, at = Clock(device), 0, torch.randperm(len(pixels)), 0
+    clock, step, order, at = Clock(device), 0, torch.randperm(len(pixels), device=device), 0
     bf16 = "bf16" in str(cfg.trainer.precision)
 
     def one_step(real: Tensor, penalise: bool) -> None:
@@ -154,10 +154,11 @@ def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int)
         start = clock()
         for _ in range(steps):
             if at + batch > len(pixels):
-                order, at = torch.randperm(len(pixels)), 0
+                order, at = torch.randperm(len(pixels), device=device), 0
             rows = order[at : at + batch]
             at += batch
-            one_step(pixels[rows].float() / 127.5 - 1, cfg.loss.gamma > 0 and step % cfg.loss.penalty_every == 0)
+            real = (pixels[rows].float() / 127.5 - 1).contiguous(memory_format=module.memory_format)
+            one_step(real, cfg.loss.gamma > 0 and step % cfg.loss.penalty_every == 0)
             step += 1
         return steps * batch / (clock() - start)
 

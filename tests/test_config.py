@@ -52,9 +52,14 @@ def test_what_may_be_null_is_what_the_configuration_leaves_null():
         ("dataset.root=/사진", 'dataset.root="/사진"'),
         ("dataset.root=/plain", "dataset.root=/plain"),
         ('dataset.root="/사진"', 'dataset.root="/사진"'),
-        ("dataset.root=/사진,/그림", "dataset.root=/사진,/그림"),
+        ("dataset.root=~/photos", 'dataset.root="~/photos"'),
+        ("dataset.root=/photos (1)", 'dataset.root="/photos (1)"'),
+        ("dataset.root=/a=b", 'dataset.root="/a=b"'),
+        ("+new.key=1,2", "+new.key=1,2"),
+        ("lr=interval(0.1,0.2)", "lr=interval(0.1,0.2)"),
+        ("optimizer_g.betas=[0.0,0.99]", "optimizer_g.betas=[0.0,0.99]"),
         ("-m", "-m"),
     ],
 )
-def test_letters_of_any_script_need_no_quotes(typed, given):
+def test_paths_of_any_letters_need_no_quotes(typed, given):
     assert quoted(typed) == given

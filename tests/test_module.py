@@ -192,12 +192,16 @@ def test_lecam_follows_the_logits():
     assert module.mean_logits[0] == pytest.approx(0.01 * 10)  # real logits are 1+2+3+4 for an image of ones
 
 
-@pytest.mark.parametrize(("loss", "share"), [(BCE(), 1.0), (LSGAN(), 0.25)])
+@pytest.mark.parametrize(("loss", "share"), [(BCE(), 1.0), (LSGAN(), 0.25), (RpGAN(), 0.5), (Wasserstein(), 0.5)])
 def test_ada_counts_from_between_real_and_generated(loss, share):
-    """All logits are above 0; of least squares' targets 1 and 0 a quarter of them is nearer to 1."""
+    """All logits are above 0; of least squares' targets 1 and 0 a quarter of them is nearer to 1; half are above the fakes'."""
     module = tiny(loss, augment=Augment(["flip"], p=0.5, ada_target=0.6, ada_kimg=1))
     logits = torch.tensor([0.1, 0.2, 0.3, 0.9], dtype=torch.float64)
-    module.judge = lambda real, fake, labels, apart: (logits + 0 * module.discriminator.weight, logits)
+    fakes = logits + torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    module.judge = lambda real, fake, labels, apart=False: (
+        logits + 0 * module.discriminator.weight,
+        fakes + 0 * fake.sum(),
+    )
     before = float(module.augment.p)
     fit(module, BATCHES[:1])
     mean_sign = 2 * share - 1

@@ -87,7 +87,8 @@ class Pictures(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, module: GAN) -> None:
-        if not self.per_epoch and module.step:
+        whole = self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # it has its picture
+        if module.step and not whole:
             self.draw(trainer, module, self.cadence.name(module.nimg))
         if self.real:  # a run of fewer than 64 images
             self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")

@@ -137,6 +137,11 @@ def sample(
         )
         raise UserError(f"--class {label} does not fit this generator: {known}")
     folder = make_folder(out)
+    older = [path for path in folder.glob("[0-9]" * 6 + ".png") if format == "npz" or int(path.stem) >= num_images]
+    if older:
+        print(
+            f"{folder} also holds {len(older)} images of another time: whoever scores this folder scores those as well"
+        )
     kept: list[torch.Tensor] = []
     done = 0
     with Progress() as progress:

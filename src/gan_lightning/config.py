@@ -52,6 +52,7 @@ RULES: dict[str, tuple[Test, str]] = {
     "schedule.warmup_kimg": _not_negative,
     "schedule.lr_final": _share,
     "schedule.gamma_final": _not_negative,
+    "schedule.top_k_final": (lambda v: _number(v) and 0 < v <= 1, "a share above 0, at most 1"),
     "loss.gamma": _not_negative,
     "loss.gp_weight": _not_negative,
     "loss.lecam_weight": _not_negative,
@@ -156,11 +157,19 @@ def assign(key: str, value: object) -> str:
     return f'{key}="{escaped}"'
 
 
-def quoted(override: str) -> str:
-    """An override as typed, with quotes around a value of letters that Hydra's grammar does not know (/사진, /Bücher)."""
-    key, _, value = override.partition("=")
-    plain = value.isascii() or value[0] in "\"'[{" or "," in value
-    return override if plain else assign(key, value)
+def quoted(argument: str) -> str:
+    """An override as typed, in quotes where Hydra's grammar does not take its value as it is (/사진, ~/photos, /photos (1))."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, _, value = argument.partition("=")
+    if not re.fullmatch(r"\+{0,2}[\w.@/]+", key) or not value or value[0] in "\"'[{" or "," in value:
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return assign(key, value)
+    return argument
 
 
 def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
@@ -187,8 +196,6 @@ def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
     ):
         group, _, option = match[1].rpartition("/")
         return f"{group}={option} does not exist; there are {', '.join(match[3].split())}"
-    if match := re.search(r"Could not override '([^']+)'\.\s*No match", text):
-        return f"{match[1]} is no group here"
     if "Config group override must be" in text:
         return "a group cannot be null; augment=none, metrics=none, logger=none and diagnosis=off turn one off"
     cause = error.__cause__ or error

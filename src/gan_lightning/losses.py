@@ -3,7 +3,8 @@
 Each class has `d(real_logits, fake_logits)`, what the discriminator minimises, and `g(real_logits, fake_logits)`, what
 the generator minimises; both take shape (B,) and return a 0-d mean. `paired` says that the generator's loss
 compares with real logits, so the caller has to compute them; `probabilities`, that the sigmoid of a logit is the
-probability that an image is real; `middle`, the logit halfway between real and generated, where the loss has one.
+probability that an image is real; `middle`, the logit halfway between real and generated (0 where it is not named), or
+None where only differences mean anything.
 """
 
 import torch.nn.functional as F
@@ -73,6 +74,7 @@ class Wasserstein:
 
     paired = False
     probabilities = False
+    middle = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits.mean() - real_logits.mean()
@@ -86,6 +88,7 @@ class RpGAN:
 
     paired = True
     probabilities = False
+    middle = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.softplus(fake_logits - real_logits).mean()

@@ -69,7 +69,7 @@ class GAN(LightningModule):
         }.items():
             if value < 1:
                 raise UserError(f"{name}={value} should be at least 1")
-        if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1):
+        if cuda_graphs and (n_critic != 1 or warmup_kimg or {lr_final, gamma_final, top_k_final} != {1}):
             raise UserError("cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it")
         self.replayed = Replayed(self.both) if cuda_graphs else None
         self.automatic_optimization = False
@@ -178,7 +178,8 @@ class GAN(LightningModule):
         self.last_logits = real_logits.detach(), fake_logits.detach()
         self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
         middle = getattr(self.adversarial, "middle", 0.0)
-        self.augment.adapt(real_logits.detach() - middle, len(real) * self.trainer.world_size)
+        level = fake_logits.detach() if middle is None else middle
+        self.augment.adapt(real_logits.detach() - level, len(real) * self.trainer.world_size)
 
     def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         self.discriminator.requires_grad_(False)  # its gradients would be thrown away

@@ -24,9 +24,9 @@ WIDTH, HEIGHT, LEFT = 420, 180, 52  # of a chart, in SVG units
 def write_report(run_dir: Path) -> Path:
     """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no run."""
     metrics = run_dir / "csv" / "metrics.csv"
-    if not metrics.is_file():
-        raise UserError(f"{run_dir} is no run: it holds no csv/metrics.csv")
-    curves = read_curves(metrics)
+    if not metrics.is_file() and not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir} is no run: it holds no config.yaml and no csv/metrics.csv")
+    curves = read_curves(metrics) if metrics.is_file() else {}  # logger=none has none
     panes = PANES | {
         name: [name] for name in sorted(curves) if name.startswith("metric/") and not name.endswith("_floor")
     }

@@ -38,7 +38,8 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
         folder = run_dir / f"attempt_{len(attempts) + 1}"
         print(f"\nattempt {len(attempts) + 1}: {' '.join(overrides)}", flush=True)
         try:
-            attempt, override = run_once(overrides, folder, change, end - time.monotonic())
+            # half of the budget at most, so that the runs compare and there is one to follow the first prescription
+            attempt, override = run_once(overrides, folder, change, min(30 * minutes, end - time.monotonic()))
         except UserError as error:
             if not attempts:
                 raise

@@ -83,6 +83,13 @@ def train(cfg: DictConfig) -> float | None:
     before.clear()  # its weights are read again by Lightning
     module = build_module(cfg, config, on_gpu)
     run_dir.mkdir(parents=True, exist_ok=True)
+    for name in (
+        "scores.json",
+        "result.json",
+        "diagnosis.json",
+        "diagnosis.md",
+    ):  # of an earlier run in the same folder
+        (run_dir / name).unlink(missing_ok=True)
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     left = cfg.retry.seconds_left
     if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
@@ -197,7 +204,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, seconds: float | None = None) 
     ]
     settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False, "max_time": None}
     devices = settings["devices"]
-    several = (
+    several = settings["num_nodes"] > 1 or (
         len(devices) > 1
         if OmegaConf.is_list(devices)
         else devices in (-1, "auto", "-1") or "," in str(devices) or str(devices).isdigit() and int(devices) > 1

@@ -16,10 +16,13 @@ from gan_lightning.errors import UserError
 
 BLOCK = 256  # noise is always drawn in blocks of this many, so that image k does not depend on how many are asked for
 
+PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's tensors and plain values; raises UserError for anything else, before running any of it."""
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise UserError(f"{path} does not exist: give a checkpoint, as .../checkpoints/last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -85,8 +88,10 @@ class Sampler:
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Noise (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
-        extra = () if labels is None else (labels.to(self.device),)
-        return to_uint8(self.generator(z.to(self.device), *extra).float().cpu())
+        rows = torch.arange(len(z)).split(PIECE)
+        extra = [() if labels is None else (labels[part].to(self.device),) for part in rows]
+        made = (self.generator(z[part].to(self.device), *more) for part, more in zip(rows, extra, strict=True))
+        return torch.cat([to_uint8(images.float().cpu()) for images in made])
 
     def blocks(self, count: int, seed: int = 0, label: int | Tensor | None = None) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.

@@ -14,7 +14,7 @@ def preflight(facts: dict[str, Any], thresholds: dict[str, Thresholds]) -> list[
     certain = [
         rule(h, {**common, **thresholds.get(rule.__name__, {})}) for rule in RULES if rule.__name__ in FROM_FACTS
     ]
-    choices = remedies(facts.get("config", {}))
+    choices = remedies(facts.get("config", {}), facts.get("n_train"))
     found = [f for f in certain if f is not None]
     for name, evidence in _remarks(h, thresholds.get("preflight", {})):
         if name not in {f.name for f in found}:

@@ -88,8 +88,12 @@ def _number(value: Any) -> float:
 # -- what to change ------------------------------------------------------------------------------------------------
 
 
-def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
-    """For each rule the overrides that apply to this configuration, the best first; one that changes nothing is left out."""
+def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, list[str]]:
+    """For each rule the overrides that apply to this configuration, the best first; one that changes nothing is left out.
+
+    `n_train`: training images, where they are known: no batch is larger.
+    """
+    most = min(32, int(n_train or 32))
     lr_g, lr_d = setting(config, "optimizer_g.lr", 2e-4), setting(config, "optimizer_d.lr", 2e-4)
     gamma, gp = setting(config, "loss.gamma", 0.0), setting(config, "loss.gp_weight", 0.0)
     adversarial = setting(config, "loss.adversarial._target_", "").rpartition(".")[2]
@@ -102,7 +106,10 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     group = setting(config, "network.discriminator.minibatch_stddev", 0) or 4
     width = {side: _width(config, side) for side in "gd"}
     # without momentum and a step of its own for every weight a GAN's learning rate can hardly be right
-    sgd = {side: setting(config, f"optimizer_{side}._target_", "").endswith(".SGD") for side in "gd"}
+    sgd = {
+        side: setting(config, f"optimizer_{side}._target_", "").endswith(".SGD") and rate <= SANE_LR[1]
+        for side, rate in (("g", lr_g), ("d", lr_d))
+    }
     halflife, epochs = setting(config, "ema.halflife_kimg", 0.0), setting(config, "trainer.max_epochs", -1)
     upsample, (beta_g, beta_d) = setting(config, "network.generator.upsample"), _betas(config)
     family = setting(config, "network.generator._target_", "").rpartition(".Generator")[0].rpartition(".")[2]
@@ -137,7 +144,6 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         (not penalised and wasserstein, "loss.gp_weight=10"),
         (not penalised and not wasserstein, "loss.gamma=1"),
     ]
-    # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
     # of two rates far apart the one that is further from the usual moves to the other
     hasty_g = lr_d >= rates["d"][1] and lr_g * lr_d > usual**2
     leaks = bool(ops) and setting(config, "augment.p", 0.0) > 0.8
@@ -147,9 +153,10 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     source = setting(config, "dataset.source._target_", "").rpartition(".")[2]
     recipe = {"EggImages": "experiment=egg", "FolderImages": "experiment=few_photos"}.get(source, "")
     bare = family == "mlp" and not penalised and not halflife and _from_experiment(config)
+    # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
     steady = [(bare and doubles, recipe), (family == "mlp" and doubles, "network=dcgan"), *regularise]
     variety = [
-        (latent < 8, "latent_dim=100"), (leaks, "augment.p=0.5"), *steady, (batch < 16, "dataset.batch_size=32"),
+        (latent < 8, "latent_dim=100"), (leaks, "augment.p=0.5"), *steady, (batch < 16 <= most, f"dataset.batch_size={most}"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
     ]  # fmt: skip
     augment = [
@@ -159,7 +166,6 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
     table: dict[str, list[tuple[Any, str]]] = {
         "divergence": [
             (both_high, f"lr={usual}"), (not penalised and wasserstein, "loss.gp_weight=10"), (any(value > top for value, _, top in rates.values()), lower(hot)),
-            (str(setting(config, "trainer.precision", "")).startswith("16"), "trainer.precision=bf16-mixed"),
             (True, lower(hot)), (not setting(config, "grad_clip"), "grad_clip=1"),
         ],
         "wrong_range": [(True, OUR_DATA)], "altered_images": [(True, OUR_DATA)],
@@ -169,10 +175,10 @@ def remedies(config: dict[str, Any]) -> dict[str, list[str]]:
         )],
         "wrong_output": [(doubles, "network=dcgan"), (doubles, "network=resnet")],
         "wrong_channels": [(setting(config, "dataset.image_channels") == 3, "dataset.image_channels=1"), (True, "dataset.image_channels=3")],
-        "dataset_too_small": [*augment, (True, "total_kimg=100")],
+        "dataset_too_small": [*augment, (total, f"total_kimg={(total or 0) / 2:.6g}"), (True, "loss.lecam_weight=0.1")],
         "lr_too_high": [(both_high, f"lr={usual}"), (True, lower(hot)), (True, lower("d" if hot == "g" else "g"))],
         "lr_too_low": [(endless_warmup, "schedule.warmup_kimg=0"), (sgd["g"], "optimizer_g._target_=torch.optim.Adam"), (both_low, f"lr={usual}"), (True, higher("g")), (True, higher("d"))],
-        "small_batch_norm": [(batch < 32, "dataset.batch_size=32"),
+        "small_batch_norm": [(batch < most and most >= 16, f"dataset.batch_size={most}"),
                              (setting(config, "network.generator.norm") == "batch", "network.generator.norm=group"), (True, "network=resnet")],
         "stale_ema": [(halflife > 0, f"ema.halflife_kimg={max(0.1, min(10, 0.05 * (total or 200), halflife / 4)):.3g}")],
         "d_too_weak": [(endless_warmup, "schedule.warmup_kimg=0"), (sgd["d"], "optimizer_d._target_=torch.optim.Adam"), (lr_d < lr_g / 4 and hasty_g, lr("g", lr_d)), (lr_d < lr_g / 4, lr("d", sane("d"))), (leaks, "augment.p=0.5"), (gamma > 10, f"loss.gamma={gamma / 10:.3g}"),
@@ -309,7 +315,7 @@ def _found(
 
 
 def _remedy(h: History, name: str) -> str:
-    return next(iter(remedies(h.facts.get("config", {})).get(name, [])), "")
+    return next(iter(remedies(h.facts.get("config", {}), h.facts.get("n_train")).get(name, [])), "")
 
 
 def _short(value: float) -> float:
@@ -527,7 +533,9 @@ def network_too_small(h: History, t: Thresholds) -> Finding | None:
 def _width(config: dict[str, Any], side: str) -> float:
     """Channels of a convolutional network where it has most of them, or values of a fully connected one's widest layer."""
     network = setting(config, f"network.{'generator' if side == 'g' else 'discriminator'}", {})
-    return float(setting(network, "channels") or max(setting(network, "hidden", []), default=math.inf))
+    if channels := setting(network, "channels"):
+        return float(max(channels, setting(network, "min_channels", 0)))  # of which there are never fewer
+    return float(max(setting(network, "hidden", []), default=math.inf))
 
 
 def full_collapse(h: History, t: Thresholds) -> Finding | None:
@@ -622,8 +630,12 @@ def stopped_early(h: History, t: Thresholds) -> Finding | None:
 def longer(h: History) -> str:
     """The override that raises what ended the run."""
     epochs, total = h.setting("trainer.max_epochs", -1), h.setting("total_kimg", 0.0)
-    by_epochs = epochs > 0 and h.records[-1]["nimg"] < total * 1000
-    return f"trainer.max_epochs={2 * epochs}" if by_epochs else _remedy(h, "stopped_early")
+    shown = h.records[-1]["nimg"] / 1000
+    if epochs > 0 and shown < total:
+        return f"trainer.max_epochs={2 * epochs}"
+    if not total and epochs <= 0:  # the clock ended it, and a run that goes on has its whole time again
+        return f"total_kimg={max(1000, 2 * shown):.6g}"
+    return _remedy(h, "stopped_early")
 
 
 Rule = Callable[[History, Thresholds], "Finding | None"]

@@ -78,7 +78,7 @@ def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", r
 def command(h: History, override: str, restart: str, run_dir: str | Path) -> str:
     """The literal command line that runs the same again with `override`, going on from the last checkpoint where that is enough."""
     typed = setting(h.facts.get("config", {}), "overrides", [])
-    overrides = follow([o for o in typed if not o.startswith("retry.")], override)
+    overrides = follow([o for o in typed if not o.startswith(("retry.", "ckpt_path="))], override)
     if restart == "checkpoint":
         overrides = follow(overrides, assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt"))
     return shlex.join(["python", "train.py", *overrides])

@@ -159,7 +159,8 @@ class Watch(Callback):
         nets = {"g": module.generator, "d": module.discriminator}
         self.facts = {"kind": "facts", "config": module.config, "thresholds": self.thresholds, **self.probe.facts}
         self.facts |= {"real_min": float(real.min()), "real_max": float(real.max()), "real_mean": float(real.mean())}
-        self.facts["mean_image"] = s.agreement(real, self.probe.train)
+        if len(real) >= 64:  # else the first batches together have to say, in `_compare`
+            self.facts["mean_image"] = s.agreement(real, self.probe.train)
         self.facts |= {"channels": real.shape[1], "shape": list(real.shape[1:]), "world_size": trainer.world_size}
         self.facts["batch_size"] = min(len(real), getattr(trainer.datamodule, "batch_size", None) or len(real))
         self.facts["mean_error"] = self.probe.facts["mean_error"] / math.sqrt(len(real))
@@ -189,8 +190,9 @@ class Watch(Callback):
             return
         began = time.perf_counter()
         distance, chance = s.apart(self.probe.features(seen), self.probe.stored)
-        self.facts |= {"seen_apart": distance, "seen_chance": chance}
-        self._append({"kind": "facts", "seen_apart": distance, "seen_chance": chance})
+        found = {"seen_apart": distance, "seen_chance": chance, "mean_image": s.agreement(seen, self.probe.train)}
+        self.facts |= found
+        self._append({"kind": "facts", **found})
         self.spent += time.perf_counter() - began
 
     def _bad(self, module: Any, weights: bool) -> str | None:
@@ -201,7 +203,7 @@ class Watch(Callback):
         return " and ".join(name for name in (bad, weight) if name) or self.bad_pixel
 
     def _fatal(self, trainer: Any, module: Any, bad: str) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not (self.records and "bad" in self.records[-1]):  # once, where the run goes on
             record = {"nimg": module.nimg, "step": module.step, "kind": "light", "bad": bad}
             self.records.append(record)
             self._append(record)

@@ -82,11 +82,22 @@ def nearest(
     return torch.cat(values), torch.cat(indices)
 
 
-def prdc_terms(real: Tensor, fake: Tensor, k: int = 5, chunk: int = 512) -> dict[str, Tensor]:
-    """What precision, density (per fake), recall and coverage (per real) are the means of: see the function below."""
+def radii(x: Tensor, k: int = 5) -> Tensor:
+    """Distance (N,) of each row of x (N, D) to its k-th nearest other one, in float64."""
+    x = x.double()
+    return nearest(x, x, k, torch.arange(len(x)))[0][:, -1]
+
+
+def prdc_terms(
+    real: Tensor, fake: Tensor, k: int = 5, chunk: int = 512, radius_real: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What precision, density (per fake), recall and coverage (per real) are the means of: see the function below.
+
+    `radius_real`: `radii` of the reals, where they are known: of thousands they take most of the time.
+    """
+    radius_real = radii(real, k) if radius_real is None else radius_real
+    radius_fake = radii(fake, k)
     real, fake = real.double(), fake.double()
-    radius_real = nearest(real, real, k, torch.arange(len(real)))[0][:, -1]
-    radius_fake = nearest(fake, fake, k, torch.arange(len(fake)))[0][:, -1]
     inside = torch.zeros(len(fake), dtype=torch.float64)
     recall, coverage = [], []
     for start in range(0, len(real), chunk):

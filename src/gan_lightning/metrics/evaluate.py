@@ -126,6 +126,7 @@ class Evaluator:
             raise UserError(f"no score: {SMALLEST} real images are needed to compare with, there is {train}")
         self.num_images = min(num_images or self.limit, self.limit)
         self._yardsticks: dict[tuple[str, str], float] = {}
+        self._known: dict[int, list[tuple[tuple[Tensor, Tensor], Tensor]]] = {}
 
     # -- features and projections of the reals, computed once ----------------------------------------------------------
 
@@ -226,10 +227,14 @@ class Evaluator:
             else:
                 part = fakes[number * each : (number + 1) * each]
                 x, images = self.extractor(part), lambda part=part: part  # type: ignore[assignment]
-            found.append(self._distances(self._features(*reference), x, quick))
+            real = self._features(*reference)
+            if number not in self._known:  # what distances need of the reals does not change
+                chunks = real.chunk(self.extractor.parts, 1)
+                self._known[number] = [(D.gaussian(part), D.radii(part)) for part in chunks]
+            found.append(self._distances(real, self._known[number], x, quick))
             if not light:
-                real = self._of_reals("pyramid", self._projections, *reference)
-                found[-1] |= {"sliced_wasserstein_pyramid": self._sliced(real, self._projections(images()), quick)}
+                seen = self._of_reals("pyramid", self._projections, *reference)
+                found[-1] |= {"sliced_wasserstein_pyramid": self._sliced(seen, self._projections(images()), quick)}
         out = {}
         for name in found[0]:
             pairs = [f[name] for f in found]
@@ -239,10 +244,13 @@ class Evaluator:
             out[name] = (sum(v for v, _ in pairs) / len(pairs), half)
         return out
 
-    def _distances(self, real: Tensor, x: Tensor, quick: bool) -> dict[str, Pair]:
+    def _distances(
+        self, real: Tensor, known_of_reals: list[tuple[tuple[Tensor, Tensor], Tensor]], x: Tensor, quick: bool
+    ) -> dict[str, Pair]:
+        """`known_of_reals`: Gaussian and radii of each of the extractor's parts of `real`."""
         name, parts = self.extractor.name, self.extractor.parts
         pairs = list(zip(real.chunk(parts, 1), x.chunk(parts, 1), strict=True))
-        gaussians = [D.gaussian(r) for r, _ in pairs]
+        gaussians, radii = zip(*known_of_reals, strict=True)
 
         def frechet(index: Tensor | None = None) -> float:
             chosen = ((g, f if index is None else f[index]) for g, (_, f) in zip(gaussians, pairs, strict=True))
@@ -252,7 +260,7 @@ class Evaluator:
         size = min(1000, len(real) // 2, len(x) // 2)  # what kid's subsets come to; the error falls with the root of n
         kid_half = 1.96 * sum(std for _, std in known) / parts * math.sqrt(size / len(x))
         wide = pairs[0][0].shape[1] > 300  # resampling a Frechet distance of 2,048 features takes minutes
-        terms = [D.prdc_terms(r, f) for r, f in pairs]
+        terms = [D.prdc_terms(r, f, radius_real=radius) for (r, f), radius in zip(pairs, radii, strict=True)]
         out = {
             "fid" if name == "inception" else f"frechet_{name}": (
                 frechet(),
@@ -354,16 +362,12 @@ def planted_copies(images: Tensor, generator: torch.Generator) -> Tensor:
     return (mixed + 12.75 * torch.randn(mixed.shape, generator=generator)).round().clamp(0, 255).to(torch.uint8)
 
 
-def copies_strip(fakes: Tensor, train: Any, nearest: Tensor | None = None, columns: int = 4) -> Tensor:
+def copies_strip(fakes: Tensor, train: Any, nearest: Tensor, columns: int = 4) -> Tensor:
     """uint8 picture (C, H', W'): each of at most 16 samples (n, C, H, W) with its nearest of `train` on its right.
 
-    `train`: tensor or store (N, C, H, W). `nearest` (n,): rows of train where they are known, else by pixels.
+    `train`: tensor or store (N, C, H, W); `nearest` (n,): its rows.
     """
-    fakes = fakes[:16]
-    if nearest is None:
-        base = torch.cat([D.quiet(train[part]) for part in torch.arange(len(train)).split(1024)]).float().flatten(1)
-        nearest = D.relative_nearest([D.quiet(v).float().flatten(1) for v in D.views(fakes)], base)[1]
-    pairs = torch.cat([fakes, train[nearest[:16]]], 3)  # (n, C, H, 2W)
+    pairs = torch.cat([fakes[:16], train[nearest[:16]]], 3)  # (n, C, H, 2W)
     return pictures.grid(pairs, columns, 255)
 
 

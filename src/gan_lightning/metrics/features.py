@@ -234,6 +234,10 @@ class Inception(Extractor):
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
+        try:
+            import torch_fidelity  # noqa: F401  (torchmetrics needs it and does not bring it along)
+        except ImportError:
+            raise ImportError("torch-fidelity is not installed: pip install 'gan-lightning[inception]'") from None
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         patience = socket.getdefaulttimeout()
@@ -306,8 +310,8 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         spare = _build(None, data, cache_dir, None)
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         print(
-            f"metrics: Inception's weights cannot be had here ({reason}); scores use {spare.name!r} features instead."
-            " Give a file: metrics.inception_weights=PATH in training, evaluate --inception-weights PATH"
+            f"metrics: Inception cannot be had here ({reason}); scores use {spare.name!r} features instead."
+            " Without a network give a file: metrics.inception_weights=PATH in training, evaluate --inception-weights PATH"
         )
         return spare
 

@@ -14,7 +14,7 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Score, Scores, class_labels, save_strip
 
-BATCH = 250  # samples at once
+BATCH = 64  # samples at once
 
 
 class Quality(Callback):
@@ -75,11 +75,14 @@ class Quality(Callback):
             setattr(self, key, value)
 
     def objective(self) -> float | None:
-        """The best main score so far, lower = better: what a search minimises. None where nothing could be measured.
+        """The best main score so far above what real images get, lower = better: what a search minimises.
 
-        The score at the end where the run was too short for any before.
+        Above the floor, as scores of fewer images are higher and their floor is too. None where nothing could be measured;
+        the score at the end where the run was too short for any before.
         """
-        return self.best["value"] if self.best else self.final.value if self.final else None
+        if self.best:
+            return _excess(self.best)
+        return _excess(vars(self.final)) if self.final else None
 
     # -- Lightning -----------------------------------------------------------------------------------------------------
 
