@@ -1,6 +1,7 @@
 """Scores with their yardsticks, copies, the callback, and the command line."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -310,4 +311,7 @@ def test_a_folder_of_images_is_scored(
     assert found["extractor"] == "random" and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
     assert "resized to 64x64" in said.err and (tmp_path / "made_nearest_photographs.png").is_file()
     assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "pixels", 60, False, None) == 0
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(UserError, match="--features inception cannot be used"):  # and not answered with another score
+        evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "inception", 60, True, None)
     assert "60 images" in capsys.readouterr().out

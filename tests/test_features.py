@@ -1,5 +1,7 @@
 """Extractors: shapes, fixed hashes, the cache, and the way back when Inception cannot be had."""
 
+import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +102,11 @@ def test_inception_falls_back_with_one_line(
     def offline(*args: Any, **kwargs: Any) -> nn.Module:
         raise OSError("no network\nlong story")
 
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    assert X.build_extractor("inception", data(), tmp_path).name == "random"
+    assert "pip install 'gan-lightning[inception]'" in capsys.readouterr().out
     monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", offline)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
     assert X.build_extractor("inception", data(), tmp_path).name == "random"
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "no network" in said and "inception_weights" in said

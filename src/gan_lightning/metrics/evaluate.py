@@ -425,6 +425,11 @@ def evaluate_cli(
                 return untrained.images(n, 0, None if labels is None else labels[:n])
 
             picture = where.parent.parent / "images" / "nearest_photographs.png"
+        if features not in (
+            None,
+            evaluator.extractor.name,
+        ):  # a run goes on with others, an answer here would be to another question
+            raise UserError(f"--features {features} cannot be used here, for the reason above")
         scores = evaluator.evaluate(fakes, lambda n: ceiling(n, real))
         if where.is_dir():
             scores.warnings.append(
