@@ -54,7 +54,7 @@ class GAN(LightningModule):
         warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
         lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
         gamma_final: float = 1.0,  # gamma at the end as a share of itself (it may grow), along a cosine
-        top_k_final: float = 1.0,  # share of a batch's fakes, the most convincing ones, that the generator learns from at the end
+        top_k_final: float = 1.0,  # share of the fakes that the generator learns from at the end: the most convincing (Sinha et al. 2020)
         total_kimg: float | None = None,  # stop after so many thousand images
         num_classes: int | None = None,
         channels_last: bool = False,
