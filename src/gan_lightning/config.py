@@ -52,7 +52,6 @@ RULES: dict[str, tuple[Test, str]] = {
     "schedule.warmup_kimg": _not_negative,
     "schedule.lr_final": _share,
     "schedule.gamma_final": _not_negative,
-    "schedule.top_k_final": (lambda v: _number(v) and 0 < v <= 1, "a share above 0, at most 1"),
     "loss.gamma": _not_negative,
     "loss.gp_weight": _not_negative,
     "loss.lecam_weight": _not_negative,

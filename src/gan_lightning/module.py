@@ -54,7 +54,6 @@ class GAN(LightningModule):
         warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
         lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
         gamma_final: float = 1.0,  # gamma at the end as a share of itself (it may grow), along a cosine
-        top_k_final: float = 1.0,  # share of the fakes that the generator learns from at the end: the most convincing (Sinha et al. 2020)
         total_kimg: float | None = None,  # stop after so many thousand images
         num_classes: int | None = None,
         channels_last: bool = False,
@@ -69,7 +68,7 @@ class GAN(LightningModule):
         }.items():
             if value < 1:
                 raise UserError(f"{name}={value} should be at least 1")
-        if cuda_graphs and (n_critic != 1 or warmup_kimg or {lr_final, gamma_final, top_k_final} != {1}):
+        if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1):
             raise UserError("cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it")
         self.replayed = Replayed(self.both) if cuda_graphs else None
         self.automatic_optimization = False
@@ -94,7 +93,6 @@ class GAN(LightningModule):
             gamma_final,
             total_kimg,
         )
-        self.top_k_final = top_k_final
         self.memory_format, self.config = memory_format, config or {}
         if lecam_weight > 0:
             self.register_buffer("mean_logits", torch.zeros(2))
@@ -187,9 +185,6 @@ class GAN(LightningModule):
             real_logits, fake_logits = self.judge(real.detach(), fake, labels)
         else:
             real_logits, fake_logits = None, self.discriminate(fake, labels)
-        if (share := self.fade(self.top_k_final)) < 1:
-            best = fake_logits.topk(max(1, round(share * len(fake)))).indices
-            real_logits, fake_logits = None if real_logits is None else real_logits[best], fake_logits[best]
         loss = self.adversarial.g(real_logits, fake_logits)
         self.last["loss/g"] = loss.detach()
         self.update(self.optimizers()[0], self.generator, loss, "grad_norm/g", measure)
