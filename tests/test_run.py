@@ -120,6 +120,12 @@ def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generat
     assert len(said) == 18 and "g_loss nan" in said[0] and "g_loss nan" not in said[4]
 
 
+def test_the_line_counts_steps_and_not_turns(tiny, capsys):
+    tiny("run", "trainer.max_epochs=1", "dataset.steps_per_turn=4", "console.every_steps=4")
+    said = [line.split("step ")[1].split()[0] for line in capsys.readouterr().out.splitlines() if "g_loss" in line]
+    assert said == ["4/9", "8/9"]
+
+
 def test_a_schedule_knows_of_epochs_cut_short(tiny):
     state = weights(tiny("run", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "schedule.lr_final=0.1"))
     last = 0.1 + 0.9 * (1 + math.cos(math.pi * 5 / 6)) / 2  # the last of 2 x 3 steps
