@@ -83,12 +83,8 @@ def train(cfg: DictConfig) -> float | None:
     before.clear()  # its weights are read again by Lightning
     module = build_module(cfg, config, on_gpu)
     run_dir.mkdir(parents=True, exist_ok=True)
-    for name in (
-        "scores.json",
-        "result.json",
-        "diagnosis.json",
-        "diagnosis.md",
-    ):  # of an earlier run in the same folder
+    # what an earlier run in the same folder came to is not this one's
+    for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md"):
         (run_dir / name).unlink(missing_ok=True)
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     left = cfg.retry.seconds_left

@@ -650,12 +650,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "d_overfits": ("auc_heldout",), "mode_dropping": ("modes_missing",), "copies_photos": ("copy_ratio",), "small_batch_norm": ("mode_gap",),
     "stale_ema": ("quality_ema",), "wrong_output": ("darkest_fake", "darkest_real"), "wrong_range": ("real_min",), "altered_images": ("seen_apart",), "wrong_channels": ("channels",), "dataset_too_small": ("n_train",),
 }  # fmt: skip
-FROM_FACTS = (
-    "wrong_range",
-    "altered_images",
-    "wrong_channels",
-    "dataset_too_small",
-)  # known before step 0 or soon after
+# known before step 0 or soon after
+FROM_FACTS = ("wrong_range", "altered_images", "wrong_channels", "dataset_too_small")
 LAST_RESORT = ("stuck", "stopped_early")  # said only when nothing else is active
 
 
