@@ -22,7 +22,11 @@ RECIPES = {
     "vanilla_mnist_5_epochs": (["experiment=vanilla_mnist", "trainer.max_epochs=5", "dataset.root={data}"], "mnist"),
     "mnist": (["experiment=mnist", "dataset.root={data}"], "mnist"),
     "egg": (["experiment=egg"], "egg"),
-    "few_photos_64": (["experiment=few_photos", "dataset.root={data}/eggs_candling"], "{data}/eggs_candling"),
+    "few_photos": (["experiment=few_photos", "dataset.root={data}/eggs_candling"], "{data}/eggs_candling"),
+    "few_photos_64": (
+        ["experiment=few_photos", "total_kimg=60", "dataset.root={data}/eggs_candling"],
+        "{data}/eggs_candling",
+    ),
     "few_photos_128": (
         ["experiment=few_photos", "dataset.image_size=128", "dataset.root={data}/eggs_candling"],
         "{data}/eggs_candling",

@@ -79,9 +79,9 @@ def gamma(pixels: int, batch: int) -> float:
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: about 10 minutes on two CPU cores up to 64 pixels, 20 at 128; an hour on a GPU.
+    """Thousand images to show: about 10 minutes on two CPU cores up to 32 pixels, 20 beyond; an hour on a GPU.
 
-    At 128 pixels 60 were no better than 40 (benchmarks/RECIPES.md).
+    At 64 pixels 100 make rounder eggs than 60; at 128 pixels 60 were no better than 40 (benchmarks/RECIPES.md).
     """
-    on_cpu = 300.0 if pixels <= 32**2 else 60.0 if pixels <= 64**2 else 40.0
+    on_cpu = 300.0 if pixels <= 32**2 else 100.0 if pixels <= 64**2 else 40.0
     return on_cpu * (30 if on_gpu else 1)
