@@ -452,6 +452,13 @@ def test_a_generator_that_outruns_counts_until_the_pictures_are_good(lr_g, lr_d,
     )
 
 
+def test_a_discriminator_that_stands_still_because_it_is_right_is_not_weak():
+    """Fashion-MNIST, the note's networks at rates of .002: AUC 1, updates 0, every fake black."""
+    for auc, found in ((1.0, False), (0.4, True)):
+        history = stream(quality=2.0, auc_heldout=auc, auc_train=auc, update_ratio_d=0.0, diversity=0.01)
+        assert ("d_too_weak" in names(history)) is found
+
+
 def test_swinging_counts_sooner_without_a_penalty():
     for gamma, quality, found in ((0.0, 0.07, True), (0.0, 0.03, False), (0.5, 0.07, False), (0.5, 0.2, True)):
         history = stream(settings={"loss__gamma": gamma}, quality=quality, travel=0.4)

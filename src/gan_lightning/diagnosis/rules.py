@@ -188,7 +188,7 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
             (n_critic > 1 and not wasserstein, "n_critic=1"), (adversarial == "Minimax", "loss=bce"), *steady, (True, lower("d")),
         ],
         "d_overfits": [*augment, *regularise, (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, "loss.lecam_weight=0.1")],
-        "dead_output": [(both_high, f"lr={usual}"), (True, lower("g")), (family == "mlp" and doubles, "network=dcgan")],
+        "dead_output": [(both_high, f"lr={usual}"), (lr_g > rates["g"][2], lower("g")), *steady, (True, lower("g"))],
         "full_collapse": variety, "partial_collapse": variety,
         "mode_dropping": [*steady, (gamma > 10, f"loss.gamma={gamma / 4:.3g}"), (adversarial != "RpGAN", "loss=rpgan"), (True, lower("d"))],
         "oscillation": [*steady, (beta_g > 0.5, "optimizer_g.betas=[0.0,0.99]"), (beta_d > 0.5, "optimizer_d.betas=[0.0,0.99]"), (True, lower(hot))],
@@ -455,7 +455,9 @@ def d_too_weak(h: History, t: Thresholds) -> Finding | None:
 
     Where the settings favour the generator, all pictures that are not good and hardly get better count.
     """
-    frozen = [d < t["ratio"] and g > 20 * d for d, g in zip(h["update_ratio_d"], h["update_ratio_g"], strict=True)]
+    # one that stands still because it is right about everything is not weak
+    moves = zip(h["update_ratio_d"], h["update_ratio_g"], _auc(h), strict=True)
+    frozen = [d < t["ratio"] and g > 20 * d and not a > t["sure"] for d, g, a in moves]
     blind = _all([a < t["auc"] for a in _auc(h)], _flat(h, t))
     outrun = _lr(h, "d") * h.setting("n_critic", 1) < _lr(h, "g") / t["lead"]
     behind = _all([outrun and q > t["good"] for q in h["quality"]], _any(_flat(h, t), _slow(h, t)))
