@@ -300,6 +300,10 @@ def test_a_class_without_training_images_is_certain():
     assert found.evidence == {"classes_without_training_images": "3, 7"}
 
 
+def test_too_few_images_come_before_the_classes_that_are_not_among_them():
+    assert first(stream({"untrained_classes": [3, 7], "n_train": 20})).name == "dataset_too_small"
+
+
 def test_still_improving_is_a_note_and_only_at_the_end():
     falling = lambda i, s: 0.9 - s / 10000  # noqa: E731
     assert diagnose(stream(quality=falling, travel=0.0), THRESHOLDS) == []
