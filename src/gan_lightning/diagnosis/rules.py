@@ -405,7 +405,9 @@ def dataset_too_small(h: History, t: Thresholds) -> Finding | None:
     if not (count < t["images"] or copies > t["duplicates"]):
         return None
     override = _remedy(h, "dataset_too_small")
-    return Finding("dataset_too_small", "warning", 0.92, 0.0, {"n_train": count, "duplicates": _short(copies)}, override)
+    return Finding(
+        "dataset_too_small", "warning", 0.92, 0.0, {"n_train": count, "duplicates": _short(copies)}, override
+    )
 
 
 def lr_too_high(h: History, t: Thresholds) -> Finding | None:
