@@ -272,6 +272,17 @@ def typed(*overrides: str, cwd: Path) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def interrupted(number: signal.Signals, *overrides: str, cwd: Path) -> tuple[int, str, str]:
+    """A long run of the tiny networks that gets a signal once it trains."""
+    process = launch(*overrides, *TINY, "trainer.accelerator=cpu", "total_kimg=1000", "console.every_steps=1", cwd=cwd)
+    for line in process.stdout:
+        if "d_loss" in line:
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
 def test_two_processes(photos, tmp_path):
     """One folder, one set of files, equal weights at the end (the run compares them itself and says so)."""
     code, out, err = typed(
@@ -295,23 +306,9 @@ def test_two_processes(photos, tmp_path):
 
 def test_sigterm_to_a_sweep_reaches_its_job(photos, tmp_path):
     """The job ends in good order, with its checkpoint, and no further one begins."""
-    sweep = launch(
-        "-m",
-        *TINY,
-        f"dataset.root={photos}",
-        "seed=1,2",
-        "trainer.accelerator=cpu",
-        "total_kimg=1000",
-        "console.every_steps=1",
-        "hydra.sweep.dir=sweep",
-        cwd=tmp_path,
-    )
-    for line in sweep.stdout:
-        if "d_loss" in line:
-            break
-    sweep.send_signal(signal.SIGTERM)
-    _, err = sweep.communicate(timeout=120)
-    assert sweep.returncode == 130 and "Traceback" not in err
+    sweep = ["-m", "seed=1,2", "hydra.sweep.dir=sweep"]
+    code, _, err = interrupted(signal.SIGTERM, *sweep, f"dataset.root={photos}", cwd=tmp_path)
+    assert code == 130 and "Traceback" not in err
     assert weights(tmp_path / "sweep" / "0")["step"] > 0
     assert not (tmp_path / "sweep" / "1").exists()
 
@@ -333,21 +330,8 @@ def test_a_sweep_leaves_one_folder_per_job(photos, tmp_path):
 
 
 def test_ctrl_c_ends_in_good_order(photos, tmp_path):
-    process = launch(
-        *TINY,
-        f"dataset.root={photos}",
-        "trainer.accelerator=cpu",
-        "total_kimg=1000",
-        "console.every_steps=1",
-        "hydra.run.dir=run",
-        cwd=tmp_path,
-    )
-    for line in process.stdout:
-        if "d_loss" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and "Traceback" not in err
+    code, out, err = interrupted(signal.SIGINT, f"dataset.root={photos}", "hydra.run.dir=run", cwd=tmp_path)
+    assert code == 0 and "Traceback" not in err
     assert "tensorboard" in out
     assert weights(tmp_path / "run")["step"] > 0
 

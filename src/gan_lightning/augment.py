@@ -95,9 +95,9 @@ class Augment(nn.Module):
         return images
 
     @torch.no_grad()
-    def adapt(self, real_logits: Tensor, images: int) -> None:
-        """One step of ADA's controller, from the logits (B,) of the real images just seen, 0 where the loss calls neither
-        real nor generated; `images` of them on all processes together. No host synchronisation."""
+    def adapt(self, real_logits: Tensor, images: int, level: float | Tensor = 0.0) -> None:
+        """One step of ADA's controller, from the logits (B,) of the real images just seen, `images` of them on all processes
+        together; `level`: the logits, or those of fakes (B,), from which on they say real. No host synchronisation."""
         if self.ada_target is not None:
-            direction = torch.sign(torch.sign(real_logits).mean() - self.ada_target)
+            direction = torch.sign(torch.sign(real_logits - level).mean() - self.ada_target)
             self.p.add_(direction * images / (self.ada_kimg * 1000)).clamp_(0, self.max_p)

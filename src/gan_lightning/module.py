@@ -177,7 +177,7 @@ class GAN(LightningModule):
         self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
         middle = getattr(self.adversarial, "middle", 0.0)
         level = fake_logits.detach() if middle is None else middle
-        self.augment.adapt(real_logits.detach() - level, len(real) * self.trainer.world_size)
+        self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size, level)
 
     def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         self.discriminator.requires_grad_(False)  # its gradients would be thrown away

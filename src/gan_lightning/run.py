@@ -48,6 +48,8 @@ def train(cfg: DictConfig) -> float | None:
         return objective
     if gone := let_last_rate_win(cfg, overrides):
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
+    if cfg.ckpt_path:
+        cfg.ckpt_path = str(Path(cfg.ckpt_path).expanduser())  # for Lightning, which reads it again
     before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else {}
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts

@@ -15,7 +15,6 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
 
 BLOCK = 256  # noise is always drawn in blocks of this many, so that image k does not depend on how many are asked for
-
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
 
 
@@ -88,10 +87,9 @@ class Sampler:
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Noise (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
-        rows = torch.arange(len(z)).split(PIECE)
-        extra = [() if labels is None else (labels[part].to(self.device),) for part in rows]
-        made = (self.generator(z[part].to(self.device), *more) for part, more in zip(rows, extra, strict=True))
-        return torch.cat([to_uint8(images.float().cpu()) for images in made])
+        inputs = (z,) if labels is None else (z, labels)
+        pieces = zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True)
+        return torch.cat([to_uint8(self.generator(*piece).float().cpu()) for piece in pieces])
 
     def blocks(self, count: int, seed: int = 0, label: int | Tensor | None = None) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.

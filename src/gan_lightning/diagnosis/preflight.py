@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gan_lightning.diagnosis.rules import FROM_FACTS, RULES, Finding, History, Thresholds, remedies, sane_lr
+from gan_lightning.diagnosis.rules import (
+    FROM_FACTS,
+    RULES,
+    Finding,
+    History,
+    Thresholds,
+    augmentation_leaks,
+    remedies,
+    sane_lr,
+)
 
 
 def preflight(facts: dict[str, Any], thresholds: dict[str, Thresholds]) -> list[Finding]:
@@ -49,7 +58,7 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
         yield "tiny_latent", {"latent_dim": get("latent_dim")}
     if n_train < t["few"] and not get("augment.ops", []):
         yield "augmentation_missing", {"n_train": n_train}
-    if get("augment.ops", []) and get("augment.p", 0.0) > t["leak"]:
+    if augmentation_leaks(facts.get("config", {})):
         yield "augmentation_leaks", {"augment.p": get("augment.p")}
     halflife, total = get("ema.halflife_kimg", 0.0), get("total_kimg", 0.0)
     if total and halflife > t["halflife"] * total and not get("ema.rampup", 0.0):

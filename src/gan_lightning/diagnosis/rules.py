@@ -146,7 +146,7 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
     ]
     # of two rates far apart the one that is further from the usual moves to the other
     hasty_g = lr_d >= rates["d"][1] and lr_g * lr_d > usual**2
-    leaks = bool(ops) and setting(config, "augment.p", 0.0) > 0.8
+    leaks = augmentation_leaks(config)
     endless_warmup = setting(config, "schedule.warmup_kimg", 0.0) > 0.2 * (total or 200)
     doubles = _doubles(setting(config, "dataset.image_size", 64))
     # photographs need convolutions, a penalty and an average at once: where a whole experiment lacks them, another one
@@ -216,6 +216,12 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
         name: list(dict.fromkeys(o for holds, o in pairs if holds and o and changes(o)))
         for name, pairs in table.items()
     }
+
+
+def augmentation_leaks(config: dict[str, Any]) -> bool:
+    """Whether images are augmented more often than conf/augment says is possible without showing in the samples."""
+    p, most = setting(config, "augment.p", 0.0), setting(config, "augment.max_p", 0.8)
+    return bool(setting(config, "augment.ops", [])) and p > most
 
 
 def _from_experiment(config: dict[str, Any]) -> bool:
@@ -523,7 +529,7 @@ def wrong_output(h: History, t: Thresholds) -> Finding | None:
     ]
     beyond = [low < -t["limit"] or high > t["limit"] for low, high, _ in ends]
     numbers = "darkest_fake darkest_real brightest_fake brightest_real quality"
-    return _found(h, t, "wrong_output", [a or b for a, b in zip(pinned, beyond, strict=True)], 0.9, numbers)
+    return _found(h, t, "wrong_output", _any(pinned, beyond), 0.9, numbers)
 
 
 def network_too_small(h: History, t: Thresholds) -> Finding | None:

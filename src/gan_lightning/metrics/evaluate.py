@@ -425,10 +425,8 @@ def evaluate_cli(
                 return untrained.images(n, 0, None if labels is None else labels[:n])
 
             picture = where.parent.parent / "images" / "nearest_photographs.png"
-        if features not in (
-            None,
-            evaluator.extractor.name,
-        ):  # a run goes on with others, an answer here would be to another question
+        # a run goes on with other features; here that would answer another question
+        if features not in (None, evaluator.extractor.name):
             raise UserError(f"--features {features} cannot be used here, for the reason above")
         scores = evaluator.evaluate(fakes, lambda n: ceiling(n, real))
         if where.is_dir():
@@ -484,7 +482,8 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir:
     elif name == "egg":
         source = EggImages(root or EggImages.DEFAULT_ROOT)
     else:
-        source = FolderImages(name, settings.get("labels") or False)
+        same = bool(settings.get("root")) and Path(settings["root"]).expanduser().resolve() == Path(name).resolve()
+        source = FolderImages(name, bool(settings.get("labels")) and same)  # another folder need not have classes
     real = ImageData(source, shrink_batch=True, **options)
     real.prepare()
     return real
