@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.errors import UserError
-from gan_lightning.metrics.evaluate import Evaluator, class_labels, copies_strip, evaluate_cli, wilson
+from gan_lightning.metrics.evaluate import Evaluator, _real_data, class_labels, copies_strip, evaluate_cli, wilson
 from gan_lightning.metrics.quality import Quality
 
 
@@ -315,3 +315,18 @@ def test_a_folder_of_images_is_scored(
     with pytest.raises(UserError, match="--features inception cannot be used"):  # and not answered with another score
         evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "inception", 60, True, None)
     assert "60 images" in capsys.readouterr().out
+
+
+def test_another_folder_need_not_have_the_classes_a_checkpoint_was_trained_on(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for folder in ("trained/a", "trained/b", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+        for i, image in enumerate(photographs(12, len(folder), 24)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / folder / f"{i}.png")
+    settings = {"labels": True, "root": str(tmp_path / "trained"), "image_size": 24, "holdout": 0}
+    own, other = (
+        _real_data(str(tmp_path / name), None, settings, str(tmp_path / "cache")) for name in ("trained", "other")
+    )
+    assert torch.bincount(own.train_labels).tolist() == [12, 12]
+    assert other.train_labels is None and len(other.train_images) == 12

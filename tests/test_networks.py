@@ -40,6 +40,14 @@ CASES = [
         SMALL,
         id="dcgan-modulated-none",
     ),
+    pytest.param(
+        dcgan,
+        32,
+        3,
+        SMALL | {"output_skips": True, "progressive": True},
+        SMALL | {"progressive": True},
+        id="dcgan-grown",
+    ),
     pytest.param(resnet, 32, 3, SMALL | {"min_channels": 16}, SMALL | {"min_channels": 16}, id="resnet-32"),
     pytest.param(resnet, [64, 48], 4, SMALL, SMALL, id="resnet-wide"),
 ]
@@ -55,6 +63,9 @@ def test_one_step_reaches_every_parameter(family, size, channels, for_g, for_d, 
     torch.manual_seed(0)
     generator = family.Generator(10, size, channels, num_classes=num_classes, **for_g)
     discriminator = family.Discriminator(size, channels, num_classes=num_classes, **for_d)
+    for network in (generator, discriminator):
+        if getattr(network, "growth", None):
+            network.grow()
     with torch.no_grad():  # zero-initialised layers hide the ones in front of them from the first gradient
         for p in [*generator.parameters(), *discriminator.parameters()]:
             p.add_(0.01 * torch.randn_like(p))
@@ -137,6 +148,54 @@ def test_output_skips_add_an_image_per_resolution():
     high = generator.blocks[:3](low)  # doubled once
     image = generator.skips[1](high) + blur(F.interpolate(generator.skips[0](low), scale_factor=2))
     torch.testing.assert_close(generator(z), blur(F.interpolate(image, scale_factor=2)).tanh())
+
+
+def growing():
+    generator = dcgan.Generator(6, 16, 3, channels=16, min_channels=8, output_skips=True, progressive=True)
+    return generator.eval(), dcgan.Discriminator(16, 3, channels=16, min_channels=8, progressive=True)
+
+
+def test_before_it_has_grown_a_generator_makes_the_coarser_image_and_a_discriminator_sees_it():
+    torch.manual_seed(0)
+    generator, discriminator = growing()
+    z, images = torch.randn(4, 6), torch.randn(4, 3, 16, 16)
+    blur, low = Blur(3), generator.start(z)
+    image = generator.skips[1](generator.blocks[:3](low))
+    image = image + blur(F.interpolate(generator.skips[0](low), scale_factor=2))
+    torch.testing.assert_close(generator(z), blur(F.interpolate(image, scale_factor=2)).tanh())
+    averaged = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2)  # all that is to be seen of it
+    torch.testing.assert_close(discriminator(images), discriminator(averaged))
+    assert (discriminator(images) - discriminator(images.flip(2))).abs().min() > 1e-4
+
+
+def test_growing_adds_a_tenth_of_the_finest_layer_once_and_the_state_remembers_it():
+    torch.manual_seed(0)
+    generator, discriminator = growing()
+    z, images = torch.randn(4, 6), torch.randn(4, 3, 16, 16)
+    finest = (generator.image, discriminator.blocks[0])
+    kept = [p.clone() for layer in finest for p in layer.parameters()]
+    before = generator(z).atanh(), discriminator(images)
+    for network in (generator, discriminator, generator):
+        network.grow()
+    for p, old in zip((p for layer in finest for p in layer.parameters()), kept, strict=True):
+        torch.testing.assert_close(p, 0.1 * old)
+    added = generator.image(generator.blocks(generator.start(z)))
+    torch.testing.assert_close(generator(z).atanh(), before[0] + added, rtol=1e-4, atol=1e-4)
+    assert added.abs().max() > 1e-3 and (discriminator(images) - before[1]).abs().min() > 1e-5
+    for network, again in zip((generator, discriminator), growing(), strict=True):
+        assert not again.growth.done
+        again.load_state_dict(network.state_dict())
+        assert again.growth.done
+    for layer in finest:
+        for p in layer.parameters():
+            torch.nn.init.zeros_(p)
+    torch.testing.assert_close(generator(z).atanh(), before[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(discriminator(images), before[1])
+
+
+def test_a_generator_without_coarser_images_cannot_grow():
+    with pytest.raises(ValueError, match="output_skips=true"):
+        dcgan.Generator(6, 16, 3, progressive=True)
 
 
 def test_minibatch_stddev_value():

@@ -43,16 +43,34 @@ def test_a_tiny_folder_gets_a_tiny_batch():
     assert chosen(Photos(10))[0].dataset.batch_size == 2
 
 
+@pytest.mark.parametrize(
+    ("overrides", "on_gpu", "grow"),
+    [
+        (["dataset.image_size=128"], False, 0.667),
+        (["dataset.image_size=128", "schedule.grow=0.5"], False, 0.5),
+        (["dataset.image_size=128", "network=dcgan_base8"], False, 0),  # without an image per resolution
+        (["dataset.image_size=128", "network=resnet"], False, 0),
+        (["dataset.image_size=128"], True, 0),
+        (["dataset.image_size=64"], False, 0),
+    ],
+)
+def test_networks_that_can_grow_do_where_the_finest_resolution_is_dear(overrides, on_gpu, grow):
+    cfg, lines = chosen(Photos(500), *overrides, on_gpu=on_gpu)
+    assert cfg.schedule.grow == grow
+    assert cfg.network.discriminator.get("progressive", False) == (grow > 0)
+    assert ("schedule.grow" in lines) == (grow == 0.667)
+
+
 def test_what_the_user_sets_wins_and_is_not_mentioned():
     cfg, lines = chosen(
         Photos(500),
-        "dataset.image_size=[48,96]",
+        "dataset.image_size=[48,80]",
         "dataset.batch_size=7",
         "augment.p=0.2",
         "loss.gamma=3",
         "total_kimg=5",
     )
-    assert list(cfg.dataset.image_size) == [48, 96] and (
+    assert list(cfg.dataset.image_size) == [48, 80] and (
         cfg.dataset.batch_size,
         cfg.augment.p,
         cfg.loss.gamma,

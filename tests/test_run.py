@@ -346,6 +346,12 @@ MISTAKES = [
     (["nosuchgroup=x"], "nosuchgroup"),
     (["trainer.devices=0"], "trainer.devices=0"),
     (["loss.gama=1"], "loss.gamma"),
+    (["metrics=none", "metrics.every_kimg=1"], "no key of the metrics chosen here"),
+    (["schedule.grow=1"], "schedule.grow=1 should be a number from 0 to below 1"),
+    (
+        ["schedule.grow=0.5", "network=mlp", "dataset=egg", "dataset.source.number=8"],
+        "schedule.grow=0.5 needs networks that can grow",
+    ),
     (["dataset=folder"], "dataset.root"),
     (["dataset=folder", "dataset.root=/no/such/place"], "/no/such/place"),
     (["dataset.root=/no/such/place"], "/no/such/place.*dataset=egg|dataset=egg.*/no/such/place"),

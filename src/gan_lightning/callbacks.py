@@ -136,6 +136,7 @@ class ConsoleLine(Callback):
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.start = (time.monotonic(), module.nimg)
         self.seen = module.step // self.every_steps if self.every_steps else 0
+        self.coarse = module.coarse
         console = Console()
         self.print = console.print
         if self.bar and console.is_terminal:
@@ -154,6 +155,9 @@ class ConsoleLine(Callback):
             speed = (module.nimg - self.start[1]) / max(now - self.start[0], 1e-9)
             self.progress.update(self.task, completed=module.nimg, speed=speed)
             self.shown = now
+        if self.coarse and not module.coarse:
+            self.coarse = False
+            self.print(f"images {module.nimg:,}  the networks have grown to the full size", highlight=False)
         before, self.seen = self.seen, module.step // self.every_steps if self.every_steps else 0
         if self.seen > before and module.last_logits is not None:
             real, fake = (float(module.verdicts(logits).mean()) for logits in module.last_logits)

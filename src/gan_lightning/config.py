@@ -52,6 +52,7 @@ RULES: dict[str, tuple[Test, str]] = {
     "schedule.warmup_kimg": _not_negative,
     "schedule.lr_final": _share,
     "schedule.gamma_final": _not_negative,
+    "schedule.grow": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "loss.gamma": _not_negative,
     "loss.gp_weight": _not_negative,
     "loss.lecam_weight": _not_negative,
@@ -107,7 +108,7 @@ RULES: dict[str, tuple[Test, str]] = {
 
 # what may be null: the run chooses, or leaves it out
 OPTIONAL = frozenset(
-    "total_kimg grad_clip loss.gamma augment.p dataset.image_size dataset.batch_size pictures.every_kimg checkpoints.every_kimg"
+    "total_kimg grad_clip schedule.grow loss.gamma augment.p dataset.image_size dataset.batch_size pictures.every_kimg checkpoints.every_kimg"
     " metrics.every_kimg metrics.num_images metrics.patience num_classes trainer.max_time trainer.max_epochs trainer.precision".split()
 )
 BLOCKS = (
@@ -186,7 +187,11 @@ def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
         key = match[1] or (re.search(r"full_key: (\S+)", text) or match)[1] or match[2]
         if match[1] and re.search(r"No match in the defaults list", text):
             return f"{key} is no group here; type `python train.py --help` for the groups"
-        near = difflib.get_close_matches(key, known(), n=3, cutoff=0.5)
+        there = known()
+        if key in there:
+            group = key.partition(".")[0]
+            return f"{key} is no key of the {group} chosen here: leave it out, or leave {group}=... out"
+        near = difflib.get_close_matches(key, there, n=3, cutoff=0.5)
         return f"{key} is no key of the configuration; " + (
             f"did you mean {' or '.join(near)}?" if near else "type `python train.py --help` for all keys"
         )

@@ -44,6 +44,14 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     settle("network.generator.depth", 1 if small else 2, size_named)
     settle("network.generator.self_modulation", 0 if small else 32, size_named)
     settle("network.generator.output_skips", not small, size_named)
+    can_grow = bool(cfg.network.generator.get("output_skips")) and "progressive" in cfg.network.discriminator
+    if can_grow and pixels > 64**2 and not on_gpu:
+        settle("schedule.grow", 0.667, f"at half of {width} x {height} pixels more images are shown in the time")
+    elif cfg.schedule.grow is None:
+        cfg.schedule.grow = 0.0
+    for network in (cfg.network.generator, cfg.network.discriminator):
+        if network.get("progressive", True) is None:
+            network.progressive = cfg.schedule.grow > 0
     settle("network.generator.upsample", "resize" if pixels <= 28**2 else "smooth", size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
@@ -79,9 +87,10 @@ def gamma(pixels: int, batch: int) -> float:
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: about 10 minutes on two CPU cores up to 32 pixels, 20 beyond; an hour on a GPU.
+    """Thousand images to show: about 10 minutes on two CPU cores up to 32 pixels, 20 to 64, 30 to 128; an hour on a GPU.
 
-    At 64 pixels 100 make rounder eggs than 60; at 128 pixels 60 were no better than 40 (benchmarks/RECIPES.md).
+    At 64 pixels 100 make rounder eggs than 60; at 128 pixels 90, of which 60 at half the size, are far better than 40
+    (benchmarks/RECIPES.md).
     """
-    on_cpu = 300.0 if pixels <= 32**2 else 100.0 if pixels <= 64**2 else 40.0
-    return on_cpu * (30 if on_gpu else 1)
+    small, middle, large = (9000.0, 3000.0, 1200.0) if on_gpu else (300.0, 100.0, 90.0)
+    return small if pixels <= 32**2 else middle if pixels <= 64**2 else large

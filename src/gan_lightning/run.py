@@ -229,8 +229,9 @@ def hardware(trainer: Trainer, module: GAN) -> str:
     memory = "channels last" if module.memory_format == torch.channels_last else "plain memory format"
     passes = "one discriminator pass for real and generated" if module.joint else "two discriminator passes"
     count = [sum(p.numel() for p in network.parameters()) for network in (module.generator, module.discriminator)]
+    small = f", at half the size for the first {module.grow:.0%}" if module.coarse and module.grow else ""
     return (
-        f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}; "
+        f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}{small}; "
         f"generator {count[0] / 1e6:.2f} M weights, discriminator {count[1] / 1e6:.2f} M"
     )
 

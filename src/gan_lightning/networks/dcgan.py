@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gan_lightning.networks.layers import (
     Blur,
+    Growth,
     Head,
     MinibatchStddev,
     SelfModulated,
@@ -28,7 +29,8 @@ class Generator(nn.Module):
     Karras et al. 2019) or "transposed" (4 x 4, stride 2).
     norm: none, batch, group or spectral. self_modulation: hidden units of the small network by which the noise sets every
     normalisation's scale and shift (Chen et al. 2019), 0: off. output_skips: the image is the sum of one per resolution
-    (Karras et al. 2020). Raises ValueError for a size it cannot make.
+    (Karras et al. 2020). progressive: until `grow` is called the finest resolution is left out, and the image is the next
+    coarser one, doubled (Karras et al. 2018). Raises ValueError for a size it cannot make.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Generator(nn.Module):
         min_base: int = 4,
         self_modulation: int = 0,
         output_skips: bool = False,
+        progressive: bool = False,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -51,6 +54,9 @@ class Generator(nn.Module):
         if upsample not in ("smooth", "resize", "transposed"):
             raise ValueError(f"upsample={upsample} is unknown; there are smooth, resize, transposed")
         (height, width), widths = ladder(image_size, channels, min_channels, min_base)
+        if progressive and not output_skips:
+            raise ValueError("progressive=true needs output_skips=true: the coarser image comes from there")
+        self.growth = Growth() if progressive else None
         self.num_classes = num_classes
         latent = latent_dim + (num_classes or 0)
 
@@ -79,6 +85,11 @@ class Generator(nn.Module):
         self.blur = Blur(colours) if output_skips else nn.Identity()
         self.image = nn.Conv2d(widths[-1], colours, 3, padding=1)
 
+    def grow(self) -> None:
+        """From now on at full size."""
+        if self.growth is not None and not self.growth.done:
+            self.growth.finish(self.image)
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = z = with_classes(z, labels, self.num_classes)
         skips, image = iter(self.skips), None
@@ -86,13 +97,18 @@ class Generator(nn.Module):
             if isinstance(module, UpConv | nn.ConvTranspose2d) and (skip := next(skips, None)) is not None:
                 here = skip(x) if image is None else image + skip(x)
                 image = self.blur(F.interpolate(here, scale_factor=2))
+                if self.growth is not None and not self.growth.done and skip is self.skips[-1]:
+                    return image.tanh()
             x = module(x, z) if isinstance(module, SelfModulated) else module(x)
         x = self.image(x)
         return (x if image is None else image + x).tanh()
 
 
 class Discriminator(nn.Module):
-    """(B, C, H, W) -> (B,) raw logits: 4 x 4 convolutions of stride 2 down to the base, minibatch-stddev, 3 x 3, linear."""
+    """(B, C, H, W) -> (B,) raw logits: 4 x 4 convolutions of stride 2 down to the base, minibatch-stddev, 3 x 3, linear.
+
+    progressive: the image at half its size enters one layer later as well, and alone until `grow` is called.
+    """
 
     def __init__(
         self,
@@ -104,6 +120,7 @@ class Discriminator(nn.Module):
         minibatch_stddev: int = 4,
         depth: int = 1,
         min_base: int = 4,
+        progressive: bool = False,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +129,8 @@ class Discriminator(nn.Module):
         widths.reverse()
         blocks: list[nn.Module] = []
         before = image_shape(image_size, image_channels)[0]
+        self.growth = Growth() if progressive else None
+        self.coarse = normed(norm, nn.Conv2d(before, widths[1], 3, padding=1)) if progressive else None
         for after in widths[1:]:
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
@@ -126,6 +145,19 @@ class Discriminator(nn.Module):
         self.head = Head(before * height * width, norm, num_classes)
         self.batch_independent = norm != "batch" and not minibatch_stddev
 
+    def grow(self) -> None:
+        """From now on at full size."""
+        if self.growth is not None and not self.growth.done:
+            self.growth.finish(self.blocks[0])
+
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = F.leaky_relu(self.last(self.stddev(self.blocks(images))), 0.2)
+        if self.growth is None or self.coarse is None:
+            x = self.blocks(images)
+        else:
+            coarse = self.coarse(F.avg_pool2d(images, 2))
+            first, *others = self.blocks
+            x = first(images) + coarse if self.growth.done else coarse
+            for layer in others:
+                x = layer(x)
+        x = F.leaky_relu(self.last(self.stddev(x)), 0.2)
         return self.head(x.flatten(1), labels)

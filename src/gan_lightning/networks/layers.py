@@ -79,6 +79,27 @@ class Blur(nn.Module):
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernel, groups=x.shape[1])
 
 
+class Growth(nn.Module):
+    """Whether a network computes at its full size yet; kept in its state, so that a checkpoint knows it too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = False
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.done)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.done = bool(state)
+
+    @torch.no_grad()
+    def finish(self, finest: nn.Module) -> None:
+        """The finest layer joins in, faintly at first: what the others have learnt goes on working."""
+        self.done = True
+        for parameter in finest.parameters():
+            parameter.mul_(0.1)
+
+
 class Dropout(nn.Dropout):
     """`nn.Dropout` whose masks on a CPU are drawn as 16 random bits per value: drawing a float for each took an eighth of
     the note's whole step (benchmarks/SPEED.md). `p` is rounded to a multiple of 2^-16, and kept values scaled by what it
@@ -89,8 +110,11 @@ class Dropout(nn.Dropout):
         if not self.training or not 0 < rounded < 2**16 or x.device.type != "cpu":
             return super().forward(x)
         bits = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= rounded - 2**15
-        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - rounded))
+        kept = torch.empty_like(
+            x, requires_grad=False
+        )  # compared straight into floats: bools would be converted slowly
+        torch.ge(bits.view(torch.int16)[: x.numel()].view(x.shape), rounded - 2**15, out=kept)
+        return x * kept.mul_(2**16 / (2**16 - rounded))
 
 
 class MinibatchStddev(nn.Module):
