@@ -2,7 +2,7 @@
 
     python -m benchmarks.ellipses PATH [--size 64] [--count 600]
 
-PATH is a checkpoint, of which so many samples are drawn, or a folder of images, which are resized to --size. Six maps of an
+PATH is a checkpoint, of which --count samples are drawn, or a folder of images, which are all resized to --size. Six maps of an
 image (brightest colour difference, red, green, red against blue and green, brightness) are cut at six levels each; of every
 cut the two largest connected shapes of 3 to 60 % of the image are filled and compared with the ellipse of the same moments.
 An image's figure is the best overlap (intersection over union) found. It misses what no ellipse shows (a second egg, colours)
@@ -57,7 +57,8 @@ def roundest(image: NDArray[np.uint8]) -> float:
 
 def images_of(path: Path, size: int, count: int) -> list[NDArray[np.uint8]]:
     if path.is_file():
-        return list(load_generator(path).images(count, seed=3).permute(0, 2, 3, 1).numpy())
+        samples = load_generator(path).images(count, seed=3)[:, :3].permute(0, 2, 3, 1)
+        return list(samples.expand(-1, -1, -1, 3).numpy())
     source = FolderImages(str(path))
     source.prepare()
     pictures = (source.open(number)[0].convert("RGB") for number in range(len(source)))

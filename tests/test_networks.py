@@ -196,6 +196,12 @@ def test_growing_adds_a_tenth_of_the_finest_layer_once_and_the_state_remembers_i
 def test_a_generator_without_coarser_images_cannot_grow():
     with pytest.raises(ValueError, match="output_skips=true"):
         dcgan.Generator(6, 16, 3, progressive=True)
+    for build in (
+        lambda **more: dcgan.Generator(6, 16, 3, output_skips=True, **more),
+        lambda **more: dcgan.Discriminator(16, 3, **more),
+    ):
+        with pytest.raises(ValueError, match="norm=spectral"):
+            build(progressive=True, norm="spectral")
 
 
 def test_minibatch_stddev_value():

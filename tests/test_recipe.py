@@ -5,6 +5,8 @@ from conftest import Photos, compose
 
 from gan_lightning.recipe import choose, gamma
 
+SIDES = ("generator", "discriminator")
+
 
 def chosen(source, *overrides, on_gpu=False):
     cfg = compose("dataset=folder", "dataset.root=x", *overrides)
@@ -52,13 +54,18 @@ def test_a_tiny_folder_gets_a_tiny_batch():
         (["dataset.image_size=128", "network=resnet"], False, 0),
         (["dataset.image_size=128"], True, 0),
         (["dataset.image_size=64"], False, 0),
+        (["dataset.image_size=128", "network.generator.progressive=false"], False, 0),
+        (["dataset.image_size=128", "network.discriminator.norm=spectral"], False, 0),
+        (["dataset.image_size=64", *(f"network.{side}.progressive=true" for side in SIDES)], False, 0.667),
     ],
 )
 def test_networks_that_can_grow_do_where_the_finest_resolution_is_dear(overrides, on_gpu, grow):
     cfg, lines = chosen(Photos(500), *overrides, on_gpu=on_gpu)
     assert cfg.schedule.grow == grow
-    assert cfg.network.discriminator.get("progressive", False) == (grow > 0)
+    assert bool(cfg.network.discriminator.get("progressive")) == (grow > 0)
     assert ("schedule.grow" in lines) == (grow == 0.667)
+    if "dataset.image_size=128" in overrides and not on_gpu:
+        assert cfg.total_kimg == (90 if grow else 40)
 
 
 def test_what_the_user_sets_wins_and_is_not_mentioned():

@@ -14,6 +14,7 @@ import torch
 from conftest import CONF
 from PIL import Image
 
+from gan_lightning.cli import main as cli
 from gan_lightning.entry import in_words
 from gan_lightning.errors import UserError
 
@@ -57,6 +58,38 @@ def test_stopping_and_going_on_is_never_having_stopped(tiny, stop):
     rest = tiny("rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2")
     assert weights(rest)["nimg"] == 144
     assert_same(weights(whole), weights(rest))
+
+
+@pytest.mark.parametrize(("stop", "grown"), [(0.032, False), (0.104, True)])
+def test_a_growing_run_goes_on_as_well(stop, grown, tiny, monkeypatch, capsys):
+    """Stopped before and after half of 144 images; the same to the bit, and told of where it is seen."""
+    from gan_lightning.module import GAN
+
+    monkeypatch.setattr(GAN, "planned", 144)  # else the end of the first part would be the end of its schedule
+    growing = ("trainer.max_epochs=2", "network.generator.output_skips=true", "schedule.grow=0.5")
+    whole = tiny("whole", *growing)
+    out = capsys.readouterr().out
+    assert "at half the size until 50% of the run" in out and "images 80  the networks have grown" in out
+    first = tiny("first", *growing, f"total_kimg={stop}")
+    out = capsys.readouterr().out
+    assert ("the run ended before the networks had grown" in out) != grown
+    assert bool(weights(first)["state_dict"]["generator_ema.growth._extra_state"]) == grown
+    assert cli(["sample", f"{first}/checkpoints/last.ckpt", "--num-images", "2", "--out", f"{first}/samples"]) == 0
+    assert ("from before the networks had grown" in capsys.readouterr().out) != grown
+    rest = tiny("rest", *growing, f"ckpt_path={first}/checkpoints/last.ckpt")
+    assert_same(weights(whole), weights(rest))
+    counted = [json.loads((run / "networks.json").read_text()) for run in (whole, first)]
+    assert counted[0] == counted[1]
+
+
+def test_a_checkpoint_from_before_there_was_growing_goes_on(tiny):
+    first = tiny("first", "total_kimg=0.016")
+    path = first / "checkpoints/last.ckpt"
+    checkpoint = weights(first)
+    for side in ("generator", "discriminator"):
+        del checkpoint["config"]["network"][side]["progressive"]
+    torch.save(checkpoint, path)
+    assert weights(tiny("rest", f"ckpt_path={path}", "total_kimg=0.032"))["nimg"] == 32
 
 
 def test_a_finished_run_goes_on_with_more_epochs(tiny):

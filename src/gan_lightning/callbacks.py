@@ -139,6 +139,8 @@ class ConsoleLine(Callback):
         self.coarse = module.coarse
         console = Console()
         self.print = console.print
+        if module.coarse and module.grow_at > module.share:
+            self.print(f"at half the size until {module.grow_at:.0%} of the run are over", highlight=False)
         if self.bar and console.is_terminal:
             total = module.planned
             aim = f" of {total:,.0f}" if total else ""

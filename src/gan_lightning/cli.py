@@ -158,7 +158,9 @@ def sample(
         np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
     if grid:
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
-    print(f"{num_images} images in {folder}, by {'averaged' if sampler.averaged else 'raw'} weights")
+    growth = getattr(sampler.generator, "growth", None)
+    small = "" if growth is None or growth.done else ", from before the networks had grown to the full size"
+    print(f"{num_images} images in {folder}, by {'averaged' if sampler.averaged else 'raw'} weights{small}")
     return 0
 
 

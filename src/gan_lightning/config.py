@@ -190,7 +190,7 @@ def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
         there = known()
         if key in there:
             group = key.partition(".")[0]
-            return f"{key} is no key of the {group} chosen here: leave it out, or leave {group}=... out"
+            return f"{key} is no key of the {group} chosen here: leave it out, or choose another {group}"
         near = difflib.get_close_matches(key, there, n=3, cutoff=0.5)
         return f"{key} is no key of the configuration; " + (
             f"did you mean {' or '.join(near)}?" if near else "type `python train.py --help` for all keys"

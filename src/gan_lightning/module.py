@@ -71,7 +71,8 @@ class GAN(LightningModule):
                 raise UserError(f"{name}={value} should be at least 1")
         if grow and not all(getattr(network, "growth", None) for network in (generator, discriminator)):
             raise UserError(
-                f"schedule.grow={grow:g} needs networks that can grow: network=dcgan, and both with progressive=true"
+                f"schedule.grow={grow:g} needs networks that can grow: network=dcgan network.generator.output_skips=true, "
+                "neither with progressive=false or norm=spectral"
             )
         if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1 or grow):
             raise UserError("cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it")
@@ -93,7 +94,7 @@ class GAN(LightningModule):
         self.gamma, self.r2, self.gp_weight, self.lecam_weight = gamma, r2, gp_weight, lecam_weight
         self.penalty_every, self.grad_clip = penalty_every, grad_clip
         self.warmup_kimg, self.lr_final, self.gamma_final = warmup_kimg, lr_final, gamma_final
-        self.grow, self.total_kimg = grow, total_kimg
+        self.grow_at, self.total_kimg = grow, total_kimg
         self.memory_format, self.config = memory_format, config or {}
         if lecam_weight > 0:
             self.register_buffer("mean_logits", torch.zeros(2))
@@ -253,7 +254,7 @@ class GAN(LightningModule):
         return 1.0 if final == 1 else final + (1 - final) * (1 + math.cos(math.pi * self.share)) / 2
 
     def follow_schedule(self) -> None:
-        if self.share >= self.grow:
+        if self.share >= self.grow_at:
             for network in (self.generator, self.discriminator, self.generator_ema):
                 if getattr(network, "growth", None) is not None:
                     network.grow()

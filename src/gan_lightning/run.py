@@ -1,5 +1,6 @@
 """One training run: from a composed configuration to the printed result."""
 
+import copy
 import inspect
 import json
 import logging
@@ -60,6 +61,9 @@ def train(cfg: DictConfig) -> float | None:
         raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
     if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
         cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
+    for side, old in before.get("config", {}).get("network", {}).items() if before else ():
+        if cfg.network.get(side, {}).get("progressive", True) is None:  # a network is not rebuilt when a run goes on
+            cfg.network[side].progressive = bool(old.get("progressive"))
     source = instantiate(cfg.dataset.source)
     batch_is_chosen = cfg.dataset.batch_size is None
     for override, reason in choose(cfg, source, on_gpu):
@@ -130,6 +134,11 @@ def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> N
     old = checkpoint["config"]
     for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
         was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
+        if key == "network":  # older checkpoints do not speak of growing
+            was, now = (
+                {side: {"progressive": False} | dict(parts) for side, parts in networks.items()}
+                for networks in (was, now)
+            )
         if was != now:
             right = {
                 "network": "choose the same network and its settings",
@@ -229,9 +238,8 @@ def hardware(trainer: Trainer, module: GAN) -> str:
     memory = "channels last" if module.memory_format == torch.channels_last else "plain memory format"
     passes = "one discriminator pass for real and generated" if module.joint else "two discriminator passes"
     count = [sum(p.numel() for p in network.parameters()) for network in (module.generator, module.discriminator)]
-    small = f", at half the size for the first {module.grow:.0%}" if module.coarse and module.grow else ""
     return (
-        f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}{small}; "
+        f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}; "
         f"generator {count[0] / 1e6:.2f} M weights, discriminator {count[1] / 1e6:.2f} M"
     )
 
@@ -244,12 +252,20 @@ def networks(module: GAN, data: ImageData) -> dict[str, Any]:
     labels = (torch.zeros(2, dtype=torch.long),) if module.num_classes else ()
     try:
         return {
-            "generator": cost(module.generator, z, *labels),
-            "discriminator": cost(module.discriminator, images, *labels),
+            "generator": cost(grown(module.generator), z, *labels),
+            "discriminator": cost(grown(module.discriminator), images, *labels),
         }
     except Exception as problem:  # a network of the user's that needs real values: a finished run does not end in that
         say(f"per image:    multiply-adds cannot be counted here ({' '.join(str(problem).split())[:120]})")
         return {}
+
+
+def grown(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy at full size."""
+    network = copy.deepcopy(network)
+    if hasattr(network, "grow"):
+        network.grow()
+    return network
 
 
 def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float) -> None:
@@ -264,6 +280,8 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
     prefix = f"{python.relative_to(Path.cwd())}/" if python.is_relative_to(Path.cwd()) else ""
     after = f", after {earlier:,} in the run it went on from" if earlier else ""
     say(f"\n{module.nimg - earlier:,} images shown in {seconds / 60:.1f} minutes{after}")
+    if module.coarse:
+        say("the run ended before the networks had grown to the full size: going on with it (ckpt_path=...) lets them")
     written = run_dir / "scores.json"
     for score in json.loads(written.read_text())["scores"] if written.is_file() else ():
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):

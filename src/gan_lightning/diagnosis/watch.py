@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from gan_lightning.diagnosis.rules import RULES, Finding, History, Thresholds, d
 from gan_lightning.diagnosis.verdict import judge, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
+from gan_lightning.networks.layers import Blur
 
 EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
 KEPT = 1000  # records of a kind that are kept in memory and checkpoints; beyond, every second of the older half goes
@@ -340,8 +342,9 @@ class Probe:
         if held is not None and len(held):
             self.held, self.held_labels = some(held, data.holdout_labels, images)
         self.features = s.Features(self.train)
-        use_held = self.held is not None and len(self.held) >= 64
-        self.real = self.features(self.held if use_held and self.held is not None else self.train)
+        self.blur = Blur(self.train.shape[1]).to(self.device)
+        self.compared = self.held if self.held is not None and len(self.held) >= 64 else self.train
+        self.real = self.features(self.compared)
         self.spread = s.spread(self.real)
         flipped = self.train.flip(-1) if getattr(data, "flip", False) else self.train
         self.stored = self.features(torch.cat([self.train[::2], flipped[1::2]]))  # as training may show them
@@ -399,17 +402,19 @@ class Probe:
         raw = self._fakes(module, z, labels, ema=False)
         if s.first_bad({"pixels": raw}):
             return None, mean, counts
-        fake = self.features(raw)
+        fake, real = self.features(raw), self.real
+        if getattr(module, "coarse", False):  # what is still left out cannot be missing
+            real = self.features(self.blur(F.interpolate(F.avg_pool2d(self.compared, 2), scale_factor=2)))
         on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
         seen = {
-            "quality_raw": s.quality(fake, self.real), "diversity": s.diversity(fake, self.real), "coverage": s.coverage(self.real, fake),
+            "quality_raw": s.quality(fake, real), "diversity": s.diversity(fake, real), "coverage": s.coverage(real, fake),
             "auc_train": s.auc(on_train, on_fake), "r_t": s.r_t(on_train), "score_train": float(on_train.mean()),
             "score_fakes": float(on_fake.mean()), "saturated_fake": s.saturated(raw), "saturated_real": self.facts["saturated_real"],
             "image_std": s.image_std(raw), **dict(zip(("darkest_fake", "brightest_fake"), s.ends(raw), strict=True)),
         }  # fmt: skip
         seen["quality"] = seen["quality_raw"]
         if module.generator_ema is not None:
-            seen["quality_ema"] = s.quality(self.features(self._fakes(module, z, labels, ema=True)), self.real)
+            seen["quality_ema"] = s.quality(self.features(self._fakes(module, z, labels, ema=True)), real)
             seen["quality"] = min(seen["quality_ema"], seen["quality_raw"])
         if self.held is not None:
             on_held = self._logits(module, self.held, self.held_labels)

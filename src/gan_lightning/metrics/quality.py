@@ -226,7 +226,9 @@ class Quality(Callback):
         gained = self.best is None or _excess(self.history[-1]) < _excess(self.best)
         if gained:
             self.best = self.history[-1]
-        self.stale = 0 if gained else self.stale + 1
+        self.stale = (
+            0 if gained or getattr(module, "coarse", False) else self.stale + 1
+        )  # patience begins at the full size
         return gained
 
     def _turn_off(self, problem: Exception) -> None:

@@ -56,6 +56,10 @@ class Generator(nn.Module):
         (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         if progressive and not output_skips:
             raise ValueError("progressive=true needs output_skips=true: the coarser image comes from there")
+        if progressive and norm == "spectral":
+            raise ValueError(
+                "progressive=true does not go with norm=spectral, under which no layer can join in faintly"
+            )
         self.growth = Growth() if progressive else None
         self.num_classes = num_classes
         latent = latent_dim + (num_classes or 0)
@@ -125,12 +129,16 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         check_norm(norm)
+        if progressive and norm == "spectral":
+            raise ValueError(
+                "progressive=true does not go with norm=spectral, under which no layer can join in faintly"
+            )
         (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         widths.reverse()
         blocks: list[nn.Module] = []
         before = image_shape(image_size, image_channels)[0]
         self.growth = Growth() if progressive else None
-        self.coarse = normed(norm, nn.Conv2d(before, widths[1], 3, padding=1)) if progressive else None
+        self.second_entry = nn.Conv2d(before, widths[1], 3, padding=1) if progressive else None
         for after in widths[1:]:
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
@@ -151,12 +159,12 @@ class Discriminator(nn.Module):
             self.growth.finish(self.blocks[0])
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        if self.growth is None or self.coarse is None:
+        if self.growth is None or self.second_entry is None:
             x = self.blocks(images)
         else:
-            coarse = self.coarse(F.avg_pool2d(images, 2))
+            half = self.second_entry(F.avg_pool2d(images, 2))
             first, *others = self.blocks
-            x = first(images) + coarse if self.growth.done else coarse
+            x = first(images) + half if self.growth.done else half
             for layer in others:
                 x = layer(x)
         x = F.leaky_relu(self.last(self.stddev(x)), 0.2)
