@@ -24,7 +24,6 @@ from gan_lightning.sampling import load_generator
 SIDE = 96  # pixels at which shapes are compared
 Y, X = np.mgrid[:SIDE, :SIDE]
 LEVELS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65)
-Pixels = NDArray[np.float64]
 
 
 def overlap(shape: NDArray[np.bool_]) -> float:
@@ -45,7 +44,7 @@ def roundest(image: NDArray[np.uint8]) -> float:
         plane = ndimage.gaussian_filter(plane, 0.8)
         low, high = np.percentile(plane, [2, 99])
         for level in LEVELS if high - low >= 12 else ():  # grey levels
-            found, count = ndimage.label(plane > low + level * (high - low))
+            found, _ = ndimage.label(plane > low + level * (high - low))
             sizes = np.bincount(found.ravel())[1:]
             for k in np.argsort(sizes)[::-1][:2]:
                 shape = ndimage.binary_fill_holes(found == k + 1)

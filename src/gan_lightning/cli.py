@@ -126,6 +126,7 @@ def sample(
     from rich.progress import Progress
 
     from gan_lightning import pictures
+    from gan_lightning.networks.layers import unfinished
     from gan_lightning.sampling import load_generator
 
     sampler = load_generator(checkpoint, trust, device)
@@ -158,8 +159,7 @@ def sample(
         np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
     if grid:
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
-    growth = getattr(sampler.generator, "growth", None)
-    small = "" if growth is None or growth.done else ", from before the networks had grown to the full size"
+    small = ", from before the networks had grown to the full size" if unfinished(sampler.generator) else ""
     print(f"{num_images} images in {folder}, by {'averaged' if sampler.averaged else 'raw'} weights{small}")
     return 0
 

@@ -18,6 +18,7 @@ from gan_lightning.ema import ema_decay, make_ema, settled, update_ema
 from gan_lightning.errors import UserError
 from gan_lightning.graphs import Replayed
 from gan_lightning.losses import lecam
+from gan_lightning.networks.layers import unfinished
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 
@@ -246,18 +247,16 @@ class GAN(LightningModule):
     @property
     def coarse(self) -> bool:
         """Whether the networks still leave their finest resolution out."""
-        growth = getattr(self.discriminator, "growth", None)
-        return growth is not None and not growth.done
+        return unfinished(self.generator) or unfinished(self.discriminator)
 
     def fade(self, final: float) -> float:
         """From 1 at the start to `final` at the planned end or when the time is over, along half a cosine."""
         return 1.0 if final == 1 else final + (1 - final) * (1 + math.cos(math.pi * self.share)) / 2
 
     def follow_schedule(self) -> None:
-        if self.share >= self.grow_at:
-            for network in (self.generator, self.discriminator, self.generator_ema):
-                if getattr(network, "growth", None) is not None:
-                    network.grow()
+        if self.coarse and self.share >= self.grow_at:
+            for network in filter(unfinished, (self.generator, self.discriminator, self.generator_ema)):
+                network.grow()
         if not self.warmup_kimg and self.lr_final == 1:
             return
         warm = min(1.0, (self.nimg + 1) / (self.warmup_kimg * 1000)) if self.warmup_kimg else 1.0

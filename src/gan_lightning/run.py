@@ -25,6 +25,7 @@ from gan_lightning.config import let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
+from gan_lightning.networks.layers import unfinished
 from gan_lightning.recipe import choose
 from gan_lightning.retry import retry
 from gan_lightning.sampling import read_checkpoint
@@ -61,9 +62,11 @@ def train(cfg: DictConfig) -> float | None:
         raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
     if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
         cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
-    for side, old in before.get("config", {}).get("network", {}).items() if before else ():
-        if cfg.network.get(side, {}).get("progressive", True) is None:  # a network is not rebuilt when a run goes on
-            cfg.network[side].progressive = bool(old.get("progressive"))
+    for side, old in before.get("config", {}).get("network", {}).items():
+        if "progressive" in cfg.network.get(side, {}):
+            old.setdefault("progressive", False)  # checkpoints from before there was growing do not speak of it
+            if cfg.network[side].progressive is None:  # a network is not rebuilt when a run goes on
+                cfg.network[side].progressive = old["progressive"]
     source = instantiate(cfg.dataset.source)
     batch_is_chosen = cfg.dataset.batch_size is None
     for override, reason in choose(cfg, source, on_gpu):
@@ -134,11 +137,6 @@ def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> N
     old = checkpoint["config"]
     for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
         was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
-        if key == "network":  # older checkpoints do not speak of growing
-            was, now = (
-                {side: {"progressive": False} | dict(parts) for side, parts in networks.items()}
-                for networks in (was, now)
-            )
         if was != now:
             right = {
                 "network": "choose the same network and its settings",
@@ -263,7 +261,7 @@ def networks(module: GAN, data: ImageData) -> dict[str, Any]:
 def grown(network: torch.nn.Module) -> torch.nn.Module:
     """A copy at full size."""
     network = copy.deepcopy(network)
-    if hasattr(network, "grow"):
+    if unfinished(network):
         network.grow()
     return network
 

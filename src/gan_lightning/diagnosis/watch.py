@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,6 @@ class Probe:
         if held is not None and len(held):
             self.held, self.held_labels = some(held, data.holdout_labels, images)
         self.features = s.Features(self.train)
-        self.blur = Blur(self.train.shape[1]).to(self.device)
         self.compared = self.held if self.held is not None and len(self.held) >= 64 else self.train
         self.real = self.features(self.compared)
         self.spread = s.spread(self.real)
@@ -377,6 +377,12 @@ class Probe:
             untrained = (shares[0] < 0.1 * shares[1]) & (counts[1] >= 5)  # classes that are held out but not trained on
             self.facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
 
+    @cached_property
+    def real_at_half(self) -> Tensor:
+        """The reals' features before the networks have grown: what is still left out cannot be missing."""
+        blur = Blur(self.compared.shape[1]).to(self.device)
+        return self.features(blur(F.interpolate(F.avg_pool2d(self.compared, 2), scale_factor=2)))
+
     def _seen(self, store: Any, rows: Tensor) -> Tensor:
         """Features of rows of a store, a few images at a time: as floats all of them may not fit into memory."""
         return torch.cat([self.features(to_float(store[part].to(self.device))) for part in rows.split(128)])
@@ -402,9 +408,8 @@ class Probe:
         raw = self._fakes(module, z, labels, ema=False)
         if s.first_bad({"pixels": raw}):
             return None, mean, counts
-        fake, real = self.features(raw), self.real
-        if getattr(module, "coarse", False):  # what is still left out cannot be missing
-            real = self.features(self.blur(F.interpolate(F.avg_pool2d(self.compared, 2), scale_factor=2)))
+        fake = self.features(raw)
+        real = self.real_at_half if getattr(module, "coarse", False) else self.real
         on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
         seen = {
             "quality_raw": s.quality(fake, real), "diversity": s.diversity(fake, real), "coverage": s.coverage(real, fake),

@@ -18,6 +18,7 @@ from gan_lightning.networks.layers import (
     check_norm,
     normalise,
     normed,
+    unfinished,
 )
 from gan_lightning.networks.shapes import image_shape, ladder, with_classes
 
@@ -56,11 +57,7 @@ class Generator(nn.Module):
         (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         if progressive and not output_skips:
             raise ValueError("progressive=true needs output_skips=true: the coarser image comes from there")
-        if progressive and norm == "spectral":
-            raise ValueError(
-                "progressive=true does not go with norm=spectral, under which no layer can join in faintly"
-            )
-        self.growth = Growth() if progressive else None
+        self.growth = Growth(norm) if progressive else None
         self.num_classes = num_classes
         latent = latent_dim + (num_classes or 0)
 
@@ -101,7 +98,7 @@ class Generator(nn.Module):
             if isinstance(module, UpConv | nn.ConvTranspose2d) and (skip := next(skips, None)) is not None:
                 here = skip(x) if image is None else image + skip(x)
                 image = self.blur(F.interpolate(here, scale_factor=2))
-                if self.growth is not None and not self.growth.done and skip is self.skips[-1]:
+                if skip is self.skips[-1] and unfinished(self):
                     return image.tanh()
             x = module(x, z) if isinstance(module, SelfModulated) else module(x)
         x = self.image(x)
@@ -129,15 +126,11 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         check_norm(norm)
-        if progressive and norm == "spectral":
-            raise ValueError(
-                "progressive=true does not go with norm=spectral, under which no layer can join in faintly"
-            )
         (height, width), widths = ladder(image_size, channels, min_channels, min_base)
         widths.reverse()
         blocks: list[nn.Module] = []
         before = image_shape(image_size, image_channels)[0]
-        self.growth = Growth() if progressive else None
+        self.growth = Growth(norm) if progressive else None
         self.second_entry = nn.Conv2d(before, widths[1], 3, padding=1) if progressive else None
         for after in widths[1:]:
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]

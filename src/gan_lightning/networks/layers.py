@@ -80,9 +80,16 @@ class Blur(nn.Module):
 
 
 class Growth(nn.Module):
-    """Whether a network computes at its full size yet; kept in its state, so that a checkpoint knows it too."""
+    """Whether a network computes at its full size yet; kept in its state, so that a checkpoint knows it too.
 
-    def __init__(self) -> None:
+    Raises ValueError for spectral norm, under which a layer's size means nothing.
+    """
+
+    def __init__(self, norm: str) -> None:
+        if norm == "spectral":
+            raise ValueError(
+                "progressive=true does not go with norm=spectral, under which no layer can join in faintly"
+            )
         super().__init__()
         self.done = False
 
@@ -100,6 +107,12 @@ class Growth(nn.Module):
             parameter.mul_(0.1)
 
 
+def unfinished(network: nn.Module | None) -> bool:
+    """Whether a network still leaves its finest resolution out; never one that cannot grow."""
+    growth = getattr(network, "growth", None)
+    return growth is not None and not growth.done
+
+
 class Dropout(nn.Dropout):
     """`nn.Dropout` whose masks on a CPU are drawn as 16 random bits per value: drawing a float for each took an eighth of
     the note's whole step (benchmarks/SPEED.md). `p` is rounded to a multiple of 2^-16, and kept values scaled by what it
@@ -110,9 +123,8 @@ class Dropout(nn.Dropout):
         if not self.training or not 0 < rounded < 2**16 or x.device.type != "cpu":
             return super().forward(x)
         bits = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = torch.empty_like(
-            x, requires_grad=False
-        )  # compared straight into floats: bools would be converted slowly
+        # compared straight into floats: bools would be converted slowly
+        kept = torch.empty_like(x, requires_grad=False)
         torch.ge(bits.view(torch.int16)[: x.numel()].view(x.shape), rounded - 2**15, out=kept)
         return x * kept.mul_(2**16 / (2**16 - rounded))
 
