@@ -81,6 +81,38 @@ def test_labels_one_by_one(tmp_path):
         assert not torch.equal(mixed[labels != label], alone[labels != label])
 
 
+def test_truncation_shortens_the_noise(checkpoint, tmp_path):
+    sampler, z = (
+        load_generator(checkpoint, device="cpu"),
+        torch.randn(256, 8, generator=torch.Generator().manual_seed(1_000_003)),
+    )
+    for truncation in (0.5, 1):
+        out = tmp_path / str(truncation)
+        sample(checkpoint, out, "--num-images", "4", "--seed", "1", "--format", "npz", "--truncation", str(truncation))
+        expected = sampler.generate(truncation * z[:4]).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(np.load(out / "images.npz")["images"], expected)
+
+
+def test_a_walk_is_truncated_too(checkpoint, tmp_path):
+    for name, more in (("a", ()), ("b", ("--truncation", "1")), ("c", ("--truncation", "0.5"))):
+        walk = ["interpolate", str(checkpoint), "--rows", "1", "--steps", "2", "--out", str(tmp_path / name), *more]
+        assert main(walk) == 0
+    a, b, c = ((tmp_path / name / "interpolation.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x"])
+def test_truncation_is_a_number_above_0(checkpoint, value, capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", str(checkpoint), "--truncation", value])
+    assert f"invalid number above 0 value: '{value}'" in capsys.readouterr().err
+
+
+def test_images_that_are_made_cannot_be_truncated(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path), "--data", "egg", "--truncation", "0.8"]) == 1
+    assert capsys.readouterr().err.startswith("error: --truncation 0.8 is for checkpoints")
+
+
 def test_export_into_a_folder_is_refused(checkpoint, tmp_path, capsys):
     assert main(["export", str(checkpoint), "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith(f"error: --out {tmp_path} is a folder")

@@ -18,6 +18,16 @@ def positive(text: str) -> int:
 positive.__name__ = "whole number of at least 1"  # argparse prints it
 
 
+def factor(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+factor.__name__ = "number above 0"
+
+
 def image_size(text: str) -> int | list[int]:
     sides = [positive(side) for side in text.split("x")]
     if len(sides) > 2:
@@ -39,11 +49,21 @@ def parser() -> argparse.ArgumentParser:
             name, help=words, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
 
+    def truncation(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--truncation",
+            type=factor,
+            metavar="T",
+            default=1.0,
+            help="the noise times T: below 1 more regular images, fewer kinds",
+        )
+
     def from_checkpoint(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("checkpoint", help="a checkpoint file, as logs/.../checkpoints/last.ckpt")
         sub.add_argument("--seed", type=int, default=0, help="of the noise: the same seed gives the same images")
         sub.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
         sub.add_argument("--device", help="cpu, cuda, ...; the best there is otherwise")
+        truncation(sub)
 
     sample = command("sample", "generate images from a checkpoint")
     from_checkpoint(sample)
@@ -74,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
     )
+    truncation(evaluate)
     evaluate.add_argument("--inception-weights", metavar="FILE", help="for --features inception, without a network")
     evaluate.add_argument("--cache-dir", default="data/cache", help="folder for decoded images and features")
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
@@ -120,6 +141,7 @@ def sample(
     seed: int,
     trust: str | None,
     device: str | None,
+    truncation: float,
 ) -> int:
     import numpy as np
     import torch
@@ -147,7 +169,7 @@ def sample(
     done = 0
     with Progress() as progress:
         task = progress.add_task("images", total=num_images)
-        for images in sampler.blocks(num_images, seed, label):
+        for images in sampler.blocks(num_images, seed, label, truncation):
             if format == "png":
                 for image in images:
                     pictures.to_image(image).save(folder / f"{done:06d}.png")
@@ -165,7 +187,14 @@ def sample(
 
 
 def interpolate(
-    checkpoint: str, rows: int, steps: int, out: str, seed: int, trust: str | None, device: str | None
+    checkpoint: str,
+    rows: int,
+    steps: int,
+    out: str,
+    seed: int,
+    trust: str | None,
+    device: str | None,
+    truncation: float,
 ) -> int:
     import torch
 
@@ -173,7 +202,7 @@ def interpolate(
     from gan_lightning.sampling import load_generator, seeded
 
     sampler = load_generator(checkpoint, trust, device)
-    ends = torch.randn(2, rows, sampler.config["latent_dim"], generator=seeded(seed))
+    ends = truncation * torch.randn(2, rows, sampler.config["latent_dim"], generator=seeded(seed))
     angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
     walk = ends[0] * angle.cos() + ends[1] * angle.sin()  # on the sphere, where noise lives; (steps, rows, latent_dim)
     labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
@@ -210,6 +239,7 @@ def evaluate(
     data_root: str | None,
     features: str | None,
     num_images: int | None,
+    truncation: float,
     inception_weights: str | None,
     cache_dir: str,
     json: bool,
@@ -217,7 +247,9 @@ def evaluate(
 ) -> int:
     from gan_lightning.metrics.evaluate import evaluate_cli
 
-    return evaluate_cli(path, data, data_root, features, num_images, json, trust, cache_dir, inception_weights)
+    return evaluate_cli(
+        path, data, data_root, features, num_images, json, trust, cache_dir, inception_weights, truncation
+    )
 
 
 def check(folder: str, image_size: int | list[int], fit: str, channels: int, out: str | None, cache_dir: str) -> int:

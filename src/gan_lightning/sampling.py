@@ -91,10 +91,13 @@ class Sampler:
         pieces = zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True)
         return torch.cat([to_uint8(self.generator(*piece).float().cpu()) for piece in pieces])
 
-    def blocks(self, count: int, seed: int = 0, label: int | Tensor | None = None) -> Iterator[Tensor]:
+    def blocks(
+        self, count: int, seed: int = 0, label: int | Tensor | None = None, truncation: float = 1.0
+    ) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
 
-        `label`: the class of all, or of each (count,); None: the classes in turn.
+        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation`: the noise times this; below
+        1 more regular images and fewer kinds of them (after Brock et al. 2019).
         """
         for start in range(0, count, BLOCK):
             z = torch.randn(BLOCK, self.config["latent_dim"], generator=seeded(seed * 1_000_003 + start))
@@ -103,11 +106,11 @@ class Sampler:
             if self.num_classes:
                 labels = torch.arange(stop) % self.num_classes if label is None else torch.as_tensor(label)
                 labels = labels[start : start + stop] if isinstance(label, Tensor) else labels.expand(stop)
-            yield self.generate(z[:stop], labels)
+            yield self.generate(truncation * z[:stop], labels)
 
-    def images(self, count: int, seed: int = 0, label: int | Tensor | None = None) -> Tensor:
-        """uint8 (count, C, H, W) on the CPU."""
-        return torch.cat(list(self.blocks(count, seed, label)))
+    def images(self, count: int, seed: int = 0, label: int | Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """uint8 (count, C, H, W) on the CPU, as `blocks`."""
+        return torch.cat(list(self.blocks(count, seed, label, truncation)))
 
 
 def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:

@@ -392,6 +392,7 @@ def evaluate_cli(
     trust: str | None,
     cache_dir: str = "data/cache",
     inception_weights: str | None = None,
+    truncation: float = 1.0,
 ) -> int:
     """`gan-lightning evaluate`: scores a checkpoint or a folder of images of any program; UserError for bad input."""
     import contextlib
@@ -404,6 +405,10 @@ def evaluate_cli(
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
+            if truncation != 1:
+                raise UserError(
+                    f"--truncation {truncation:g} is for checkpoints: the images in {path} are made already"
+                )
             real = _real_data(data, data_root, {}, cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
@@ -415,7 +420,7 @@ def evaluate_cli(
             real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
-            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels)
+            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels, truncation)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(evaluator.seed)
                 fresh = build_trusted(sampler.config["network"]["generator"], trust).to(sampler.device).eval()
