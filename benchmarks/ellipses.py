@@ -2,9 +2,10 @@
 
     python -m benchmarks.ellipses PATH [--size 64] [--count 600] [--truncation 1]
 
-PATH is a checkpoint, of which --count samples are drawn with the noise times --truncation, or a folder of images, which are all resized to --size. Six maps of an
-image (brightest colour difference, red, green, red against blue and green, brightness) are cut at six levels each; of every
-cut the two largest connected shapes of 3 to 60 % of the image are filled and compared with the ellipse of the same moments.
+PATH is a checkpoint, of which --count samples are drawn with the noise times --truncation, or a folder of images, which are all
+resized to --size. Six maps of an image (brightest colour difference, red, green, red against blue and green, brightness) are cut
+at six levels each; of every cut the two largest connected shapes of 3 to 60 % of the image are filled and compared with the
+ellipse of the same moments.
 An image's figure is the best overlap (intersection over union) found. It misses what no ellipse shows (a second egg, colours)
 and takes a lamp for an egg, so it compares sets of the same kind and does not say how many eggs are whole: put the real
 photographs beside it. Needs scipy, which the development requirements bring along.
