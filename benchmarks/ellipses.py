@@ -1,9 +1,9 @@
 """Whole eggs, counted by machine: the share of images in which something nearly elliptic stands out.
 
-    python -m benchmarks.ellipses PATH [--size 64] [--count 600] [--truncation 1]
+    python -m benchmarks.ellipses PATH [--size 64] [--count 600] [--truncation 1] [--reject 0]
 
-PATH is a checkpoint, of which --count samples are drawn with the noise times --truncation, or a folder of images, which are all
-resized to --size. Six maps of an image (brightest colour difference, red, green, red against blue and green, brightness) are cut
+PATH is a checkpoint, of which --count samples are drawn (--truncation and --reject as for `gan-lightning sample`), or a folder of
+images, which are all resized to --size. Six maps of an image (brightest colour difference, red, green, red against blue and green, brightness) are cut
 at six levels each; of every cut the two largest connected shapes of 3 to 60 % of the image are filled and compared with the
 ellipse of the same moments.
 An image's figure is the best overlap (intersection over union) found. It misses what no ellipse shows (a second egg, colours)
@@ -55,9 +55,9 @@ def roundest(image: NDArray[np.uint8]) -> float:
     return best
 
 
-def images_of(path: Path, size: int, count: int, truncation: float) -> list[NDArray[np.uint8]]:
+def images_of(path: Path, size: int, count: int, **noise: float) -> list[NDArray[np.uint8]]:
     if path.is_file():
-        samples = load_generator(path).images(count, seed=3, truncation=truncation)[:, :3].permute(0, 2, 3, 1)
+        samples = load_generator(path).images(count, seed=3, **noise)[:, :3].permute(0, 2, 3, 1)
         return list(samples.expand(-1, -1, -1, 3).numpy())
     source = FolderImages(str(path))
     source.prepare()
@@ -71,8 +71,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--truncation", type=float, default=1.0)
+    parser.add_argument("--reject", type=float, default=0.0)
     options = parser.parse_args()
-    images = images_of(options.path, options.size, options.count, options.truncation)
+    images = images_of(options.path, options.size, options.count, truncation=options.truncation, reject=options.reject)
     found = np.array([roundest(image) for image in images])
     shares = "  ".join(f"above .{int(100 * t)}: {(found > t).mean():.3f}" for t in (0.85, 0.88, 0.90, 0.92, 0.94))
     print(f"{len(found)} images, mean overlap {found.mean():.3f}; {shares}")

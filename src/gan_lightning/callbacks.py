@@ -24,7 +24,8 @@ from gan_lightning import pictures
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
-from gan_lightning.module import GAN
+from gan_lightning.module import GAN, evaluating
+from gan_lightning.sampling import PLAIN, Sampler
 
 
 class Cadence:
@@ -90,6 +91,8 @@ class Pictures(Callback):
         whole = self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # it has its picture
         if module.step and not whole:
             self.draw(trainer, module, self.cadence.name(module.nimg))
+        if module.step:
+            self.draw_samples(module)
         if self.real:  # a run of fewer than 64 images
             self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
         self.animate()
@@ -101,6 +104,15 @@ class Pictures(Callback):
         self.results.mkdir(parents=True, exist_ok=True)
         probabilities = module.verdicts(module.score(fake)).view(8, 8).cpu().numpy()
         np.save(self.results / f"discriminator_outputs_{moment}.npy", probabilities)
+
+    def draw_samples(self, module: GAN) -> None:
+        """images/samples.png as `gan-lightning sample --grid` makes it, where that is not of all noise."""
+        network = module.generator if module.generator_ema is None else module.average()
+        sampler = Sampler(network, module.config, module.device, module.generator_ema is not None)
+        noise = sampler.choose(None, None)
+        if noise != PLAIN:
+            with evaluating(network):
+                pictures.save(pictures.grid(sampler.images(64, **noise)), self.images / "samples.png")
 
     def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
         pictures.save(picture, self.images / f"{name}.png")

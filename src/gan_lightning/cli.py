@@ -28,6 +28,16 @@ def factor(text: str) -> float:
 factor.__name__ = "number above 0"
 
 
+def part(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1:
+        raise ValueError
+    return number
+
+
+part.__name__ = "number from 0 to below 1"
+
+
 def image_size(text: str) -> int | list[int]:
     sides = [positive(side) for side in text.split("x")]
     if len(sides) > 2:
@@ -49,21 +59,20 @@ def parser() -> argparse.ArgumentParser:
             name, help=words, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
 
-    def truncation(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--truncation",
-            type=factor,
-            metavar="T",
-            default=1.0,
-            help="the noise times T: below 1 more regular images, fewer kinds",
-        )
+    def noise(sub: argparse.ArgumentParser, truncation: float | None, reject: float | None) -> None:
+        otherwise = "; as the run's sampling.{} otherwise" if truncation is None else ""
+        shorter = "the noise times T: below 1 more regular images, fewer kinds" + otherwise.format("truncation")
+        sub.add_argument("--truncation", type=factor, metavar="T", default=truncation, help=shorter)
+        steadier = "leave out this share of the noise, where images change fastest: fewer misshapen ones"
+        steadier += otherwise.format("reject")
+        sub.add_argument("--reject", type=part, metavar="SHARE", default=reject, help=steadier)
 
     def from_checkpoint(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("checkpoint", help="a checkpoint file, as logs/.../checkpoints/last.ckpt")
         sub.add_argument("--seed", type=int, default=0, help="of the noise: the same seed gives the same images")
         sub.add_argument("--trust", metavar="PACKAGE", help="also build networks that live in this package of yours")
         sub.add_argument("--device", help="cpu, cuda, ...; the best there is otherwise")
-        truncation(sub)
+        noise(sub, None, None)
 
     sample = command("sample", "generate images from a checkpoint")
     from_checkpoint(sample)
@@ -94,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
     )
-    truncation(evaluate)
+    noise(evaluate, 1.0, 0.0)
     evaluate.add_argument("--inception-weights", metavar="FILE", help="for --features inception, without a network")
     evaluate.add_argument("--cache-dir", default="data/cache", help="folder for decoded images and features")
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
@@ -141,7 +150,8 @@ def sample(
     seed: int,
     trust: str | None,
     device: str | None,
-    truncation: float,
+    truncation: float | None,
+    reject: float | None,
 ) -> int:
     import numpy as np
     import torch
@@ -149,7 +159,7 @@ def sample(
 
     from gan_lightning import pictures
     from gan_lightning.networks.layers import unfinished
-    from gan_lightning.sampling import load_generator
+    from gan_lightning.sampling import PLAIN, load_generator
 
     sampler = load_generator(checkpoint, trust, device)
     if label is not None and not 0 <= label < (sampler.num_classes or 0):
@@ -165,11 +175,12 @@ def sample(
         print(
             f"{folder} also holds {len(older)} images of another time: whoever scores this folder scores those as well"
         )
+    noise = sampler.choose(truncation, reject)
     kept: list[torch.Tensor] = []
     done = 0
     with Progress() as progress:
         task = progress.add_task("images", total=num_images)
-        for images in sampler.blocks(num_images, seed, label, truncation):
+        for images in sampler.blocks(num_images, seed, label, **noise):
             if format == "png":
                 for image in images:
                     pictures.to_image(image).save(folder / f"{done:06d}.png")
@@ -183,6 +194,8 @@ def sample(
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
     small = ", from before the networks had grown to the full size" if unfinished(sampler.generator) else ""
     print(f"{num_images} images in {folder}, by {'averaged' if sampler.averaged else 'raw'} weights{small}")
+    if noise != PLAIN:
+        print("not of all noise: --truncation {truncation:g} --reject {reject:g}".format(**noise))
     return 0
 
 
@@ -194,7 +207,8 @@ def interpolate(
     seed: int,
     trust: str | None,
     device: str | None,
-    truncation: float,
+    truncation: float | None,
+    reject: float | None,
 ) -> int:
     import torch
 
@@ -202,10 +216,11 @@ def interpolate(
     from gan_lightning.sampling import load_generator, seeded
 
     sampler = load_generator(checkpoint, trust, device)
-    ends = truncation * torch.randn(2, rows, sampler.config["latent_dim"], generator=seeded(seed))
+    labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
+    draw, noise = seeded(seed), sampler.choose(truncation, reject)
+    ends = [sampler.noise(rows, draw, labels, **noise) for _ in range(2)]
     angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
     walk = ends[0] * angle.cos() + ends[1] * angle.sin()  # on the sphere, where noise lives; (steps, rows, latent_dim)
-    labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
     frames = torch.stack([sampler.generate(z, labels) for z in walk])  # (steps, rows, C, H, W)
     folder = make_folder(out)
     pictures.save(pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps), folder / "interpolation.png")
@@ -240,6 +255,7 @@ def evaluate(
     features: str | None,
     num_images: int | None,
     truncation: float,
+    reject: float,
     inception_weights: str | None,
     cache_dir: str,
     json: bool,
@@ -248,7 +264,7 @@ def evaluate(
     from gan_lightning.metrics.evaluate import evaluate_cli
 
     return evaluate_cli(
-        path, data, data_root, features, num_images, json, trust, cache_dir, inception_weights, truncation
+        path, data, data_root, features, num_images, json, trust, cache_dir, inception_weights, truncation, reject
     )
 
 

@@ -53,6 +53,8 @@ RULES: dict[str, tuple[Test, str]] = {
     "schedule.lr_final": _share,
     "schedule.gamma_final": _not_negative,
     "schedule.grow": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "sampling.truncation": _positive,
+    "sampling.reject": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "loss.gamma": _not_negative,
     "loss.gp_weight": _not_negative,
     "loss.lecam_weight": _not_negative,
@@ -113,7 +115,7 @@ OPTIONAL = frozenset(
 )
 BLOCKS = (
     "dataset dataset.source network network.generator network.discriminator loss loss.adversarial augment optimizer_g optimizer_d ema"
-    " schedule pictures checkpoints console retry metrics diagnosis trainer logger".split()
+    " schedule sampling pictures checkpoints console retry metrics diagnosis trainer logger".split()
 )
 
 

@@ -37,6 +37,7 @@ def write_report(run_dir: Path) -> Path:
         title=str(run_dir),
         diagnosis=read_json(run_dir / "diagnosis.json"),
         scores=read_json(run_dir / "scores.json"),
+        samples=picture(run_dir / "images" / "samples.png"),
         real=picture(run_dir / "images" / "real_images.png"),
         grids=[{"name": path.stem.removeprefix("fake_images_").replace("_", " "), "data": picture(path)} for path in dict.fromkeys(shown)],
         charts=[chart(title, {key: curves[key] for key in wanted if key in curves}) for title, wanted in panes.items() if set(wanted) & set(curves)],

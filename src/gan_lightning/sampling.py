@@ -15,6 +15,8 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
 
 BLOCK = 256  # noise is always drawn in blocks of this many, so that image k does not depend on how many are asked for
+PLAIN = {"truncation": 1.0, "reject": 0.0}  # all noise as it is drawn
+DIRECTIONS, STEP = 4, 0.3  # in which, and how far, noise is moved to see how fast an image changes
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
 
 
@@ -79,6 +81,7 @@ class Sampler:
         self, generator: torch.nn.Module, config: dict[str, Any], device: torch.device, averaged: bool
     ) -> None:
         self.generator, self.config, self.device, self.averaged = generator, config, device, averaged
+        self.limits: dict[tuple[float, float, int], float] = {}  # see `limit`
 
     @property
     def num_classes(self) -> int | None:
@@ -87,30 +90,77 @@ class Sampler:
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Noise (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
-        inputs = (z,) if labels is None else (z, labels)
-        pieces = zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True)
-        return torch.cat([to_uint8(self.generator(*piece).float().cpu()) for piece in pieces])
+        return torch.cat([to_uint8(piece.cpu()) for piece in self.pieces(z, labels)])
 
-    def blocks(
-        self, count: int, seed: int = 0, label: int | Tensor | None = None, truncation: float = 1.0
-    ) -> Iterator[Tensor]:
+    def pieces(self, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+        """The images as float (b, C, H, W) on the device, a few at a time."""
+        inputs = (z,) if labels is None else (z, labels)
+        for piece in zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True):
+            yield self.generator(*piece).float()
+
+    def choose(self, truncation: float | None, reject: float | None) -> dict[str, float]:
+        """What `blocks` takes: the values given, else those that the run's configuration has under `sampling`."""
+        given = {"truncation": truncation, "reject": reject}
+        return PLAIN | self.config.get("sampling", {}) | {k: v for k, v in given.items() if v is not None}
+
+    @torch.no_grad()
+    def unsteadiness(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """How fast each image changes with its noise, as a share of its contrast, (B,) on the CPU.
+
+        The norm of the Jacobian, from finite differences along a few fixed directions. It is large between the kinds of
+        picture a generator knows, where it cannot but melt one into the other (Tanielian et al. 2020).
+        """
+        images = torch.cat(list(self.pieces(z, labels)))
+        change = torch.zeros(len(z), device=self.device)
+        for direction in torch.randn(DIRECTIONS, z.shape[1], generator=seeded(0)):
+            moved = torch.cat(list(self.pieces(z + STEP * direction, labels)))
+            change += (moved - images).square().flatten(1).mean(1) / STEP**2
+        return ((change / DIRECTIONS).sqrt() / images.flatten(1).std(1).clamp(min=1e-3)).cpu()
+
+    def limit(self, truncation: float, reject: float, label: int) -> float:
+        """The unsteadiness that a share `reject` of the noise exceeds, measured on 256 noise vectors (of one class)."""
+        key = truncation, reject, label
+        if key not in self.limits:
+            z = truncation * torch.randn(BLOCK, self.config["latent_dim"], generator=seeded(1))
+            labels = torch.full((BLOCK,), label) if self.num_classes else None
+            self.limits[key] = float(self.unsteadiness(z, labels).quantile(1 - reject))
+        return self.limits[key]
+
+    def noise(
+        self, count: int, draw: torch.Generator, labels: Tensor | None, truncation: float = 1.0, reject: float = 0.0
+    ) -> Tensor:
+        """Noise (count, latent_dim), always drawn for at least 256; see `blocks`."""
+        shape = max(count, BLOCK), self.config["latent_dim"]
+        z = truncation * torch.randn(shape, generator=draw)[:count]
+        if reject:
+            classes = [0] * count if labels is None else labels.tolist()
+            limits = torch.tensor([self.limit(truncation, reject, label) for label in classes])
+            left = torch.arange(count)
+            for _ in range(100):  # enough for any share short of all
+                left = left[self.unsteadiness(z[left], None if labels is None else labels[left]) > limits[left]]
+                if not len(left):
+                    break
+                z[left] = truncation * torch.randn(shape, generator=draw)[left]
+        return z
+
+    def blocks(self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
 
-        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation`: the noise times this; below
-        1 more regular images and fewer kinds of them (after Brock et al. 2019).
+        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation=T`: the noise times T; below
+        1 more regular images and fewer kinds of them (after Brock et al. 2019). `reject=S`: noise is drawn anew where it
+        belongs to the share S at which images change fastest; fewer images are misshapen.
         """
         for start in range(0, count, BLOCK):
-            z = torch.randn(BLOCK, self.config["latent_dim"], generator=seeded(seed * 1_000_003 + start))
             stop = min(BLOCK, count - start)
             labels = None
             if self.num_classes:
                 labels = torch.arange(stop) % self.num_classes if label is None else torch.as_tensor(label)
                 labels = labels[start : start + stop] if isinstance(label, Tensor) else labels.expand(stop)
-            yield self.generate(truncation * z[:stop], labels)
+            yield self.generate(self.noise(stop, seeded(seed * 1_000_003 + start), labels, **noise), labels)
 
-    def images(self, count: int, seed: int = 0, label: int | Tensor | None = None, truncation: float = 1.0) -> Tensor:
+    def images(self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float) -> Tensor:
         """uint8 (count, C, H, W) on the CPU, as `blocks`."""
-        return torch.cat(list(self.blocks(count, seed, label, truncation)))
+        return torch.cat(list(self.blocks(count, seed, label, **noise)))
 
 
 def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:

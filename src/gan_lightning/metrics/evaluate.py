@@ -393,6 +393,7 @@ def evaluate_cli(
     cache_dir: str = "data/cache",
     inception_weights: str | None = None,
     truncation: float = 1.0,
+    reject: float = 0.0,
 ) -> int:
     """`gan-lightning evaluate`: scores a checkpoint or a folder of images of any program; UserError for bad input."""
     import contextlib
@@ -405,10 +406,9 @@ def evaluate_cli(
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
-            if truncation != 1:
-                raise UserError(
-                    f"--truncation {truncation:g} is for checkpoints: the images in {path} are made already"
-                )
+            for name, value, plain in (("truncation", truncation, 1), ("reject", reject, 0)):
+                if value != plain:
+                    raise UserError(f"--{name} {value:g} is for checkpoints: the images in {path} are made already")
             real = _real_data(data, data_root, {}, cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
@@ -420,7 +420,7 @@ def evaluate_cli(
             real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
-            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels, truncation)
+            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels, truncation=truncation, reject=reject)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(evaluator.seed)
                 fresh = build_trusted(sampler.config["network"]["generator"], trust).to(sampler.device).eval()
