@@ -60,6 +60,21 @@ def test_stopping_and_going_on_is_never_having_stopped(tiny, stop):
     assert_same(weights(whole), weights(rest))
 
 
+def test_a_run_ends_with_the_samples_that_the_command_makes(tiny, tmp_path):
+    plain = tiny("plain", "trainer.max_epochs=1")
+    chosen = tiny("chosen", "trainer.max_epochs=1", "sampling.truncation=0.5", "sampling.reject=0.3")
+    assert not (plain / "images/samples.png").exists()
+    assert_same(weights(plain), weights(chosen))  # nothing of it touches the training
+    for name, more in (("as the run", ()), ("all noise", ("--truncation", "1", "--reject", "0"))):
+        command = ["sample", str(chosen / "checkpoints/last.ckpt"), "--grid", "--device", "cpu", "--out"]
+        assert cli([*command, str(tmp_path / name), *more]) == 0
+    ours, same, other = (
+        np.asarray(Image.open(path)).astype(int)
+        for path in (chosen / "images/samples.png", tmp_path / "as the run/grid.png", tmp_path / "all noise/grid.png")
+    )
+    assert np.abs(ours - same).max() <= 1 < np.abs(ours - other).max()
+
+
 @pytest.mark.parametrize(("stop", "grown"), [(0.032, False), (0.104, True)])
 def test_a_growing_run_goes_on_as_well(stop, grown, tiny, monkeypatch, capsys):
     """Stopped before and after half of 144 images; the same to the bit, and told of where it is seen."""
