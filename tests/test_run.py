@@ -60,9 +60,11 @@ def test_stopping_and_going_on_is_never_having_stopped(tiny, stop):
     assert_same(weights(whole), weights(rest))
 
 
-def test_a_run_ends_with_the_samples_that_the_command_makes(tiny, tmp_path):
-    plain = tiny("plain", "trainer.max_epochs=1")
-    chosen = tiny("chosen", "trainer.max_epochs=1", "sampling.truncation=0.5", "sampling.reject=0.3")
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_a_run_ends_with_the_samples_that_the_command_makes(precision, tiny, tmp_path):
+    settings = ("trainer.max_epochs=1", f"trainer.precision={precision}")
+    plain = tiny("plain", *settings)
+    chosen = tiny("chosen", *settings, "sampling.truncation=0.5", "sampling.reject=0.3")
     assert not (plain / "images/samples.png").exists()
     assert_same(weights(plain), weights(chosen))  # nothing of it touches the training
     for name, more in (("as the run", ()), ("all noise", ("--truncation", "1", "--reject", "0"))):

@@ -1,5 +1,6 @@
 """What happens around training: pictures, the console, checkpoints, stopping in good order."""
 
+import copy
 import hashlib
 import math
 import os
@@ -24,7 +25,7 @@ from gan_lightning import pictures
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
-from gan_lightning.module import GAN, evaluating
+from gan_lightning.module import GAN
 from gan_lightning.sampling import PLAIN, Sampler
 
 
@@ -108,11 +109,11 @@ class Pictures(Callback):
     def draw_samples(self, module: GAN) -> None:
         """images/samples.png as `gan-lightning sample --grid` makes it, where that is not of all noise."""
         network = module.generator if module.generator_ema is None else module.average()
+        network = copy.deepcopy(network).float().eval()  # as from a checkpoint
         sampler = Sampler(network, module.config, module.device, module.generator_ema is not None)
         noise = sampler.choose(None, None)
         if noise != PLAIN:
-            with evaluating(network):
-                pictures.save(pictures.grid(sampler.images(64, **noise)), self.images / "samples.png")
+            pictures.save(pictures.grid(sampler.images(64, **noise)), self.images / "samples.png")
 
     def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
         pictures.save(picture, self.images / f"{name}.png")

@@ -306,7 +306,7 @@ class GAN(LightningModule):
             labels = torch.arange(len(z)) % self.num_classes
         network = self.average() if ema and self.generator_ema is not None else self.generator
         extra = () if labels is None or not self.num_classes else (labels.to(self.device),)
-        with evaluating(network):
+        with _evaluating(network):
             return network(z.to(self.device, self.dtype), *extra)
 
     @torch.no_grad()
@@ -315,7 +315,7 @@ class GAN(LightningModule):
         if self.num_classes and labels is None:
             labels = torch.arange(len(images)) % self.num_classes
         extra = () if labels is None or not self.num_classes else (labels.to(self.device),)
-        with evaluating(self.discriminator):
+        with _evaluating(self.discriminator):
             return self.discriminator(images.to(self.device, self.dtype), *extra)
 
     # -- Lightning -----------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class GAN(LightningModule):
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluating(network: nn.Module) -> Iterator[None]:
     """Eval mode for a moment; every part comes back to the mode it was in."""
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
