@@ -75,6 +75,7 @@ def test_a_run_ends_with_the_samples_that_the_command_makes(precision, tiny, tmp
         for path in (chosen / "images/samples.png", tmp_path / "as the run/grid.png", tmp_path / "all noise/grid.png")
     )
     assert np.abs(ours - same).max() <= 1 < np.abs(ours - other).max()
+    assert not (tiny("chosen", *settings) / "images/samples.png").exists()  # an earlier run's are not this one's
 
 
 @pytest.mark.parametrize(("stop", "grown"), [(0.032, False), (0.104, True)])

@@ -2,40 +2,32 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
 
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+N = TypeVar("N", int, float)
 
 
-positive.__name__ = "whole number of at least 1"  # argparse prints it
+def number(kind: Callable[[str], N], right: Callable[[N], bool], words: str) -> Callable[[str], N]:
+    """What argparse reads a number with; it prints `words` for any other."""
+
+    def read(text: str) -> N:
+        value = kind(text)
+        if not right(value):
+            raise ValueError
+        return value
+
+    read.__name__ = words
+    return read
 
 
-def factor(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
-    return number
-
-
-factor.__name__ = "number above 0"
-
-
-def part(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1:
-        raise ValueError
-    return number
-
-
-part.__name__ = "number from 0 to below 1"
+positive = number(int, lambda n: n >= 1, "whole number of at least 1")
+factor = number(float, lambda n: 0 < n < float("inf"), "number above 0")
+part = number(float, lambda n: 0 <= n < 1, "number from 0 to below 1")
 
 
 def image_size(text: str) -> int | list[int]:

@@ -23,6 +23,7 @@ _ABSENT = object()
 _positive: tuple[Test, str] = lambda v: _number(v) and v > 0, "a number above 0"
 _not_negative: tuple[Test, str] = lambda v: _number(v) and v >= 0, "a number of at least 0"
 _share: tuple[Test, str] = lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1"
+_part: tuple[Test, str] = lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"
 _count: tuple[Test, str] = lambda v: _whole(v) and v >= 1, "a whole number of at least 1"
 _flag: tuple[Test, str] = lambda v: isinstance(v, bool), "true or false"
 _betas: tuple[Test, str] = (
@@ -52,15 +53,15 @@ RULES: dict[str, tuple[Test, str]] = {
     "schedule.warmup_kimg": _not_negative,
     "schedule.lr_final": _share,
     "schedule.gamma_final": _not_negative,
-    "schedule.grow": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "schedule.grow": _part,
     "sampling.truncation": _positive,
-    "sampling.reject": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "sampling.reject": _part,
     "loss.gamma": _not_negative,
     "loss.gp_weight": _not_negative,
     "loss.lecam_weight": _not_negative,
     "loss.penalty_every": _count,
     "loss.r2": _flag,
-    "loss.adversarial.label_smoothing": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "loss.adversarial.label_smoothing": _part,
     "augment.p": _share,
     "augment.max_p": _share,
     "augment.ada_kimg": _positive,

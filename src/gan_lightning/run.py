@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> float | None:
     module = build_module(cfg, config, on_gpu)
     run_dir.mkdir(parents=True, exist_ok=True)
     # what an earlier run in the same folder came to is not this one's
-    for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md"):
+    for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png"):
         (run_dir / name).unlink(missing_ok=True)
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     left = cfg.retry.seconds_left

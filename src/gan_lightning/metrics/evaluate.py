@@ -401,26 +401,27 @@ def evaluate_cli(
 
     from rich.console import Console
 
+    from gan_lightning.sampling import PLAIN, Sampler, build_trusted, load_generator
+
+    noise = {"truncation": truncation, "reject": reject}
     options: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
     options["inception_weights"] = inception_weights
     with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
-            for name, value, plain in (("truncation", truncation, 1), ("reject", reject, 0)):
-                if value != plain:
+            for name, value in noise.items():
+                if value != PLAIN[name]:
                     raise UserError(f"--{name} {value:g} is for checkpoints: the images in {path} are made already")
             real = _real_data(data, data_root, {}, cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
             picture = where.parent / f"{where.name}_nearest_photographs.png"
         else:
-            from gan_lightning.sampling import Sampler, build_trusted, load_generator
-
             sampler = load_generator(path, trust)
             real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
-            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels, truncation=truncation, reject=reject)
+            fakes = sampler.images(evaluator.num_images, evaluator.seed, labels, **noise)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(evaluator.seed)
                 fresh = build_trusted(sampler.config["network"]["generator"], trust).to(sampler.device).eval()
