@@ -100,16 +100,6 @@ def test_a_growing_run_goes_on_as_well(stop, grown, tiny, monkeypatch, capsys):
     assert counted[0] == counted[1]
 
 
-def test_a_checkpoint_from_before_there_was_growing_goes_on(tiny):
-    first = tiny("first", "total_kimg=0.016")
-    path = first / "checkpoints/last.ckpt"
-    checkpoint = weights(first)
-    for side in ("generator", "discriminator"):
-        del checkpoint["config"]["network"][side]["progressive"]
-    torch.save(checkpoint, path)
-    assert weights(tiny("rest", f"ckpt_path={path}", "total_kimg=0.032"))["nimg"] == 32
-
-
 def test_a_finished_run_goes_on_with_more_epochs(tiny):
     whole = tiny("whole", "trainer.max_epochs=2")
     tiny("first", "trainer.max_epochs=1")

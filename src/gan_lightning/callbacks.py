@@ -335,7 +335,7 @@ class RandomState(Callback):
         checkpoint["random"] = states
 
     def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
-        self.loaded = checkpoint["random"]
+        self.loaded = checkpoint["random"]  # each value is of its type (resume.RANDOM)
 
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         if self.loaded is None or trainer.global_rank >= len(self.loaded):
@@ -343,8 +343,11 @@ class RandomState(Callback):
                 torch.manual_seed(self.seed + trainer.global_rank)
             return
         state = self.loaded[trainer.global_rank]
-        random.setstate(state["python"])
-        np.random.set_state(tuple(state["numpy"]))
-        torch.set_rng_state(state["torch"].cpu())
-        if state["cuda"] is not None and module.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"].cpu())
+        try:
+            random.setstate(state["python"])
+            np.random.set_state(tuple(state["numpy"]))
+            torch.set_rng_state(state["torch"].cpu())
+            if state["cuda"] is not None and module.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda"].cpu())
+        except (ValueError, TypeError, RuntimeError, OverflowError):
+            raise UserError("the checkpoint's random states are not those of this program: it is damaged") from None

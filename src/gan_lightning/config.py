@@ -133,6 +133,13 @@ def validate(cfg: DictConfig) -> None:
             raise UserError(f"{key}={'null' if value is None else value} should be {words}")
 
 
+def lookup(config: Any, path: str) -> Any:
+    """A nested value of plain dicts by its dotted name, as it stands; None where it is missing."""
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
+
+
 def key_of(override: str) -> str:
     """The key that a typed override sets, adds or removes: `+a.b=1` -> `a.b`."""
     return override.lstrip("+~").partition("=")[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gan_lightning.errors import UserError
+from gan_lightning.errors import UserError, traces_wanted
 
 
 def guarded(main: Callable[[], Any], config_dir: str) -> int:
@@ -23,10 +23,6 @@ def guarded(main: Callable[[], Any], config_dir: str) -> int:
     with in_words(config_dir):
         main()
     return 0
-
-
-def traces_wanted() -> bool:
-    return os.environ.get("HYDRA_FULL_ERROR") == "1" and not os.environ.get("GAN_LIGHTNING_GUARDED")
 
 
 @contextmanager

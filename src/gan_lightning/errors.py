@@ -1,5 +1,12 @@
 """The one exception that the entry points print as a single line instead of a stack trace."""
 
+import os
+
 
 class UserError(Exception):
     """Something the user can put right: the message names the thing and says what would be right."""
+
+
+def traces_wanted() -> bool:
+    """HYDRA_FULL_ERROR=1, set by the user, asks for the stack trace of every error."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and not os.environ.get("GAN_LIGHTNING_GUARDED")

@@ -1,7 +1,6 @@
 """The one meeting point: both networks, the alternation, the average. `d_step` and `g_step` mirror each other."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -338,11 +337,8 @@ class GAN(LightningModule):
                 group.update(settings)
 
     def save_checkpoint(self, path: Path) -> None:
-        """Lightning's checkpoint, which appears whole or not at all; to be called by every process."""
-        partial = path.with_suffix(".partial")
-        self.trainer.save_checkpoint(partial)
-        if self.trainer.is_global_zero:
-            os.replace(partial, path)
+        """Lightning's checkpoint; to be called by every process."""
+        self.trainer.save_checkpoint(path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.config, "nimg": self.nimg, "step": self.step}
@@ -352,8 +348,11 @@ class GAN(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.nimg, self.step, self.shown = checkpoint["nimg"], checkpoint["step"], None
-        # going on with the average or ADA newly on or off is allowed: these parts start from what there is
-        loaded, own = checkpoint["state_dict"], self.state_dict()
+        self.adapt_weights(checkpoint["state_dict"])
+
+    def adapt_weights(self, loaded: dict[str, Tensor]) -> None:
+        """Going on with the average or ADA newly on or off is allowed: these parts start from what there is."""
+        own = self.state_dict()
         optional = ("generator_ema.", "augment.", "mean_logits")
         for key in [key for key in loaded if key.startswith(optional) and key not in own]:
             del loaded[key]

@@ -2,14 +2,14 @@
 
 import base64
 import csv
-import json
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
 from gan_lightning.errors import UserError
+from gan_lightning.files import ANY, read_json, read_text, write_text
 
 PANES = {  # title: log keys that share an axis
     "loss": ["loss/d", "loss/g"],
@@ -17,56 +17,80 @@ PANES = {  # title: log keys that share an axis
     "gradient norm": ["grad_norm/d", "grad_norm/g"],
     "augmentation": ["augment/p"],
 }
+FINDING = {"name": str, "why": str, "override": str, "resolved": bool, "evidence": {str: ANY}, str: ANY}
+DIAGNOSIS = {"findings": [FINDING], "checks_passed?": [str], str: ANY}  # what the page shows of it
+NUMBER = (float, None)
+SCORE = {
+    "name": str,
+    "value": NUMBER,
+    "low": NUMBER,
+    "high": NUMBER,
+    "floor": NUMBER,
+    "ceiling": NUMBER,
+    "n": int,
+    str: ANY,
+}
+SCORES = {"scores": [SCORE], str: ANY}
 COLOURS = ["#1b6ca8", "#d1495b", "#2e933c", "#8d6a9f"]
 WIDTH, HEIGHT, LEFT = 420, 180, 52  # of a chart, in SVG units
 
 
 def write_report(run_dir: Path) -> Path:
     """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no run."""
-    metrics = run_dir / "csv" / "metrics.csv"
-    if not metrics.is_file() and not (run_dir / "config.yaml").is_file():
+    metrics = inside(run_dir, "csv/metrics.csv")
+    if not metrics and not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir} is no run: it holds no config.yaml and no csv/metrics.csv")
-    curves = read_curves(metrics) if metrics.is_file() else {}  # logger=none has none
+    curves = read_curves(metrics) if metrics else {}  # logger=none has none
     panes = PANES | {
         name: [name] for name in sorted(curves) if name.startswith("metric/") and not name.endswith("_floor")
     }
     grids = sorted((run_dir / "images").glob("fake_images_*.png"))
     shown = grids[:: max(1, -(-len(grids) // 40))] + grids[-1:]
-    settings = run_dir / "config.yaml"
+    settings = inside(run_dir, "config.yaml")
     page = Environment(loader=PackageLoader("gan_lightning"), autoescape=True).get_template("report.html.j2").render(
         title=str(run_dir),
-        diagnosis=read_json(run_dir / "diagnosis.json"),
-        scores=read_json(run_dir / "scores.json"),
-        samples=picture(run_dir / "images" / "samples.png"),
-        real=picture(run_dir / "images" / "real_images.png"),
-        grids=[{"name": path.stem.removeprefix("fake_images_").replace("_", " "), "data": picture(path)} for path in dict.fromkeys(shown)],
+        diagnosis=written(run_dir, "diagnosis.json", DIAGNOSIS),
+        scores=written(run_dir, "scores.json", SCORES),
+        samples=picture(inside(run_dir, "images/samples.png")),
+        real=picture(inside(run_dir, "images/real_images.png")),
+        grids=[
+            {"name": path.stem.removeprefix("fake_images_").replace("_", " "), "data": picture(inside(run_dir, f"images/{path.name}"))}
+            for path in dict.fromkeys(shown)
+        ],
         charts=[chart(title, {key: curves[key] for key in wanted if key in curves}) for title, wanted in panes.items() if set(wanted) & set(curves)],
-        settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
+        settings=read_text(settings) if settings else "",
     )  # fmt: skip
     path = run_dir / "report.html"
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, page)
     return path
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Key to (images shown, value) pairs."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    for row in csv.DictReader(read_text(path).replace("\0", "").splitlines()):
+        with suppress(TypeError, ValueError):  # a live run's last line may be cut anywhere
+            step = float(row.pop("step"))
             for key, text in row.items():
-                if key != "step" and text not in ("", None):
-                    curves.setdefault(key, []).append((float(row["step"]), float(text)))
+                if text not in ("", None):
+                    curves.setdefault(key, []).append((step, float(text)))
     return curves
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def written(run_dir: Path, name: str, pattern: Any) -> Any:
+    """A JSON file of the run as `pattern` says, None where there is none; raises UserError for any other content."""
+    path = inside(run_dir, name)
+    return None if path is None else read_json(path, pattern)
 
 
-def picture(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+def inside(run_dir: Path, name: str) -> Path | None:
+    """A file of the run folder; None where there is none, or a link that leads out of the folder."""
+    path = run_dir / name
+    return path if path.is_file() and path.resolve().is_relative_to(run_dir.resolve()) else None
+
+
+def picture(path: Path | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
 
 
 def chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
 from gan_lightning.networks.layers import unfinished
 from gan_lightning.recipe import choose
+from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
-from gan_lightning.sampling import read_checkpoint
 
 
 @rank_zero_only
@@ -52,7 +52,7 @@ def train(cfg: DictConfig) -> float | None:
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
     if cfg.ckpt_path:
         cfg.ckpt_path = str(Path(cfg.ckpt_path).expanduser())  # for Lightning, which reads it again
-    before = read_checkpoint(cfg.ckpt_path) if cfg.ckpt_path else {}
+    before = read_training_state(cfg.ckpt_path) if cfg.ckpt_path else {}
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts
     on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
@@ -62,11 +62,6 @@ def train(cfg: DictConfig) -> float | None:
         raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
     if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
         cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
-    for side, old in before.get("config", {}).get("network", {}).items():
-        if "progressive" in cfg.network.get(side, {}):
-            old.setdefault("progressive", False)  # checkpoints from before there was growing do not speak of it
-            if cfg.network[side].progressive is None:  # a network is not rebuilt when a run goes on
-                cfg.network[side].progressive = old["progressive"]
     source = instantiate(cfg.dataset.source)
     batch_is_chosen = cfg.dataset.batch_size is None
     for override, reason in choose(cfg, source, on_gpu):
@@ -88,9 +83,10 @@ def train(cfg: DictConfig) -> float | None:
     config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
     if before:
         must_fit(before, config, cfg.ckpt_path)
-    earlier = before.pop("nimg", 0)
-    before.clear()  # its weights are read again by Lightning
+    earlier = before.get("nimg", 0)
     module = build_module(cfg, config, on_gpu)
+    if before:
+        must_load(before, module, cfg.ckpt_path)
     run_dir.mkdir(parents=True, exist_ok=True)
     # what an earlier run in the same folder came to is not this one's
     for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png"):
@@ -99,10 +95,11 @@ def train(cfg: DictConfig) -> float | None:
     left = cfg.retry.seconds_left
     if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
-    trainer = build_trainer(cfg, run_dir, left)
+    files = CheckpointFiles(lambda path: before) if before else CheckpointFiles()
+    trainer = build_trainer(cfg, run_dir, left, files)
     say(hardware(trainer, module))
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path)
     except torch.OutOfMemoryError:
         raise UserError(
             f"the GPU's memory is too small for this: try dataset.batch_size={max(1, data.batch_size // 2)}"
@@ -116,33 +113,6 @@ def train(cfg: DictConfig) -> float | None:
         (run_dir / "networks.json").write_text(json.dumps(sizes, indent=1))
         farewell(run_dir, module, sizes, earlier, time.monotonic() - started)
     return objective
-
-
-def must_fit(checkpoint: dict[str, Any], config: dict[str, Any], path: str) -> None:
-    """Raises UserError where a checkpoint cannot be gone on from with this configuration, naming the key to set."""
-    if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
-        raise UserError(f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote")
-    total = config["total_kimg"]
-    if total and checkpoint["nimg"] >= total * 1000:
-        raise UserError(
-            f"total_kimg={total:g} is already reached: {path} has seen {checkpoint['nimg'] / 1000:g} thousand images; "
-            f"raise it, as total_kimg={2 * total:g}"
-        )
-    epochs, done = (
-        config["trainer"]["max_epochs"],
-        checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"],
-    )
-    if 0 < epochs <= done:
-        raise UserError(f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it")
-    old = checkpoint["config"]
-    for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network"):
-        was, now = (OmegaConf.select(OmegaConf.create(c), key) for c in (old, config))
-        if was != now:
-            right = {
-                "network": "choose the same network and its settings",
-                "num_classes": f"add conditional={'true' if was else 'false'} to the command and take the same data",
-            }.get(key, f"add {key}={was} to the command")
-            raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
 
 
 def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) -> GAN:
@@ -190,7 +160,9 @@ def make_optimizer(cfg: DictConfig) -> Any:
     return partial(made.func, **arguments)
 
 
-def build_trainer(cfg: DictConfig, run_dir: Path, seconds: float | None = None) -> Trainer:
+def build_trainer(
+    cfg: DictConfig, run_dir: Path, seconds: float | None = None, files: CheckpointFiles | None = None
+) -> Trainer:
     """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the latest."""
     deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
     torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back
@@ -221,6 +193,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, seconds: float | None = None) 
         default_root_dir=str(run_dir),
         logger=[instantiate(logger) for logger in cfg.logger.values()],
         callbacks=callbacks,
+        plugins=[files or CheckpointFiles()],
         use_distributed_sampler=False,
     )
 

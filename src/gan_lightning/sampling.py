@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,35 +12,21 @@ from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
+from gan_lightning.files import SCALAR, NoMatch, match, read_checkpoint, untrusted
 
 BLOCK = 256  # noise is always drawn in blocks of this many, so that image k does not depend on how many are asked for
 PLAIN = {"truncation": 1.0, "reject": 0.0}  # all noise as it is drawn
 DIRECTIONS, STEP = 4, 0.3  # in which, and how far, noise is moved to see how fast an image changes
+LARGEST_SIZE = 2**16  # of channels, pixels, noise: beyond, a file only wants to fill the memory
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values; raises UserError for anything else, before running any of it."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: give a checkpoint, as .../checkpoints/last.ckpt")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} is refused: it holds code or objects instead of weights only, or is no checkpoint"
-        ) from None
-    except Exception as error:  # a file of any other program can break the unpickler in any way
-        words = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint: {words}") from None
-    parts = [checkpoint.get(key) for key in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
-    if not all(isinstance(part, dict) for part in parts):
-        raise UserError(f"{path} is no checkpoint of this program: it holds no configuration and weights")
-    return checkpoint
-
-
-def build_trusted(node: dict[str, Any], trust: str | None = None) -> torch.nn.Module:
+def build_trusted(
+    node: dict[str, Any], trust: str | None = None, weights: dict[str, Tensor] | None = None
+) -> torch.nn.Module:
     """A network from a file's configuration: a class that is defined in gan_lightning.networks or in package `trust`.
+
+    `weights`: what it will hold; where they are not its own, nothing of their size is made. Raises UserError.
 
     Hydra does not take part: it would follow names through imports (x.layers.torch.load) and build what is nested
     in the values. Here a name is a module's and a class's, and values are values.
@@ -63,10 +48,30 @@ def build_trusted(node: dict[str, Any], trust: str | None = None) -> torch.nn.Mo
     ours = isinstance(network, type) and issubclass(network, torch.nn.Module)
     if not ours or not any((network.__module__ + ".").startswith(package + ".") for package in packages):
         raise UserError(f"the checkpoint wants to build {target}, which is no network of {' or '.join(packages)}")
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
     try:
-        return network(**{key: value for key, value in node.items() if key != "_target_"})
-    except (TypeError, ValueError, RuntimeError) as error:
+        match(arguments, {str: (*SCALAR, [int])}, "its arguments")
+        if weights is not None:
+            _must_fit(network, arguments, weights)
+        return network(**arguments)
+    except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
         raise UserError(f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}") from None
+
+
+def _must_fit(network: type[torch.nn.Module], arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Raises NoMatch where such a network has other weights than these; found out without making any of them."""
+    for name, value in arguments.items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int) and abs(number) > LARGEST_SIZE:
+                raise NoMatch(f"{name}={value} is larger than any network's")
+    with torch.device("meta"):
+        made = network(**arguments).state_dict()
+    for name in made.keys() | weights.keys():
+        have, want = (part[name].shape if name in part else None for part in (weights, made))
+        if have != want:
+            raise NoMatch(f"the weights do not fit the network it names ({ascii(name)[:80]})")
+        if not torch.isfinite(weights[name]).all():
+            raise NoMatch(f"weight {name} is not finite: training had diverged")
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -163,22 +168,51 @@ class Sampler:
         return torch.cat(list(self.blocks(count, seed, label, **noise)))
 
 
+DATASET = {  # what of a run's data `evaluate` needs to know
+    "image_size": (int, [int], None), "image_channels": (int, None), "fit": (str, None), "background": (int, None),
+    "holdout": (float, None), "cache_limit_gb": (float, None), "root": (str, None), "labels": (bool, None),
+}  # fmt: skip
+CONFIG = {
+    "network": {"generator": {"_target_": str, str: (*SCALAR, [int])}, str: dict},
+    "latent_dim": int,
+    "num_classes": (int, None),
+    "sampling": {"truncation?": float, "reject?": float},
+    "dataset": {f"{key}?": pattern for key, pattern in DATASET.items()},
+}
+
+
+def _config(given: dict[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint's configuration that sampling and scoring need, each value checked. Raises NoMatch."""
+    dataset = match(given.get("dataset", {}), {str: (*SCALAR, list, dict)}, "dataset")
+    config = {key: given.get(key) for key in ("network", "latent_dim", "num_classes")}
+    config["sampling"] = given.get("sampling", {})
+    config["dataset"] = {key: value for key, value in dataset.items() if key in DATASET}
+    config = match(config, CONFIG, "its configuration")
+    if not 1 <= config["latent_dim"] <= LARGEST_SIZE:
+        raise NoMatch(f"latent_dim={config['latent_dim']} is no length of noise")
+    if config["num_classes"] is not None and not 1 <= config["num_classes"] <= LARGEST_SIZE:
+        raise NoMatch(f"num_classes={config['num_classes']} is no number of classes")
+    generator = config["network"]["generator"]
+    for key, outer in (("latent_dim", config), ("num_classes", config), ("image_size", config["dataset"])):
+        if key in generator and key in outer and generator[key] != outer[key]:
+            raise NoMatch(f"{key} is {outer[key]} in one place and {generator[key]} in another")
+    truncation, reject = config["sampling"].get("truncation", 1.0), config["sampling"].get("reject", 0.0)
+    if not (0 < truncation < 100 and 0 <= reject < 1):
+        raise NoMatch(f"sampling: truncation={truncation}, reject={reject} are not possible")
+    return config
+
+
 def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:
     """The generator of a checkpoint, averaged weights where there are any. Raises UserError, see `read_checkpoint`."""
     checkpoint = read_checkpoint(path)
-    config, weights = checkpoint["config"], checkpoint["state_dict"]
+    weights = checkpoint["state_dict"]
     averaged = any(key.startswith("generator_ema.") for key in weights)
     prefix = "generator_ema." if averaged else "generator."
-    try:
-        generator = build_trusted(config["network"]["generator"], trust)
-    except KeyError:
-        raise UserError(f"{path} says nothing of the generator's network") from None
-    try:
-        generator.load_state_dict({key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)})
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: the weights do not fit the network it names: {str(error).splitlines()[-1].strip()}"
-        ) from None
+    weights = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
+    with untrusted(path):
+        config = _config(checkpoint["config"])
+        generator = build_trusted(config["network"]["generator"], trust, weights)
+        generator.load_state_dict(weights)
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         generator = generator.float().to(where).eval()

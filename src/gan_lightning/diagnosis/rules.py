@@ -55,6 +55,9 @@ class Finding:
         }  # fmt: skip
 
 
+RECORD = {"nimg": int, "step": int, "kind": str, str: (float, str, bool, None)}  # one look, as in signals.jsonl
+
+
 @dataclass(frozen=True)
 class History:
     """The records of a run, oldest first, and its facts: config, n_train, n_holdout, batch statistics, `ended`."""

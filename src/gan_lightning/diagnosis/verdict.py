@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gan_lightning.config import assign, key_of
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
-from gan_lightning.diagnosis.rules import SEVERITIES, History, Thresholds, diagnose, longer, setting, status
+from gan_lightning.diagnosis.rules import RECORD, SEVERITIES, History, Thresholds, diagnose, longer, setting, status
 from gan_lightning.errors import UserError
+from gan_lightning.files import ANY, match, read_json_lines, read_yaml, untrusted, write_json, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,13 +148,8 @@ def show(v: Verdict, console: Console | None = None) -> None:
 
 def write(v: Verdict, run_dir: str | Path) -> None:
     """diagnosis.json and diagnosis.md in the run folder, each replaced as a whole."""
-    for name, text in {
-        "diagnosis.json": json.dumps(plain(v), indent=2, ensure_ascii=False),
-        "diagnosis.md": markdown(v),
-    }.items():
-        part = Path(run_dir) / f".{name}.{os.getpid()}"
-        part.write_text(text, encoding="utf-8")
-        part.replace(Path(run_dir) / name)
+    write_json(Path(run_dir) / "diagnosis.json", plain(v), indent=2)
+    write_text(Path(run_dir) / "diagnosis.md", markdown(v))
 
 
 def plain(value: Any) -> Any:
@@ -176,24 +170,18 @@ def read(run_dir: str | Path) -> History:
         )
     facts: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():  # a live run may be cut anywhere
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record.get("kind") == "facts":
+    for record in read_json_lines(path, (RECORD, {"kind": str, str: ANY})):
+        if record["kind"] == "facts":
             facts |= record
-        elif record.get("kind") == "score":
-            continue  # the Quality callback's: for people and plots
-        else:
-            if records and records[-1]["step"] == record.get("step"):
+        elif (
+            record["kind"] in ("light", "full") and {"nimg", "step"} <= record.keys()
+        ):  # others are for people and plots
+            if records and records[-1]["step"] == record["step"]:
                 records.pop()  # the look at the end says more about the same step
             records.append(record)
     config = Path(run_dir) / "config.yaml"
     if config.is_file():
-        import yaml
-
-        facts["config"] = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        facts["config"] = read_yaml(config)
     return History(records, facts)
 
 
@@ -202,10 +190,14 @@ def diagnose_cli(run_dir: str, language: str | None = None) -> int:
     if language not in (None, *words.LANGUAGES):
         raise UserError(f"language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
     h = read(run_dir)
-    thresholds = h.setting("diagnosis.thresholds") or h.facts.get("thresholds")
-    if not thresholds:
-        raise UserError(
-            f"{run_dir}/config.yaml holds no diagnosis.thresholds: it should be the configuration that the run wrote"
-        )
-    show(judge(h, thresholds, language or h.setting("diagnosis.language", "en"), run_dir))
+    with untrusted(run_dir):
+        thresholds = h.setting("diagnosis.thresholds") or h.facts.get("thresholds")
+        if not thresholds:
+            raise UserError(
+                f"{run_dir}/config.yaml holds no diagnosis.thresholds: it should be the configuration that the run wrote"
+            )
+        match(thresholds, {str: {str: float}}, "diagnosis.thresholds")
+        spoken = h.setting("diagnosis.language")
+        verdict = judge(h, thresholds, language or (spoken if spoken in words.LANGUAGES else "en"), run_dir)
+    show(verdict)
     return 0

@@ -20,10 +20,11 @@ from gan_lightning.data.images import to_float
 from gan_lightning.diagnosis import signals as s
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
-from gan_lightning.diagnosis.rules import RULES, Finding, History, Thresholds, diagnose
+from gan_lightning.diagnosis.rules import RECORD, RULES, Finding, History, Thresholds, diagnose
 from gan_lightning.diagnosis.verdict import judge, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
+from gan_lightning.files import match, untrusted
 from gan_lightning.networks.layers import Blur
 
 EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
@@ -74,13 +75,20 @@ class Watch(Callback):
 
     # -- Lightning ---------------------------------------------------------------------------------------------------
 
+    KEPT = {
+        "records": [RECORD], "said": {str: bool}, "data": str, "mean": [float], "counts": [[float]], "scores": int,
+        "next_full": int,
+    }  # fmt: skip
+
     def state_dict(self) -> dict[str, Any]:
-        kept = ("records", "said", "data", "mean", "counts", "scores", "next_full")
-        return {name: getattr(self, name) for name in kept}
+        return {name: getattr(self, name) for name in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name, value in state_dict.items():
-            setattr(self, name, value)
+        with untrusted("the checkpoint's history of the diagnosis"):
+            state = match(state_dict, self.KEPT, "it")
+        self.records, self.said, self.data = state["records"], state["said"], state["data"]
+        self.mean, self.counts = state["mean"], state["counts"]
+        self.scores, self.next_full = state["scores"], state["next_full"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began, self.spent, self.cost, self.done, self.probe = time.perf_counter(), 0.0, 0.0, False, None

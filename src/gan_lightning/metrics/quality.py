@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
+from gan_lightning.files import match, untrusted
 from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Score, Scores, class_labels, save_strip
 
 BATCH = 64  # samples at once
@@ -65,14 +66,24 @@ class Quality(Callback):
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
-    KEPT = ("history", "best", "next_nimg", "stale", "spent", "cost", "images", "ceilings")
+    ENTRY = {
+        "nimg": int, "name": str, "value": float, "floor": (float, None), "ceiling": (float, None), "n": int,
+        "seconds": float, "scores": {str: float},
+    }  # fmt: skip
+    KEPT = {
+        "history": [ENTRY], "best": (ENTRY, None), "next_nimg": (int, None), "stale": int, "spent": float, "cost": float,
+        "images": int, "ceilings": {str: float},
+    }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in self.KEPT} | {"elapsed": self._now()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for key, value in state_dict.items():
-            setattr(self, key, value)
+        with untrusted("the checkpoint's history of scores"):
+            state = match(state_dict, self.KEPT | {"elapsed": float}, "it")
+        self.history, self.best, self.next_nimg = state["history"], state["best"], state["next_nimg"]
+        self.stale, self.spent, self.cost = state["stale"], state["spent"], state["cost"]
+        self.images, self.ceilings, self.elapsed = state["images"], state["ceilings"], state["elapsed"]
 
     def objective(self) -> float | None:
         """The best main score so far above what real images get, lower = better: what a search minimises.

@@ -1,0 +1,152 @@
+"""Going on from a checkpoint: what of the file a run takes over, value by value, and Lightning's door to the files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from torch import Tensor
+
+from gan_lightning.config import lookup
+from gan_lightning.errors import UserError
+from gan_lightning.files import NoMatch, match, read_checkpoint, sound, untrusted, write_whole
+from gan_lightning.module import GAN
+
+COUNT = {"ready": int, "completed": int, "started?": int, "processed?": int}
+PROGRESS = {"total": COUNT, "current": COUNT, "is_last_batch?": bool}
+STREAM = {"epoch": int, "position": int}
+FIT_LOOP = {
+    "state_dict": {"combined_loader?": [STREAM]},
+    "epoch_loop.state_dict": {"_batches_that_stepped": int},
+    "epoch_loop.batch_progress": PROGRESS | {"is_last_batch": bool},
+    "epoch_loop.scheduler_progress": PROGRESS,
+    "epoch_loop.automatic_optimization.state_dict": {},
+    "epoch_loop.automatic_optimization.optim_progress": {"optimizer": {"step": PROGRESS, "zero_grad": PROGRESS}},
+    "epoch_loop.manual_optimization.state_dict": {},
+    "epoch_loop.manual_optimization.optim_step_progress": PROGRESS,
+    "epoch_loop.val_loop.state_dict": {},
+    "epoch_loop.val_loop.batch_progress": PROGRESS | {"is_last_batch": bool},
+    "epoch_progress": PROGRESS,
+}
+SETTING = (bool, float, str, None, [float])
+OPTIMIZER = {"state": {int: {str: (Tensor, int, float)}}, "param_groups": [{"params": [int], str: SETTING}]}
+RANDOM = {
+    "python": [(int, [int], float, None)],
+    "numpy": [(str, [int], float)],
+    "torch": Tensor,
+    "cuda": (Tensor, None),
+}
+STATE = {
+    "nimg": int,
+    "step": int,
+    "epoch": int,
+    "global_step": int,
+    "loops": {"fit_loop": FIT_LOOP, str: dict},
+    "optimizer_states": [OPTIMIZER],
+    "random": [RANDOM],
+    "callbacks": {str: dict},  # each callback matches its own
+    "ImageData?": (STREAM, {}),
+}
+
+
+def read_training_state(path: str | Path) -> dict[str, Any]:
+    """A checkpoint to go on from, with nothing in it but what this program writes there, each value of its type. UserError."""
+    checkpoint = read_checkpoint(path)
+    if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
+        raise UserError(f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote")
+    with untrusted(path):
+        found = {key.removesuffix("?"): checkpoint.get(key.removesuffix("?")) for key in STATE if key != "loops"}
+        found["loops"] = {
+            "fit_loop": match(checkpoint.get("loops"), {"fit_loop": dict, str: dict}, "loops")["fit_loop"]
+        }
+        state = match({k: v for k, v in found.items() if v is not None}, STATE, "the training state")
+        if min(state["nimg"], state["step"]) < 0:
+            raise NoMatch("nimg and step should be 0 or more")
+    state |= {key: checkpoint[key] for key in ("config", "state_dict")}
+    # whatever the file says of itself: Lightning would change it, step by step, to what the installed version writes
+    return state | {"lr_schedulers": [], "pytorch-lightning_version": lightning.__version__}
+
+
+def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
+    """Raises UserError where a checkpoint cannot be gone on from with this configuration, naming the key to set."""
+    total, epochs = config["total_kimg"], config["trainer"]["max_epochs"]
+    if total and state["nimg"] >= total * 1000:
+        raise UserError(
+            f"total_kimg={total:g} is already reached: {path} has seen {state['nimg'] / 1000:g} thousand images; "
+            f"raise it, as total_kimg={2 * total:g}"
+        )
+    done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    if 0 < epochs <= done:
+        raise UserError(f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it")
+    optimizers = ("optimizer_g._target_", "optimizer_d._target_")
+    for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network", *optimizers):
+        was, now = lookup(state["config"], key), lookup(config, key)
+        if was != now:
+            right = {
+                "network": "choose the same network and its settings",
+                "num_classes": f"add conditional={'true' if was else 'false'} to the command and take the same data",
+            }.get(key, f"add {key}={was!s:.60} to the command")
+            raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
+
+
+def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
+    """Raises UserError where weights or optimisers' values are not those of this module's parts, in name, shape or kind."""
+    with untrusted(path):
+        own, loaded = module.state_dict(), state["state_dict"]
+        module.adapt_weights(loaded)
+        if odd := own.keys() ^ loaded.keys():
+            raise NoMatch(f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})")
+        for name, weight in loaded.items():
+            _same_kind(weight, own[name], f"weight {name}")
+        sides = (module.generator, module.make_optimizer_g), (module.discriminator, module.make_optimizer_d)
+        if len(state["optimizer_states"]) != len(sides):
+            raise NoMatch("it should hold the states of two optimisers")
+        for saved, (network, make) in zip(state["optimizer_states"], sides, strict=True):
+            _check_optimizer(saved, list(network.parameters()), make)
+
+
+def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[Any], Any]) -> None:
+    """One group over all weights; for each weight the values that this optimiser keeps, of its shape or a single number."""
+    groups = saved["param_groups"]
+    if len(groups) != 1 or groups[0]["params"] != list(range(len(weights))):
+        raise NoMatch("an optimiser's state is not that of these networks")
+    example = torch.nn.Parameter(torch.zeros(2))
+    example.grad = torch.zeros(2)
+    optimizer = make([example])
+    optimizer.step()
+    kept = optimizer.state[example]
+    known = optimizer.param_groups[0]
+    match(groups[0], {key: (list if key == "params" else SETTING) for key in known}, "an optimiser's settings")
+    for number, values in saved["state"].items():
+        if not 0 <= number < len(weights) or values.keys() != kept.keys():
+            raise NoMatch("an optimiser's state is not that of these networks")
+        for name, value in values.items():
+            if isinstance(kept[name], Tensor):
+                like = weights[number] if kept[name].shape == example.shape else kept[name]
+                _same_kind(value, like, f"the optimiser's {name}")
+
+
+def _same_kind(value: Any, like: Tensor, where: str) -> None:
+    sound(value, where)
+    if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
+        raise NoMatch(f"{where} has shape {tuple(value.shape)} where {tuple(like.shape)} is right")
+    if not torch.isfinite(value).all():
+        raise NoMatch(f"{where} is not finite")
+
+
+class CheckpointFiles(CheckpointIO):
+    """Lightning's door to checkpoint files: they appear whole or not at all, and it gets only what was read and checked here."""
+
+    def __init__(self, read: Callable[[Any], dict[str, Any]] = read_training_state) -> None:
+        self.read = read
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_whole(path, lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return self.read(path)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
