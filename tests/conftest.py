@@ -61,7 +61,7 @@ def train_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *overrides: str):
-        cfg = compose("trainer.accelerator=cpu", *overrides)
+        cfg = compose("trainer.accelerator=cpu", "features={_target_: pooled.Pooled}", *overrides)
         with open_dict(cfg):
             cfg.hydra.runtime.output_dir = str(tmp_path / name)
             cfg.hydra.overrides.task = list(overrides)

@@ -96,46 +96,6 @@ def test_coverage_of_a_perfect_generator_is_near_its_null() -> None:
     assert found == pytest.approx(1 - 0.5**5, abs=0.015)
 
 
-def test_sliced_wasserstein_of_the_same_images() -> None:
-    x = pictures()
-    assert D.sliced_wasserstein(x, x) == 0
-    assert D.sliced_wasserstein(x, x[torch.randperm(len(x))]) == pytest.approx(0, abs=1e-6)
-    assert D.sliced_wasserstein(x, x[:100]) > 0  # other sizes are fine
-    assert D.sliced_wasserstein(x[..., :17, :21], x[..., :17, :21]) == 0  # so are odd ones
-    assert D.sliced_wasserstein(x[:, :1], x[:, :1]) == 0
-
-
-def doses(kind: str, x: Tensor) -> list[Tensor]:
-    from torchvision.transforms.functional import gaussian_blur
-
-    g = torch.Generator().manual_seed(9)
-    noise, hue = torch.randn(x.shape, generator=g), torch.tensor([1.0, -1.0, 0.0]).view(3, 1, 1)
-    order = x.float().mean((1, 2, 3)).argsort()
-    return {
-        "blur": [gaussian_blur(x, 9, s) for s in (0.5, 0.8, 1.4, 2.5)],
-        "noise": [(x + s * noise).clamp(0, 255).to(torch.uint8) for s in (4, 8, 16, 32, 64)],
-        "colour": [(x + s * hue).clamp(0, 255).to(torch.uint8) for s in (4, 8, 16, 24)],
-        "modes": [x[order[: int(len(x) * keep)]] for keep in (0.9, 0.7, 0.5, 0.25, 0.1)],
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["blur", "noise", "colour", "modes"])
-def test_sliced_wasserstein_grows_with_the_dose(kind: str) -> None:
-    x = pictures()
-    values = [0.0] + [D.sliced_wasserstein(x, y) for y in doses(kind, x)]
-    assert all(b > a for a, b in zip(values, values[1:], strict=False)), values
-    assert values[-1] > 3 * values[1] > 0
-
-
-def test_total_variation_and_diversity() -> None:
-    assert D.total_variation(torch.tensor([1, 1, 0]), torch.tensor([0, 2, 2])) == pytest.approx(0.5)
-    assert D.total_variation(torch.tensor([3, 6]), torch.tensor([1, 2])) == 0
-    x = draw(800, 6, 0)
-    assert D.diversity(x, x[:1].expand(50, -1)) == 0
-    assert D.diversity(x, draw(800, 6, 1) * 2) == pytest.approx(2, rel=0.05)
-    assert D.diversity(x, draw(800, 6, 1)) == pytest.approx(1, rel=0.05)
-
-
 def test_nearest_against_cdist() -> None:
     x, y = draw(30, 4, 0).double(), draw(50, 4, 1).double()
     values, rows = D.nearest(x, y, 3, chunk=8)
@@ -162,7 +122,5 @@ def test_bootstrap_of_a_mean() -> None:
 def test_nothing_touches_the_random_state() -> None:
     before, x = torch.get_rng_state(), draw(80, 4, 0)
     D.kid(x, x)
-    D.diversity(x, x)
-    D.sliced_wasserstein(pictures(10), pictures(10))
     D.bootstrap(lambda index: 0.0, 80)
     assert torch.equal(before, torch.get_rng_state())

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from pooled import Pooled
 from torch import Tensor, nn
 
 from gan_lightning.errors import UserError
@@ -46,7 +47,7 @@ def photos() -> Any:
 
 @pytest.fixture(scope="module")
 def evaluator(photos: Any, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
-    return Evaluator(photos, cache_dir=tmp_path_factory.mktemp("cache"))
+    return Evaluator(photos, Pooled(), cache_dir=tmp_path_factory.mktemp("cache"))
 
 
 def noisy(x: Tensor, sigma: float, seed: int = 3) -> Tensor:
@@ -59,8 +60,8 @@ def test_every_score_has_its_yardsticks(evaluator: Evaluator) -> None:
     fresh = photographs(240, 2)
     scores = evaluator.evaluate(fresh, ceiling_fakes=lambda n: noisy(torch.full((n, 3, 24, 24), 127), 10))
     names = [s.name for s in scores.scores]
-    assert names[0] == "frechet_random_240" and "kid_random_240" in names and "recall_random_240" in names
-    assert "sliced_wasserstein_pyramid_240" in names and names[-1] == "near_copies_random_240"
+    assert names[0] == "frechet_pooled_240" and "kid_pooled_240" in names and "recall_pooled_240" in names
+    assert names[-1] == "near_copies_pooled_240"
     assert not any("fid" in name for name in names) and len(scores.extractor_hash) == 8
     for s in scores.scores[:-1]:
         assert s.floor is not None and s.ceiling is not None and s.low is not None and s.high is not None and s.n == 240
@@ -81,13 +82,13 @@ def test_worse_images_score_worse(evaluator: Evaluator) -> None:
     assert values == sorted(values) and values[-1] > 5 * values[0]
     one = evaluator.evaluate(fresh[:1].expand(240, -1, -1, -1), light=True)
     found = {s.name: s.value for s in one.scores}
-    assert found["diversity_random_240"] == pytest.approx(0, abs=1e-3) and found["recall_random_240"] < 0.05
+    assert found["recall_pooled_240"] < 0.05
 
 
 def test_too_few_images_give_no_number(evaluator: Evaluator, photos: Any, tmp_path: Path) -> None:
     scores = evaluator.evaluate(photos.train_images[:49])
     assert scores.main is None and "too few" in scores.warnings[0]
-    few = Evaluator(dataset(photographs(40, 0), None, "few"), cache_dir=tmp_path)
+    few = Evaluator(dataset(photographs(40, 0), None, "few"), Pooled(), cache_dir=tmp_path)
     assert few.evaluate(photographs(500, 1)).scores == []
     with pytest.raises(UserError, match="uint8"):
         evaluator.evaluate(photos.train_images[:, :1])
@@ -95,13 +96,13 @@ def test_too_few_images_give_no_number(evaluator: Evaluator, photos: Any, tmp_pa
 
 def test_reference_is_a_large_holdout(tmp_path: Path) -> None:
     data = dataset(photographs(1300, 0, 8), photographs(1100, 1, 8), "large")
-    evaluator = Evaluator(data, "pixels", cache_dir=tmp_path)
+    evaluator = Evaluator(data, Pooled(), cache_dir=tmp_path)
     assert evaluator.limit == 1100 and evaluator.folds[0][0][0] is data.holdout_images and len(evaluator.folds) == 1
     scores = evaluator.evaluate(photographs(1000, 2, 8), light=True)
-    assert scores.main.name == "frechet_pixels_1k"  # type: ignore[union-attr]
+    assert scores.main.name == "frechet_pooled_1k"  # type: ignore[union-attr]
     kept = sorted(p.name for p in tmp_path.iterdir())
     stamp = [p.stat().st_mtime_ns for p in sorted(tmp_path.iterdir())]
-    again = Evaluator(data, "pixels", cache_dir=tmp_path).evaluate(photographs(1000, 2, 8), light=True)
+    again = Evaluator(data, Pooled(), cache_dir=tmp_path).evaluate(photographs(1000, 2, 8), light=True)
     assert again.scores == scores.scores and kept == sorted(p.name for p in tmp_path.iterdir())
     assert stamp == [p.stat().st_mtime_ns for p in sorted(tmp_path.iterdir())]  # the reals were measured once
 
@@ -111,7 +112,7 @@ def test_copies_are_found_and_held_out_photographs_are_not(duplicates: bool, tmp
     train, unseen = photographs(180, 0), photographs(100, 7)
     if duplicates:  # burst shots: a third of the photographs, thrice, each a little different
         train = torch.cat([train, *(noisy(train[:60], 4, s) for s in range(2))])
-    evaluator = Evaluator(dataset(train, photographs(60, 1), f"copies{duplicates}"), cache_dir=tmp_path)
+    evaluator = Evaluator(dataset(train, photographs(60, 1), f"copies{duplicates}"), Pooled(), cache_dir=tmp_path)
 
     def rate(images: Tensor) -> float:
         return float((evaluator.near_copies(images)[0] < 1).float().mean())
@@ -132,7 +133,7 @@ def test_copies_among_real_eggs(real_data: Path, tmp_path: Path) -> None:
         pytest.skip("no eggs_candling")
     x = torch.stack([pil_to_tensor(Image.open(f).convert("RGB").resize((64, 64))) for f in files])
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
-    evaluator = Evaluator(dataset(x[:540], x[540:600], "eggs"), cache_dir=tmp_path)
+    evaluator = Evaluator(dataset(x[:540], x[540:600], "eggs"), Pooled(), cache_dir=tmp_path)
     unseen, copies = evaluator.near_copies(x[600:])[0], evaluator.near_copies(noisy(x[:100], 10))[0]
     assert float((unseen < 1).float().mean()) < 0.1 and float((copies < 1).float().mean()) > 0.95
 
@@ -190,7 +191,7 @@ def fit(
     root: Path, noise: list[float], epochs: int = 1, resume: Path | None = None, **options: Any
 ) -> tuple[Toy, Quality | None]:
     torch.manual_seed(0)
-    quality = Quality(cache_dir=str(root / "cache"), **options) if options else None
+    quality = Quality(**({"cache_dir": str(root / "cache"), "features": Pooled()} | options)) if options else None
     module = Toy(noise)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", default_root_dir=root, logger=False, enable_progress_bar=False,
@@ -218,7 +219,7 @@ def test_callback_keeps_the_best_and_leaves_training_alone(tmp_path: Path) -> No
     kept = next(v for k, v in saved["callbacks"].items() if "Quality" in k)
     assert [h["nimg"] for h in kept["history"]] == [10, 20]
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["scores"][0]["name"] == "frechet_random_120" and scores["history"][-1]["nimg"] == 40
+    assert scores["scores"][0]["name"] == "frechet_pooled_120" and scores["history"][-1]["nimg"] == 40
     assert (tmp_path / "images" / "nearest_photographs.png").is_file()
     resumed = Quality()
     resumed.load_state_dict(kept)
@@ -226,7 +227,7 @@ def test_callback_keeps_the_best_and_leaves_training_alone(tmp_path: Path) -> No
 
 
 def test_patience_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"every_kimg": 0.01, "max_share": 100.0, "patience": 2, "features": "pixels"}
+    options = {"every_kimg": 0.01, "max_share": 100.0, "patience": 2}
     module, quality = fit(tmp_path, [5.0, 5.0, 30.0, 40.0, 50.0, 60.0], 5, **options)
     assert quality is not None and 30 <= module.nimg <= 60 and quality.stale == 2
     assert "metrics.patience" in capsys.readouterr().out
@@ -262,7 +263,7 @@ def test_a_score_never_ends_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_one_real_image_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is 1"):
-        Evaluator(dataset(photographs(1, 0), None, "one"), "random", cache_dir=tmp_path)
+        Evaluator(dataset(photographs(1, 0), None, "one"), Pooled(), cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -308,9 +309,9 @@ def test_a_folder_of_images_is_scored(
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["n"] == 90
-    assert found["extractor"] == "random" and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
+    assert found["extractor"] == "lite2" and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
     assert "resized to 64x64" in said.err and (tmp_path / "made_nearest_photographs.png").is_file()
-    assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "pixels", 60, False, None) == 0
+    assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "lite2", 60, False, None) == 0
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(UserError, match="--features inception cannot be used"):  # and not answered with another score
         evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "inception", 60, True, None)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from pooled import Pooled
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -92,7 +93,7 @@ def fit(folder, *callbacks, data=None, module=None, steps=60):
 
 
 def watch(**settings):
-    return Watch(THRESHOLDS, light_every=10, full_every=20, images=64, **settings)
+    return Watch(THRESHOLDS, light_every=10, full_every=20, images=64, **({"features": Pooled()} | settings))
 
 
 def lines(folder):
@@ -301,7 +302,7 @@ def look(make, data=None, coarse=False):
     data = data or Blobs(holdout=200, count=400)
     module = Stub(partial(make, data))
     module.coarse = coarse
-    probe = Probe(module, data, 128)
+    probe = Probe(module, data, Pooled(), 128, 128)
     seen, mean, counts = probe(module, [], [])
     for _ in range(3):
         seen, mean, counts = probe(module, mean, counts)
@@ -378,8 +379,8 @@ def test_a_class_that_is_only_held_out_is_known_from_the_labels():
     data = Blobs(holdout=200, count=400)
     keep = data.train_labels != 2
     data.train_images, data.train_labels = data.train_images[keep], data.train_labels[keep]
-    assert Probe(Stub(partial(perfect, data)), data, 64).facts["untrained_classes"] == [2]
-    assert Probe(Stub(partial(perfect, data)), Blobs(), 64).facts["untrained_classes"] == []
+    assert Probe(Stub(partial(perfect, data)), data, Pooled(), 64, 64).facts["untrained_classes"] == [2]
+    assert Probe(Stub(partial(perfect, data)), Blobs(), Pooled(), 64, 64).facts["untrained_classes"] == []
 
 
 def test_modes_are_found_without_labels_too():
@@ -392,6 +393,6 @@ def test_modes_are_found_without_labels_too():
 def test_pixels_that_are_none_are_noticed():
     data = Blobs()
     module = Stub(partial(perfect, data))
-    probe = Probe(module, data, 64)
+    probe = Probe(module, data, Pooled(), 64, 64)
     module.sample = lambda z, labels=None, ema=True: torch.full((len(z), 1, SIZE, SIZE), math.nan)
     assert probe(module, [], [])[0] is None

@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("path", help="a checkpoint file or a folder of images")
     evaluate.add_argument("--data", required=True, help="the real images: a folder, or mnist, fashion_mnist, egg")
     evaluate.add_argument("--data-root", help="where a named data set lies")
-    evaluate.add_argument("--features", help="digits, random, pixels, inception; by data set otherwise")
+    evaluate.add_argument("--features", help="digits, lite2, inception; by data set otherwise")
     evaluate.add_argument(
         "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
     )

@@ -13,10 +13,12 @@ from torch.optim import Optimizer
 
 from gan_lightning import penalties
 from gan_lightning.augment import Augment
+from gan_lightning.data.images import to_float
 from gan_lightning.ema import ema_decay, make_ema, settled, update_ema
 from gan_lightning.errors import UserError
 from gan_lightning.graphs import Replayed
 from gan_lightning.losses import lecam
+from gan_lightning.networks.aid import SlicedAid
 from gan_lightning.networks.layers import unfinished
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -43,6 +45,7 @@ class GAN(LightningModule):
         n_critic: int = 1,  # discriminator updates per generator update
         fresh_noise: bool = False,  # draw new noise for the generator's step; else the discriminator's is used again
         augment: Augment | None = None,
+        aid: SlicedAid | None = None,  # pretrained features in the generator's loss
         ema_halflife_kimg: float = 0.0,  # thousand images; 0: no average
         ema_rampup: float = 0.05,  # the half-life is at most this share of the images shown
         gamma: float = 0.0,  # R1: ½·gamma·‖∇D(real)‖²
@@ -82,7 +85,7 @@ class GAN(LightningModule):
         self.generator = generator.to(memory_format=memory_format)
         self.discriminator = discriminator.to(memory_format=memory_format)
         self.generator_ema = make_ema(self.generator) if ema_halflife_kimg > 0 else None
-        self.augment = augment or Augment()
+        self.augment, self.aid = augment or Augment(), aid
         self.adversarial, self.make_optimizer_g, self.make_optimizer_d = adversarial, optimizer_g, optimizer_d
         self.latent_dim, self.num_classes, self.n_critic, self.fresh_noise = (
             latent_dim,
@@ -189,6 +192,10 @@ class GAN(LightningModule):
             real_logits, fake_logits = None, self.discriminate(fake, labels)
         loss = self.adversarial.g(real_logits, fake_logits)
         self.last["loss/g"] = loss.detach()
+        if self.aid is not None and self.share >= self.aid.start:
+            distance = self.aid(fake, labels)
+            self.last["loss/aid"] = distance.detach()
+            loss = loss + self.aid.weight * distance
         self.update(self.optimizers()[0], self.generator, loss, "grad_norm/g", measure)
         self.discriminator.requires_grad_(True)
 
@@ -331,10 +338,22 @@ class GAN(LightningModule):
         return made
 
     def on_train_start(self) -> None:
+        if self.aid is not None and not self.aid.fitted:
+            self.aid.fit(self.real_batches())
         # a checkpoint brings its optimisers' settings along; when going on, the configuration's win
         for optimizer, settings in zip(self.optimizers(), self.settings, strict=True):
             for group in optimizer.param_groups:
                 group.update(settings)
+
+    def real_batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The training images in [-1, 1] with their labels, in a fixed random order; where the data flip, mirrored ones too."""
+        data = self.trainer.datamodule
+        order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(0))
+        for flipped in (False, True)[: 1 + bool(getattr(data, "flip", False))]:
+            for rows in order.split(64):
+                images = to_float(data.train_images[rows].to(self.device))
+                labels = None if data.train_labels is None else data.train_labels[rows].to(self.device)
+                yield images.flip(3) if flipped else images, labels
 
     def save_checkpoint(self, path: Path) -> None:
         """Lightning's checkpoint; to be called by every process."""
@@ -352,8 +371,10 @@ class GAN(LightningModule):
 
     def adapt_weights(self, loaded: dict[str, Tensor]) -> None:
         """Going on with the average or ADA newly on or off is allowed: these parts start from what there is."""
+        if self.aid is not None:
+            self.aid.shape_like({key.removeprefix("aid."): w for key, w in loaded.items() if key.startswith("aid.")})
         own = self.state_dict()
-        optional = ("generator_ema.", "augment.", "mean_logits")
+        optional = ("generator_ema.", "augment.", "mean_logits", "aid.")
         for key in [key for key in loaded if key.startswith(optional) and key not in own]:
             del loaded[key]
         for key in [key for key in own if key.startswith(optional) and key not in loaded]:

@@ -94,8 +94,9 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
 def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
     """Raises UserError where weights or optimisers' values are not those of this module's parts, in name, shape or kind."""
     with untrusted(path):
-        own, loaded = module.state_dict(), state["state_dict"]
+        loaded = state["state_dict"]
         module.adapt_weights(loaded)
+        own = module.state_dict()
         if odd := own.keys() ^ loaded.keys():
             raise NoMatch(f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})")
         for name, weight in loaded.items():

@@ -120,6 +120,9 @@ def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) 
     generator, discriminator = instantiate(cfg.network.generator), instantiate(cfg.network.discriminator)
     convolutions = any(isinstance(part, torch.nn.Conv2d) for part in generator.modules())
     loss = cfg.loss
+    aid = instantiate(cfg.aid) if "_target_" in cfg.aid else None
+    if aid is not None and "bf16" in str(cfg.trainer.precision):
+        aid.network.to(torch.bfloat16)
     return GAN(
         generator,
         discriminator,
@@ -130,6 +133,7 @@ def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) 
         n_critic=cfg.n_critic,
         fresh_noise=cfg.fresh_noise,
         augment=instantiate(cfg.augment),
+        aid=aid,
         ema_halflife_kimg=cfg.ema.halflife_kimg,
         ema_rampup=cfg.ema.rampup,
         gamma=loss.gamma,

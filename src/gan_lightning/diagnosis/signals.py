@@ -43,31 +43,6 @@ def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> fl
     return float((train - heldout_logits.mean()) / spread) if spread > 1e-6 else math.nan
 
 
-class Features:
-    """Cheap fixed features (N, F): pixels pooled to 8 x 8, and the mean strength of 16 fixed random filters in 4 x 4 fields.
-
-    Each half is centred on the reals it was made from and scaled to unit total variance there, so a distance of about 1.4
-    is what two real images have. No training, no download; the filters come from an own generator.
-    """
-
-    def __init__(self, reals: Tensor, seed: int = 0) -> None:
-        filters = torch.randn(16, reals.shape[1], 4, 4, generator=torch.Generator().manual_seed(seed))
-        self.filters = F.normalize((filters - filters.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(filters)
-        self.filters = self.filters.to(reals.device)
-        self.parts = [(p.mean(0), p.var(0, correction=0).sum().sqrt().clamp_min(1e-6)) for p in self._halves(reals)]
-
-    def _halves(self, images: Tensor) -> list[Tensor]:
-        strength = torch.cat(
-            [F.adaptive_avg_pool2d(F.conv2d(x, self.filters, stride=2).abs(), 4) for x in images.split(64)]
-        )
-        return [F.adaptive_avg_pool2d(images, 8).flatten(1), strength.flatten(1)]
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        halves = zip(self._halves(images.float()), self.parts, strict=True)
-        return torch.cat([(half - mean) / scale for half, (mean, scale) in halves], 1)
-
-
 def spread(features: Tensor) -> float:
     """Mean distance between two different rows."""
     n = len(features)

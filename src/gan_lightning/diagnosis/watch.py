@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from gan_lightning.data.images import to_float
+from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.diagnosis import signals as s
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
@@ -25,6 +25,7 @@ from gan_lightning.diagnosis.verdict import judge, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
 from gan_lightning.files import match, untrusted
+from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
 from gan_lightning.networks.layers import Blur
 
 EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
@@ -52,12 +53,17 @@ class Watch(Callback):
         max_share: float = 0.05,
         stop_on_fatal: bool = True,
         images: int = 256,
+        feature_images: int = 64,
+        features: Any = None,
+        cache_dir: str = "data/cache",
     ) -> None:
         if language not in words.LANGUAGES:
             raise UserError(f"diagnosis.language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
         self.thresholds = {name: dict(values) for name, values in thresholds.items()}
         self.language, self.light_every, self.full_every = language, light_every, max(full_every, light_every)
-        self.max_share, self.stop_on_fatal, self.images = max_share, stop_on_fatal, images
+        self.max_share, self.stop_on_fatal = max_share, stop_on_fatal
+        self.images, self.feature_images = images, min(images, feature_images)
+        self.features, self.cache_dir = features, cache_dir
         self.records: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
@@ -161,7 +167,9 @@ class Watch(Callback):
     def _begin(self, trainer: Any, module: Any, batch: Tensor) -> None:
         began = self._now(module)
         with _untouched(module):
-            self.probe = Probe(module, trainer.datamodule, self.images)
+            data = trainer.datamodule
+            extractor = shared_extractor(self.features, data, self.cache_dir).to(module.device)
+            self.probe = Probe(module, data, extractor, self.images, self.feature_images, self.cache_dir)
         self.first = []
         data = getattr(trainer.datamodule, "content_hash", "")
         if self.data != data:
@@ -193,7 +201,7 @@ class Watch(Callback):
         """Of the first images that training is shown, each once: how far they are from the stored ones."""
         assert self.probe is not None and self.first is not None
         self.first.append(batch.detach().float())
-        wanted = min(self.images, int(self.facts["n_train"]))
+        wanted = min(self.feature_images, int(self.facts["n_train"]))
         if sum(map(len, self.first)) + len(batch) <= wanted:
             return
         seen, self.first = torch.cat(self.first)[:wanted], None
@@ -336,8 +344,17 @@ def _untouched(module: LightningModule) -> Iterator[None]:
 class Probe:
     """The fixed images that every full look uses, and the look itself."""
 
-    def __init__(self, module: Any, data: Any, images: int) -> None:
-        self.device, self.images = module.device, images
+    def __init__(
+        self,
+        module: Any,
+        data: Any,
+        extractor: Extractor,
+        images: int = 256,
+        feature_images: int = 64,
+        cache_dir: str | Path = "data/cache",
+    ) -> None:
+        self.device, self.images, self.few = module.device, images, feature_images
+        self.extractor, self.data, self.cache_dir, self.scale = extractor, data, cache_dir, torch.ones(1)
         train, held = data.train_images, data.holdout_images
         pick = torch.Generator().manual_seed(0)
 
@@ -346,34 +363,38 @@ class Probe:
             return to_float(store[rows].to(self.device)), None if labels is None else labels[rows]
 
         self.train, self.train_labels = some(train, data.train_labels, images)
+        if extractor.scaled:
+            known = self._seen(train, torch.randperm(len(train), generator=pick)[:1024])
+            deviation = (known - known.mean(0)).abs().mean(0)
+            self.scale = deviation.clamp_min(0.1 * float(deviation.median()))
         self.held: Tensor | None = None
         self.held_labels: Tensor | None = None
         if held is not None and len(held):
             self.held, self.held_labels = some(held, data.holdout_labels, images)
-        self.features = s.Features(self.train)
         self.compared = self.held if self.held is not None and len(self.held) >= 64 else self.train
         self.real = self.features(self.compared)
         self.spread = s.spread(self.real)
         flipped = self.train.flip(-1) if getattr(data, "flip", False) else self.train
-        self.stored = self.features(torch.cat([self.train[::2], flipped[1::2]]))  # as training may show them
+        shown = torch.cat([self.train[:feature_images:2], flipped[1:feature_images:2]])
+        self.stored = self.features(shown)  # as training may show them
         # a cluster has to be large enough to be missed: a small held-out slice does not do for that
         use_held = held is not None and len(held) >= 500
         store, labels = (held, data.holdout_labels) if use_held else (train, data.train_labels)
         rows = torch.randperm(len(store), generator=pick)[:1024]
-        self.reference, labels = self._seen(store, rows), None if labels is None else labels[rows]
+        self.reference, labels = self._seen(store, rows) / self.scale, None if labels is None else labels[rows]
         # labels are certain; clusters may be outliers, so of them nearly nothing must be there
         self.missing = {"below": 0.1, "expected": 20.0} if labels is not None else {"below": 0.02, "expected": 40.0}
         modes = s.kmeans(self.reference, max(2, min(10, len(rows) // 10))) if labels is None else labels
-        self.modes = modes.to(self.device)
+        self.modes = modes
         self.shares = torch.bincount(self.modes) / len(self.modes)
-        self.all_train = (
-            self._seen(train, torch.arange(len(train))) if len(train) <= 4096 and self.held is not None else None
-        )
+        self.all_train: Tensor | None = None
+        if len(train) <= 2048 and self.held is not None:
+            self.all_train = self._seen(train, torch.arange(len(train))) / self.scale
         real_nyquist, self.real_peak = s.nyquist(self.train)
         self.facts = {
             "mode_images": len(self.reference), "mode_labels": labels is not None, "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
-            "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.features(self.train)),
-            "coverage_null": s.coverage_null(len(self.real), images), "saturated_real": s.saturated(self.train), "nyquist_real": real_nyquist,
+            "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.stored),
+            "coverage_null": s.coverage_null(len(self.real), feature_images), "saturated_real": s.saturated(self.train), "nyquist_real": real_nyquist,
             **dict(zip(("darkest_real", "brightest_real"), s.ends(self.train), strict=True)),
         }  # fmt: skip
         if data.train_labels is not None and data.holdout_labels is not None:
@@ -386,14 +407,22 @@ class Probe:
             self.facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
 
     @cached_property
+    def held_features(self) -> Tensor:
+        assert self.held is not None
+        return self.real if self.compared is self.held else self.features(self.held)
+
+    @cached_property
     def real_at_half(self) -> Tensor:
         """The reals' features before the networks have grown: what is still left out cannot be missing."""
         blur = Blur(self.compared.shape[1]).to(self.device)
         return self.features(blur(F.interpolate(F.avg_pool2d(self.compared, 2), scale_factor=2)))
 
+    def features(self, images: Tensor) -> Tensor:
+        """Of float images in [-1, 1]: (N, D) on the CPU, each divided by its mean deviation over the reals."""
+        return self.extractor(to_uint8(images)) / self.scale
+
     def _seen(self, store: Any, rows: Tensor) -> Tensor:
-        """Features of rows of a store, a few images at a time: as floats all of them may not fit into memory."""
-        return torch.cat([self.features(to_float(store[part].to(self.device))) for part in rows.split(128)])
+        return features_of(self.extractor, self.data, store, rows, self.cache_dir)
 
     def _fakes(self, module: Any, z: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
         parts = zip(z.split(64), labels.split(64) if labels is not None else [None] * len(z), strict=False)
@@ -416,7 +445,7 @@ class Probe:
         raw = self._fakes(module, z, labels, ema=False)
         if s.first_bad({"pixels": raw}):
             return None, mean, counts
-        fake = self.features(raw)
+        fake = self.features(raw[: self.few])
         real = self.real_at_half if getattr(module, "coarse", False) else self.real
         on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
         seen = {
@@ -427,20 +456,20 @@ class Probe:
         }  # fmt: skip
         seen["quality"] = seen["quality_raw"]
         if module.generator_ema is not None:
-            seen["quality_ema"] = s.quality(self.features(self._fakes(module, z, labels, ema=True)), real)
+            seen["quality_ema"] = s.quality(self.features(self._fakes(module, z[: self.few], labels, ema=True)), real)
             seen["quality"] = min(seen["quality_ema"], seen["quality_raw"])
         if self.held is not None:
             on_held = self._logits(module, self.held, self.held_labels)
             seen |= {"auc_heldout": s.auc(on_held, on_fake), "auc_memory": s.auc(on_train, on_held), "r_v": s.r_v(on_train, on_held, on_fake),
                      "auc_memory_error": s.auc_error(len(on_train), len(on_held)), "score_heldout": float(on_held.mean())}  # fmt: skip
             if self.all_train is not None:
-                seen["copy_ratio"] = s.copy_ratio(fake, self.features(self.held), self.all_train)
+                seen["copy_ratio"] = s.copy_ratio(fake, self.held_features, self.all_train)
         seen["nyquist_fake"], peak = s.nyquist(raw)
         seen["nyquist_peak"] = peak / max(self.real_peak, 1e-12)
         if mean:
-            seen["travel"] = s.travel(fake.mean(0).cpu(), torch.tensor(mean), self.spread)
+            seen["travel"] = s.travel(fake.mean(0), torch.tensor(mean), self.spread)
         counts = [*counts[-3:], s.mode_counts(fake, self.reference, self.modes).tolist()]
-        missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares.cpu(), **self.missing)
+        missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares, **self.missing)
         seen |= {"modes_missing": missing, "rarest_mode": float(rarest), "rarest_share": share}
         if batch_norms(module.generator):
             seen["mode_gap"] = self._mode_gap(module, z, labels, raw)

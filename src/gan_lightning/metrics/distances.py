@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_lightning.data.images import to_float
-
 
 def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and a factor L (D, D), L L^T = covariance, of features (N, D), in float64; singular ones are fine."""
@@ -116,82 +114,6 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
     Needs more than k rows in each (N, D), (M, D). Coverage of a perfect generator is near 1 - (N / (N + M))^k.
     """
     return {name: float(values.mean()) for name, values in prdc_terms(real, fake, k).items()}
-
-
-def pyramid_projections(images: Tensor, seed: int = 0, patches: int = 8, directions: int = 32) -> list[Tensor]:
-    """Random 1-d projections of each level of the Laplacian pyramid and of the channel moments of uint8 (N, C, H, W).
-
-    One tensor (N, patches, directions) a level: 7 x 7 patches at random places, the coarsest level (at most 8 pixels
-    high or wide) whole, then (N, 1, directions) for the channels' means, deviations and their products. The places and
-    directions depend on seed and image shape alone, so that two sets are seen through the same ones.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x, n = to_float(images), len(images)
-    moments = [x.mean((2, 3)), x.std((2, 3))]
-    covariance = torch.einsum("nchw,ndhw->ncd", x - x.mean((2, 3), keepdim=True), x) / x[0, 0].numel()
-    moments.append(covariance.flatten(1))  # how the channels go together: a shift of hue at equal brightness
-    rows: list[Tensor] = []
-    while True:
-        small = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if min(x.shape[2:]) > 8 else None
-        if small is None:
-            rows.append(x.flatten(1)[:, None])
-            break
-        band = x - F.interpolate(small, size=x.shape[2:], mode="bilinear")
-        top = torch.randint(band.shape[2] - 6, (patches,), generator=generator).tolist()
-        left = torch.randint(band.shape[3] - 6, (patches,), generator=generator).tolist()
-        cut = [band[:, :, i : i + 7, j : j + 7].reshape(n, -1) for i, j in zip(top, left, strict=True)]
-        rows.append(torch.stack(cut, 1))
-        x = small
-    rows.append(torch.cat(moments, 1)[:, None])
-    out = []
-    for row in rows:
-        d = torch.randn(row.shape[2], directions, generator=generator)
-        out.append(row @ (d / d.norm(dim=0)))
-    return out
-
-
-def sliced_wasserstein_of(real: list[Tensor], fake: list[Tensor]) -> float:
-    """Sliced Wasserstein-1 distance of two results of `pyramid_projections`, in real deviations, mean of levels."""
-    grid = torch.linspace(0, 1, 257)
-    levels = []
-    for x, y in zip(real, fake, strict=True):
-        scale = x.flatten(0, 1).std(0).mean().clamp_min(1e-3)  # one scale a level, else flat directions would rule
-        a, b = (
-            _quantiles(v.flatten(0, 1), grid) if len(x) != len(y) else v.flatten(0, 1).sort(0).values for v in (x, y)
-        )
-        levels.append((a - b).abs().mean() / scale)
-    return float(torch.stack(levels).mean())
-
-
-def _quantiles(x: Tensor, grid: Tensor) -> Tensor:
-    """Quantiles (G, K) of the columns of x (N, K), linearly interpolated (torch.quantile refuses large inputs)."""
-    x, at = x.sort(0).values, grid * (len(x) - 1)
-    low = at.floor().long()
-    return torch.lerp(x[low], x[(low + 1).clamp_max(len(x) - 1)], (at - low)[:, None])
-
-
-def sliced_wasserstein(real: Tensor, fake: Tensor, seed: int = 0) -> float:
-    """Sliced Wasserstein distance of images uint8 (N, C, H, W) and (M, C, H, W): 0 for identical sets.
-
-    Laplacian pyramid after Karras et al. 2018, but the patches keep their colour and the channel moments are added: the
-    usual one normalises each set by its own mean and deviation and so cannot see a shift of colour.
-    """
-    return sliced_wasserstein_of(pyramid_projections(real, seed), pyramid_projections(fake, seed))
-
-
-def total_variation(p: Tensor, q: Tensor) -> float:
-    """Total variation distance, 0..1, of two histograms (K,), normalised here."""
-    return float((p.double() / p.sum() - q.double() / q.sum()).abs().sum() / 2)
-
-
-def diversity(real: Tensor, fake: Tensor, pairs: int = 5000, seed: int = 0) -> float:
-    """Mean pairwise feature distance of fakes (M, D) over that of reals (N, D); 0 = one image, 1 = as the data."""
-    generator, means = torch.Generator().manual_seed(seed), []
-    for x in (fake, real):
-        i = torch.randint(len(x), (pairs,), generator=generator)
-        j = (i + torch.randint(1, len(x), (pairs,), generator=generator)) % len(x)  # never the image itself
-        means.append((x[i] - x[j]).norm(dim=1).mean())
-    return float(means[0] / means[1].clamp_min(1e-12))
 
 
 def views(images: Tensor) -> Iterator[Tensor]:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gan_lightning import pictures
 from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.metrics import distances as D
-from gan_lightning.metrics.features import Extractor, build_extractor, cached
+from gan_lightning.metrics.features import cached, features_of, shared_extractor
 
 SMALLEST = 50  # images; below, the sampling error of every distance here is as large as what it measures
 LARGEST = 10_000
@@ -108,9 +109,7 @@ class Evaluator:
     ) -> None:
         data.prepare()
         self.data, self.cache_dir, self.seed = data, Path(cache_dir), seed
-        if not isinstance(features, Extractor):
-            features = build_extractor(features, data, cache_dir, inception_weights)
-        self.extractor = features.to(device)
+        self.extractor = shared_extractor(features, data, cache_dir, inception_weights).to(device)
         train, held = len(data.train_images), 0 if data.holdout_images is None else len(data.holdout_images)
         order = torch.randperm(train, generator=torch.Generator().manual_seed(0))  # the same reference for every seed
         self.folds: list[tuple[tuple[Any, Tensor], tuple[Any, Tensor]]]  # (reference, other reals) as (store, rows)
@@ -126,30 +125,21 @@ class Evaluator:
             raise UserError(f"no score: {SMALLEST} real images are needed to compare with, there is {train}")
         self.num_images = min(num_images or self.limit, self.limit)
         self._yardsticks: dict[tuple[str, str], float] = {}
-        self._known: dict[int, list[tuple[tuple[Tensor, Tensor], Tensor]]] = {}
+        self._known: dict[int, tuple[tuple[Tensor, Tensor], Tensor]] = {}
 
     # -- features and projections of the reals, computed once ----------------------------------------------------------
 
-    def _of_reals(self, kind: str, function: Callable[[Tensor], Any], store: Any, rows: Tensor) -> Any:
-        """function(images) of rows of a store, from the cache where it is there."""
-        role = "train" if store is self.data.train_images else "holdout"
-        shape = "x".join(map(str, (len(rows), int(rows[0]), int(rows[-1]))))
-        path = self.cache_dir / f"{kind}-{self.data.content_hash}-{role}-{shape}.pt"
-
-        def compute() -> Any:
-            parts = [function(store[part]) for part in rows.split(1024)]
-            return (
-                torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(p) for p in zip(*parts, strict=True)]
-            )
-
-        return cached(path, compute)
-
     def _features(self, store: Any, rows: Tensor) -> Tensor:
-        return self._of_reals(f"features-{self.extractor.name}-{self.extractor.hash}", self.extractor, store, rows)
+        return features_of(self.extractor, self.data, store, rows, self.cache_dir)
 
-    def _projections(self, images: Tensor) -> list[Tensor]:
-        parts = [D.pyramid_projections(part) for part in images.split(1024)]
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
+    @cached_property
+    def scale(self) -> Tensor:
+        """What every feature (D,) is divided by: its mean deviation over the reals, for extractors that ask for it."""
+        if not self.extractor.scaled:
+            return torch.ones(1)
+        seen = torch.cat([self._features(*reference) for reference, _ in self.folds])
+        deviation = (seen - seen.mean(0)).abs().mean(0)
+        return deviation.clamp_min(0.1 * float(deviation.median()))  # one that is dead in the reals would rule
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
@@ -159,7 +149,7 @@ class Evaluator:
         """Scores of uint8 images (n, C, H, W); n at most `limit`, the rest is left out.
 
         `ceiling_fakes`: images of an untrained generator, or a function of their number. `light`: without resampled
-        intervals, the sliced distance and the search for copies, as during training. UserError for another shape.
+        intervals and the search for copies, as during training. UserError for another shape.
         """
         shape = tuple(self.data.train_images.shape[1:])
         if fakes.dtype != torch.uint8 or tuple(fakes.shape[1:]) != shape:
@@ -178,18 +168,18 @@ class Evaluator:
             result.warnings.append(f"n = {n}: compare only with scores of the same n, and look at the interval")
         label = f"{n // 1000}k" if n % 1000 == 0 else str(n)
         values = self._measure(fakes[:n], light)
-        floors = self._yardstick(f"floor{light}{label}", lambda: self._measure(None, True, n, light))
+        floors = self._yardstick(f"floor{label}", lambda: self._measure(None, True, n))
         ceilings: dict[str, float] = {}
         if ceiling_fakes is not None:
 
             def ceiling() -> dict[str, Pair]:
                 images = ceiling_fakes(n) if callable(ceiling_fakes) else ceiling_fakes
-                return self._measure(images[:n], True, n, light)
+                return self._measure(images[:n], True)
 
-            ceilings = self._yardstick(f"ceiling{light}{label}", ceiling)
+            ceilings = self._yardstick(f"ceiling{label}", ceiling)
         for name, (value, half) in values.items():
             low, high = (None, None) if half is None else (value - half, value + half)
-            better = "lower" if name.startswith(("frechet", "fid", "kid", "sliced", "class")) else "higher"
+            better = "lower" if name.startswith(("frechet", "fid", "kid")) else "higher"
             result.scores.append(
                 Score(f"{name}_{label}", value, low, high, floors.get(name), ceilings.get(name), n, better)
             )
@@ -209,104 +199,70 @@ class Evaluator:
         p = self.extractor.probabilities(features)  # type: ignore[operator]
         return torch.bincount(p.argmax(1), minlength=p.shape[1])
 
-    def _measure(
-        self, fakes: Tensor | None, quick: bool, n: int | None = None, light: bool | None = None
-    ) -> dict[str, Pair]:
-        """Every distance, mean of folds and of the extractor's parts; fakes None: the other reals in their place.
-
-        `quick`: without intervals. `light`: without the sliced distance.
-        """
-        light = quick if light is None else light
+    def _measure(self, fakes: Tensor | None, quick: bool, n: int | None = None) -> dict[str, Pair]:
+        """Every distance, mean of the folds; fakes None: the other reals in their place. `quick`: without intervals."""
         each = (len(fakes) if fakes is not None else n or 0) // len(self.folds)
         found: list[dict[str, Pair]] = []
         for number, (reference, others) in enumerate(self.folds):
             if fakes is None:
-                store, rows = others
-                rows = rows[:each]
-                x, images = self._features(store, rows), lambda store=store, rows=rows: store[rows]
+                x = self._features(others[0], others[1][:each])
             else:
-                part = fakes[number * each : (number + 1) * each]
-                x, images = self.extractor(part), lambda part=part: part  # type: ignore[assignment]
-            real = self._features(*reference)
-            if number not in self._known:  # what distances need of the reals does not change
-                chunks = real.chunk(self.extractor.parts, 1)
-                self._known[number] = [(D.gaussian(part), D.radii(part)) for part in chunks]
-            found.append(self._distances(real, self._known[number], x, quick))
-            if not light:
-                seen = self._of_reals("pyramid", self._projections, *reference)
-                found[-1] |= {"sliced_wasserstein_pyramid": self._sliced(seen, self._projections(images()), quick)}
+                x = self.extractor(fakes[number * each : (number + 1) * each])
+            found.append(self._distances(number, self._features(*reference) / self.scale, x / self.scale, quick))
         out = {}
         for name in found[0]:
             pairs = [f[name] for f in found]
-            half = (
-                None if any(h is None for _, h in pairs) else math.sqrt(sum(h * h for _, h in pairs if h)) / len(pairs)
-            )
+            halves = [half for _, half in pairs if half is not None]
+            half = math.sqrt(sum(h * h for h in halves)) / len(pairs) if len(halves) == len(pairs) else None
             out[name] = (sum(v for v, _ in pairs) / len(pairs), half)
         return out
 
-    def _distances(
-        self, real: Tensor, known_of_reals: list[tuple[tuple[Tensor, Tensor], Tensor]], x: Tensor, quick: bool
-    ) -> dict[str, Pair]:
-        """`known_of_reals`: Gaussian and radii of each of the extractor's parts of `real`."""
-        name, parts = self.extractor.name, self.extractor.parts
-        pairs = list(zip(real.chunk(parts, 1), x.chunk(parts, 1), strict=True))
-        gaussians, radii = zip(*known_of_reals, strict=True)
+    def _distances(self, fold: int, real: Tensor, x: Tensor, quick: bool) -> dict[str, Pair]:
+        name = self.extractor.name
+        if fold not in self._known:  # what distances need of the reals does not change
+            self._known[fold] = D.gaussian(real), D.radii(real)
+        gaussian, radius = self._known[fold]
 
         def frechet(index: Tensor | None = None) -> float:
-            chosen = ((g, f if index is None else f[index]) for g, (_, f) in zip(gaussians, pairs, strict=True))
-            return sum(D.frechet_of(g, D.gaussian(f)) for g, f in chosen) / parts
+            return D.frechet_of(gaussian, D.gaussian(x if index is None else x[index]))
 
-        known = [D.kid(r, f, subsets=10 if quick else 30) for r, f in pairs]
+        mean, std = D.kid(real, x, subsets=10 if quick else 30)
         size = min(1000, len(real) // 2, len(x) // 2)  # what kid's subsets come to; the error falls with the root of n
-        kid_half = 1.96 * sum(std for _, std in known) / parts * math.sqrt(size / len(x))
-        wide = pairs[0][0].shape[1] > 300  # resampling a Frechet distance of 2,048 features takes minutes
-        terms = [D.prdc_terms(r, f, radius_real=radius) for (r, f), radius in zip(pairs, radii, strict=True)]
-        out = {
-            "fid" if name == "inception" else f"frechet_{name}": (
-                frechet(),
-                None if quick or wide else D.bootstrap(frechet, len(x)),
-            ),
-            f"kid_{name}": (sum(mean for mean, _ in known) / parts, kid_half),
+        wide = real.shape[1] > 1000  # resampling a Frechet distance of 2,048 features takes minutes
+        half = None if quick or wide else D.bootstrap(frechet, len(x))
+        out: dict[str, Pair] = {
+            "fid" if name == "inception" else f"frechet_{name}": (frechet(), half),
+            f"kid_{name}": (mean, 1.96 * std * math.sqrt(size / len(x))),
         }
-        for term in terms[0]:
-            out[f"{term}_{name}"] = _share(torch.stack([t[term] for t in terms]).mean(0))
-        spread = D.bootstrap(lambda index: D.diversity(real, x[index], 2000), len(x), 0 if quick else 10)
-        out[f"diversity_{name}"] = (D.diversity(real, x), spread)
-        if hasattr(self.extractor, "probabilities"):
-            want, classes = self._histogram(real), self.extractor.probabilities(x).argmax(1)
-
-            def variation(index: Tensor) -> float:
-                return D.total_variation(torch.bincount(classes[index], minlength=len(want)), want)
-
-            everything = torch.arange(len(classes))
-            out[f"class_distance_{name}"] = (
-                variation(everything),
-                D.bootstrap(variation, len(classes), 0 if quick else 30),
-            )
-        return out
-
-    def _sliced(self, real: list[Tensor], fake: list[Tensor], quick: bool) -> Pair:
-        def resampled(index: Tensor) -> float:
-            return D.sliced_wasserstein_of(real, [level[index] for level in fake])
-
-        spread = D.bootstrap(resampled, len(fake[0]), 0 if quick else 8, seconds=4)
-        return D.sliced_wasserstein_of(real, fake), spread
+        terms = D.prdc_terms(real, x, radius_real=radius)
+        return out | {f"{term}_{name}": _share(values) for term, values in terms.items()}
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _training_set(self) -> tuple[Tensor, Tensor]:
+        """Small quiet pixels (N, P) and features (N, D) of the training images among which copies are looked for."""
+        rows = torch.arange(len(self.data.train_images))[:MOST]
+        quiet = torch.cat([D.quiet(self.data.train_images[part]) for part in rows.split(1024)])
+        return to_float(quiet).flatten(1), self._features(self.data.train_images, rows) / self.scale
+
     def _closeness(self, images: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `_piece_closeness`, a few images at a time: each is seen in 18 versions."""
+        rows = torch.arange(len(images)).split(64)
+        parts = [self._piece_closeness(images[i], None if exclude is None else exclude[i]) for i in rows]
+        return torch.cat([near for near, _ in parts], 1), torch.cat([where for _, where in parts])
+
+    def _piece_closeness(self, images: Tensor, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
         """Relative nearest-training distance in pixels and in features (2, Q), and the nearest in pixels (Q,).
 
         The feature distance is that of the version, mirrored or shifted, whose pixels came closest.
         """
-        rows = torch.arange(len(self.data.train_images))[:MOST]
-        kind = f"{self.extractor.name}-{self.extractor.hash}"
-        pixels = to_float(self._of_reals("quiet", D.quiet, self.data.train_images, rows)).flatten(1)
-        features = self._of_reals(f"quiet-{kind}", lambda x: self.extractor(D.quiet(x)), self.data.train_images, rows)
-        versions = [D.quiet(v) for v in D.views(images)]
-        near, where, which = D.relative_nearest([to_float(v).flatten(1) for v in versions], pixels, exclude=exclude)
+        pixels, features = self._training_set
+        versions = list(D.views(images))
+        seen_small = [to_float(D.quiet(v)).flatten(1) for v in versions]
+        near, where, which = D.relative_nearest(seen_small, pixels, exclude=exclude)
         aligned = torch.stack(versions)[which, torch.arange(len(images))]
-        seen = [self.extractor(v) for v in (versions[0], aligned)]
+        seen = [self.extractor(v) / self.scale for v in (images, aligned)]
         return torch.stack([near, D.relative_nearest(seen, features, exclude=exclude)[0]]), where
 
     def _calibrated(self) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """Feature extractors: uint8 images (N, C, H, W) -> float32 features (N, D), none of which needs a network connection.
 
-An extractor is a module with `name`, `hash` (8 hex digits of its weights and protocol) and `parts`: features are that
-many blocks side by side, and distances are averaged over the blocks. A new one needs no entry here: give its
-`_target_` as `metrics.features`.
+An extractor is a module with `name` and `hash` (8 hex digits of its weights and protocol). A new one needs no entry here:
+give its `_target_` as `features`.
 """
 
 import copy
@@ -10,6 +9,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from gan_lightning.data.images import to_float
 from gan_lightning.errors import UserError
-
-CHUNK = 256  # images at once: bounds the memory, not the result
+from gan_lightning.networks.pretrained import SHA256, EfficientNetLite, rgb
 
 
 class Extractor(nn.Module):
     """Base: chunks the images and moves them to the weights' device; subclasses give `features(images uint8)`."""
 
     name = "custom"
-    parts = 1
+    scaled = False  # whether distances divide every feature by its mean deviation over the reals
+    chunk = 256  # images at once: bounds the memory, not the result
     settings = ""  # what it was built with, where no weight tells
 
     @property
@@ -44,67 +44,42 @@ class Extractor(nn.Module):
     def _chunked(self, function: Any, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise UserError(f"an extractor takes uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-        weight = next(iter(self.state_dict().values()), images)
+        weight = next(chain(self.parameters(), self.buffers()), images)
         with torch.inference_mode():
-            return torch.cat([function(part.to(weight.device)).float().cpu() for part in images.split(CHUNK)])
+            parts = images.split(self.chunk)
+            return torch.cat([function(part.to(weight.device)).float().cpu() for part in parts])
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W) -> float32 (N, D) on the CPU."""
         return self._chunked(self.features, images)
 
 
-class Random(Extractor):
-    """Three convolutional nets with fixed random weights; mean and deviation of every channel of every layer.
+class Lite2(Extractor):
+    """EfficientNet-Lite2's last map, averaged over the places: 352 features that know shapes, as ImageNet taught it.
 
-    Random filters keep the texture, colour and coarse shape of an image and know nothing of its content: right for any
-    pictures, comparable across machines. Orthogonal weights, half of the first filters blind to brightness, and varied
-    biases keep the channels from saying all the same. At least 8 x 8 pixels, 1 to 4 channels.
+    Images are shown to it with 160 x 160 pixels' area. No training here ever sees this network: the aid uses Lite0.
     """
 
-    name, parts = "random", 3
-    widths = (16, 32, 32, 44)
+    name, scaled, chunk = "lite2", True, 32
+    side = 160
 
-    def __init__(self, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.seeds, self.nets = seeds, nn.ModuleList()
-        for seed in seeds:
-            generator, net, width = torch.Generator().manual_seed(seed), nn.ModuleList(), 4
-            for depth, out in enumerate(self.widths):
-                conv = nn.utils.skip_init(nn.Conv2d, width, out, 3, padding=1, padding_mode="replicate")
-                nn.init.orthogonal_(conv.weight.data, gain=(2 * width) ** 0.5, generator=generator)
-                if depth == 0:
-                    conv.weight.data[::2] -= conv.weight.data[::2].mean((2, 3), keepdim=True)
-                conv.weight.data /= conv.weight.data.flatten(1).norm(dim=1)[:, None, None, None] / 2**0.5
-                conv.bias.data = torch.randn(out, generator=generator) * 0.2
-                net.append(conv)
-                width = out
-            self.nets.append(net.requires_grad_(False))
+        self.net = EfficientNetLite(2)
 
     @property
     def hash(self) -> str:
-        """Of the recipe: weights drawn on another machine may differ in their last bit, yet the scores compare."""
-        return hashlib.sha256(repr(("random 1", self.seeds, self.widths)).encode()).hexdigest()[:8]
+        return hashlib.sha256(f"lite2 {SHA256[2]} {self.side}".encode()).hexdigest()[:8]
 
     def features(self, images: Tensor) -> Tensor:
-        x = to_float(images)
-        if x.shape[1] <= 2:
-            x = x[:, :1].expand(-1, 3, -1, -1)
-        if x.shape[1] == 3:
-            x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-        found = []
-        for net in self.nets:
-            h, before = x, x[:, :3]
-            found += [before.mean((2, 3)), before.std((2, 3))]
-            for conv in net:
-                h = F.relu(conv(h))
-                mean = h.mean((2, 3))
-                # not h.std: over two dimensions it takes as long as the convolutions
-                found += [mean, (h.square().mean((2, 3)) - mean.square()).clamp_min(0).sqrt()]
-                h = F.avg_pool2d(h, 2) if min(h.shape[2:]) >= 4 else h
-        return torch.cat(found, 1)
+        height, width = images.shape[2:]
+        factor = self.side / (height * width) ** 0.5
+        size = [max(32, round(length * factor)) for length in (height, width)]
+        x = F.interpolate(rgb(to_float(images)), size, mode="bilinear", antialias=True)
+        return self.net(x)[-1].mean((2, 3))
 
     @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Random":
+    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Lite2":
         return cls()
 
 
@@ -156,8 +131,8 @@ class Digits(Extractor):
                 if self.accuracy >= self.needed:
                     return
         raise UserError(
-            f"metrics.features=digits: the classifier reached {self.accuracy:.1%} on the held-out digits, it needs"
-            f" {self.needed:.0%}; choose metrics.features=random for these images"
+            f"features=digits: the classifier reached {self.accuracy:.1%} on the held-out digits, it needs"
+            f" {self.needed:.0%}; choose features=lite2 for these images"
         )
 
     def _cycle(
@@ -165,7 +140,7 @@ class Digits(Extractor):
     ) -> None:
         steps = epochs * (len(images) // batch)
         if steps == 0:
-            raise UserError(f"metrics.features=digits: {len(images)} labelled images are too few; choose random")
+            raise UserError(f"features=digits: {len(images)} labelled images are too few; choose lite2")
         optimizer = torch.optim.Adam(self.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps)
         order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(epochs + 1)])
@@ -183,9 +158,7 @@ class Digits(Extractor):
     def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Digits":
         """From the cache, or trained on data's labelled images and tested on its held-out ones, once."""
         if data.train_labels is None or data.holdout_images is None:
-            raise UserError(
-                "metrics.features=digits needs a labelled dataset with a hold-out, such as mnist; choose random"
-            )
+            raise UserError("features=digits needs a labelled dataset with a hold-out, such as mnist; choose lite2")
         net, path = cls(int(data.num_classes)), Path(cache_dir) / f"digits-{data.content_hash}.pt"
 
         def train() -> dict[str, Any]:
@@ -200,31 +173,6 @@ class Digits(Extractor):
         net.load_state_dict(saved["weights"])
         net.accuracy = saved["accuracy"]
         return net.requires_grad_(False)
-
-
-class Pixels(Extractor):
-    """The first principal components of the pixels at 32 x 32 or less, fitted on the training images."""
-
-    name = "pixels"
-
-    def __init__(self, images: Tensor, components: int = 64) -> None:
-        super().__init__()
-        self.size = [min(32, side) for side in images.shape[2:]]
-        x = self._flat(images)
-        self.register_buffer("mean", x.mean(0))
-        _, _, v = torch.linalg.svd((x - self.mean).double(), full_matrices=False)
-        self.register_buffer("basis", v[: min(components, len(x) // 2)].T.float().contiguous())
-
-    def _flat(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(to_float(images), self.size).flatten(1)
-
-    def features(self, images: Tensor) -> Tensor:
-        return (self._flat(images) - self.mean) @ self.basis
-
-    @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Pixels":
-        index = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(0))[:4000]
-        return cls(data.train_images[index])
 
 
 class Inception(Extractor):
@@ -264,13 +212,12 @@ class Given(Extractor):
         super().__init__()
         self.module = module.eval() if isinstance(module, nn.Module) else module
         self.name = type(module).__name__.lower()
-        self.parts = getattr(module, "parts", 1)
 
     def features(self, images: Tensor) -> Tensor:
         return self.module(images)
 
 
-EXTRACTORS = {kind.name: kind for kind in (Digits, Random, Pixels, Inception)}
+EXTRACTORS = {kind.name: kind for kind in (Digits, Lite2, Inception)}
 
 
 def build_extractor(
@@ -279,9 +226,9 @@ def build_extractor(
     cache_dir: str | Path = "data/cache",
     inception_weights: str | None = None,
 ) -> Extractor:
-    """The extractor named 'digits', 'random', 'pixels', 'inception', a `_target_` block, null: by dataset.
+    """The extractor named 'digits', 'lite2', 'inception', a `_target_` block, null: by dataset.
 
-    Null is digits for MNIST, random for all else. Inception without weights falls back to that with one line, because
+    Null is digits for MNIST, lite2 for all else. Inception without weights falls back to that with one line, because
     scores must never end a run. UserError for an unknown name, or for digits where the data carry no labels.
     """
     with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
@@ -299,9 +246,9 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
     if features is None:
         # the classifier needs many digits to reach its 99 %; a small slice of MNIST is measured as photographs are
         enough = data.name == "mnist" and data.train_labels is not None and len(data.train_images) >= 20_000
-        features = "digits" if enough and data.holdout_images is not None else "random"
+        features = "digits" if enough and data.holdout_images is not None else "lite2"
     if features not in EXTRACTORS:
-        raise UserError(f"metrics.features={features}: unknown; choose {', '.join(EXTRACTORS)}, or give a _target_")
+        raise UserError(f"features={features}: unknown; choose {', '.join(EXTRACTORS)}, or give a _target_")
     try:
         return EXTRACTORS[features].build(data, cache_dir, weights)
     except Exception as problem:
@@ -314,6 +261,36 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
             " Without a network give a file: metrics.inception_weights=PATH in training, evaluate --inception-weights PATH"
         )
         return spare
+
+
+def shared_extractor(
+    features: str | Mapping[str, Any] | Extractor | None,
+    data: Any,
+    cache_dir: str | Path = "data/cache",
+    inception_weights: str | None = None,
+) -> Extractor:
+    """As `build_extractor`, once for the same data and choice: scores and diagnosis look with the same eyes."""
+    if isinstance(features, Extractor):
+        return features
+    known = vars(data).setdefault("_extractors", {})
+    key = repr(features)
+    if key not in known:
+        known[key] = build_extractor(features, data, cache_dir, inception_weights)
+    return known[key]
+
+
+def features_of(extractor: Extractor, data: Any, store: Any, rows: Tensor, cache_dir: str | Path) -> Tensor:
+    """Features (len(rows), D) of rows of data's training or held-out images, from the cache where they are there."""
+
+    def compute() -> Tensor:
+        return torch.cat([extractor(store[part]) for part in rows.split(1024)])
+
+    if not getattr(data, "content_hash", ""):  # nothing to know it again by
+        return compute()
+    role = "train" if store is data.train_images else "holdout"
+    which = hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:12]
+    name = f"features-{extractor.name}-{extractor.hash}-{data.content_hash}-{role}-{which}.pt"
+    return cached(Path(cache_dir) / name, compute)
 
 
 def cached(path: Path, compute: Callable[[], Any]) -> Any:

@@ -1,0 +1,161 @@
+"""The aid: pretrained features in the generator's loss, so that a few hundred photographs suffice to learn shapes from."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_lightning.errors import UserError
+from gan_lightning.networks.pretrained import EfficientNetLite, rgb
+
+MOST = 2048  # real images that targets are taken from
+STRIDES = (4, 8, 16, 32)  # of the stages of EfficientNet-Lite
+
+
+class SlicedAid(nn.Module):
+    """Sliced Wasserstein distance between generated and real images in features of EfficientNet-Lite0 (in [0, inf)).
+
+    Each map is averaged over `places` x `places` fields; whitened principal components of the real images' vectors are
+    what is compared. Along random directions, every generated image is drawn to the real quantile of its rank among the
+    latest `queue` generated ones (after Deshpande et al. 2018). Variety comes by itself, as a generator that makes one
+    kind of image has the wrong quantiles. With classes it is the joint distribution of features and class.
+
+    weight: of this term beside the discriminator's; start: share of the run from which on it counts; side: pixels at
+    which images are shown to the network; components: principal ones per stride; strides: of 4, 8, 16, 32.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        start: float = 0.0,
+        side: int = 96,
+        components: int = 64,
+        strides: Sequence[int] = (8, 16, 32),
+        places: int = 4,
+        directions: int = 128,
+        queue: int = 480,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check("weight", weight, weight > 0, "above 0")
+        _check("start", start, 0 <= start < 1, "from 0 to below 1")
+        _check("side", side, 32 <= side <= 512, "from 32 to 512 pixels")
+        _check("components", components, components >= 1, "1 or more")
+        _check("strides", strides, strides and set(strides) <= set(STRIDES), "some of [4,8,16,32]")
+        _check("places", places, 1 <= places <= 16, "from 1 to 16")
+        _check("directions", directions, directions >= 1, "1 or more")
+        _check("queue", queue, queue >= 0, "0 or more")
+        self.weight, self.start, self.side = weight, start, side
+        self.components, self.directions, self.queue_length = components, directions, queue
+        self.num_classes = num_classes
+        self.stages = sorted(STRIDES.index(stride) for stride in strides)
+        self.places = [max(1, min(places, side // STRIDES[stage])) for stage in self.stages]
+        self.network = EfficientNetLite(0)
+        for name in self.names:
+            self.register_buffer(name, torch.zeros(0))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the buffers that a checkpoint holds, four per stride, and the count of steps."""
+        kinds = ("mean", "basis", "real", "queue")
+        return [f"{kind}_{i}" for i in range(len(self.stages)) for kind in kinds] + ["classes", "steps"]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the real images have been looked at."""
+        return bool(self.steps.numel())
+
+    def shape_like(self, saved: dict[str, Tensor]) -> None:
+        """Makes room for what a checkpoint holds, before it is loaded: only there is known how much that is."""
+        for name in self.names:
+            if name in saved:
+                setattr(self, name, torch.zeros_like(saved[name], device=self.steps.device))
+
+    def vectors(self, images: Tensor) -> list[Tensor]:
+        """Per stride (B, places² C) of images (B, C, H, W) in [-1, 1]."""
+        height, width = images.shape[2:]
+        factor = self.side / (height * width) ** 0.5
+        size = [max(32, round(length * factor)) for length in (height, width)]
+        x = F.interpolate(rgb(images.float()), size, mode="bilinear", antialias=factor < 1)
+        maps = self.network(x, self.stages[-1] + 1)
+        pairs = zip(self.stages, self.places, strict=True)
+        return [F.adaptive_avg_pool2d(maps[stage].float(), places).flatten(1) for stage, places in pairs]
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Takes the targets from real images in [-1, 1] with labels (B,) or None; at most the first 2,048 are used."""
+        found: list[list[Tensor]] = [[] for _ in self.stages]
+        seen: list[Tensor] = []
+        count = 0
+        for images, labels in batches:
+            for part, vector in zip(found, self.vectors(images), strict=True):
+                part.append(vector)
+            seen += [] if labels is None or not self.num_classes else [labels]
+            count += len(images)
+            if count >= MOST:
+                break
+        if count < 8:
+            raise UserError(f"the aid needs at least 8 real images to compare with, not {count}: aid=none")
+        if self.num_classes:
+            self.classes = torch.bincount(torch.cat(seen)[:MOST], minlength=self.num_classes) / min(count, MOST)
+        for i, part in enumerate(found):
+            x = torch.cat(part)[:MOST]
+            mean = x.mean(0)
+            _, values, directions = torch.linalg.svd(x - mean, full_matrices=False)
+            kept = min(self.components, int((values > 1e-4 * values[0]).sum()))
+            basis = directions[:kept].T * (len(x) ** 0.5 / values[:kept])
+            real = (x - mean) @ basis
+            if self.num_classes:
+                real = torch.cat([real, self._one_hot(torch.cat(seen)[:MOST])], 1)
+            for name, value in (("mean", mean), ("basis", basis), ("real", real), ("queue", real[:0])):
+                setattr(self, f"{name}_{i}", value.contiguous())
+        self.steps = torch.zeros(1, dtype=torch.long, device=mean.device)
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        """Classes as whitened features: (one-hot - share) / sqrt(share)."""
+        shares = self.classes.clamp_min(1e-6)
+        return (F.one_hot(labels, len(shares)) - shares) / shares.sqrt()
+
+    def forward(self, fake: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The distance of generated images (B, C, H, W), labels (B,); one number, differentiable. Moves the queue."""
+        vectors = self.vectors(fake)
+        # drawn anew at every step, alike on every process
+        draw = torch.Generator().manual_seed(int(self.steps))
+        total = fake.new_zeros((), dtype=torch.float32)
+        with torch.autocast(fake.device.type, enabled=False):
+            for i, vector in enumerate(vectors):
+                u = (vector - getattr(self, f"mean_{i}")) @ getattr(self, f"basis_{i}")
+                if self.num_classes and labels is not None:
+                    u = torch.cat([u, self._one_hot(labels)], 1)
+                directions = F.normalize(torch.randn(u.shape[1], self.directions, generator=draw), dim=0)
+                total = total + self._distance(u, i, directions.to(u))
+        self.steps += 1
+        return total / len(vectors)
+
+    def _distance(self, u: Tensor, i: int, directions: Tensor) -> Tensor:
+        """Mean squared way of u (B, K), along `directions` (K, D), to the real quantiles of their ranks."""
+        everyone = _gathered(u.detach())
+        latest = torch.cat([everyone, getattr(self, f"queue_{i}")])
+        setattr(self, f"queue_{i}", latest[: self.queue_length])
+        real = (getattr(self, f"real_{i}") @ directions).sort(0).values
+        rank = (latest @ directions).argsort(0).argsort(0)
+        start = len(u) * (dist.get_rank() if len(everyone) > len(u) else 0)
+        share = (rank[start : start + len(u)] + 0.5) / len(latest)
+        target = real.gather(0, (share * len(real)).long().clamp(max=len(real) - 1))
+        return (u @ directions - target).square().mean()
+
+
+def _gathered(u: Tensor) -> Tensor:
+    """The rows of all processes, in their order."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return u
+    parts = [torch.empty_like(u) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, u.contiguous())
+    return torch.cat(parts)
+
+
+def _check(name: str, value: object, right: object, words: str) -> None:
+    if not right:
+        raise UserError(f"aid.{name}={value} should be {words}")
