@@ -35,7 +35,7 @@ CONFIG = {
 FACTS = {
     "config": CONFIG, "n_train": 60000, "n_holdout": 10000, "dataset": "mnist", "channels": 1, "batch_size": 64, "coverage_null": 0.97,
     "real_min": -1.0, "real_max": 1.0, "real_mean": -0.74, "stored_mean": -0.74, "nyquist_real": 2.0, "duplicates": 0.0, "batchnorm_g": True,
-    "batchnorm_d": False, "darkest_real": -1.0, "brightest_real": 1.0, "seen_apart": 0.004, "seen_chance": 0.01,
+    "batchnorm_d": False, "darkest_real": -1.0, "brightest_real": 1.0, "precision_real": 0.9, "seen_apart": 0.004, "seen_chance": 0.01,
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def stream(facts=None, steps=STEPS, settings=None, **signals):
     for i, step in enumerate(steps):
         quality = 0.6 * math.exp(-step / 400) + 0.005
         record = {
-            "nimg": step * 64, "step": step, "kind": "full", "quality": quality, "diversity": 0.95, "coverage": 0.9 - 0.8 * math.exp(-step / 800),
+            "nimg": step * 64, "step": step, "kind": "full", "quality": quality, "diversity": 0.95, "precision": 0.7, "coverage": 0.9 - 0.8 * math.exp(-step / 800),
             "auc_train": 0.8, "auc_heldout": 0.79, "auc_memory": 0.51, "auc_memory_error": 0.025, "r_v": 0.02, "r_t": 0.4, "travel": 0.1,
             "nyquist_fake": 2.1, "nyquist_peak": 1.0, "saturated_fake": 0.7, "saturated_real": 0.75, "image_std": 0.6, "darkest_fake": -0.99, "brightest_fake": 0.98, "mode_gap": 0.03,
             "modes_missing": 0.0, "rarest_mode": 3.0, "copy_ratio": 0.95, "update_ratio_g": 2e-3, "update_ratio_d": 3e-3,
@@ -94,6 +94,7 @@ FAULTS = {
     ),
     "full_collapse": (POOR | {"diversity": 0.02, "coverage": 0.0}, {"latent_dim": 1}, {}),
     "partial_collapse": ({"quality": 0.2, "coverage": 0.1, "modes_missing": 0.6}, {}, {}),
+    "wrong_shapes": (POOR | {"precision": 0.0, "coverage": 0.0}, {}, {}),
     "mode_dropping": ({"modes_missing": 0.1}, {}, {}),
     "oscillation": (POOR | {"travel": 0.6}, {"loss__gamma": 0.0, "optimizer_g__betas": [0.9, 0.999]}, {}),
     "divergence": (POOR | {"score_real": lambda i, s: 10.0**i}, {}, {}),

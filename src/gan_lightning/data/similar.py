@@ -67,16 +67,20 @@ def groups(number: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def hold_out(digests: Sequence[str], thumbs: np.ndarray, share: float) -> list[int]:
-    """Rows to hold out: about `share` of them, chosen by content alone, near-duplicates (4 of 64 bits) never parted.
+    """Rows to hold out: about `share` of them, chosen by content alone; near-duplicates (4 of 64 bits), mirrored ones
+    too, are never parted.
 
     Where nearly everything resembles everything, only what `look_alike` confirms is kept together. May be empty.
     """
     target = round(len(digests) * share)
     if not target:
         return []
-    pairs = close_pairs(perceptual_hash(thumbs))
+    # a mirrored twin is a copy as well: with dataset.flip it would be trained on
+    both = np.concatenate([thumbs, thumbs[:, :, ::-1]])
+    pairs = close_pairs(perceptual_hash(both))
+    alike = pairs[look_alike(both[pairs[:, 0]], both[pairs[:, 1]])]
     best: list[int] = []
-    for kept in (pairs, pairs[look_alike(thumbs[pairs[:, 0]], thumbs[pairs[:, 1]])]):
+    for kept in (pairs % len(digests), alike % len(digests)):
         label = groups(len(digests), np.concatenate([kept, same_pairs(np.array(digests))]))
         members: dict[int, list[int]] = {}
         for row, group in enumerate(label.tolist()):

@@ -150,6 +150,8 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
     # of two rates far apart the one that is further from the usual moves to the other
     hasty_g = lr_d >= rates["d"][1] and lr_g * lr_d > usual**2
     leaks = augmentation_leaks(config)
+    # digits are learnt without; the network wants images to be seen at 32 pixels or more
+    aided = not setting(config, "aid._target_") and min(_sides(setting(config, "dataset.image_size", 64))) >= 32
     endless_warmup = setting(config, "schedule.warmup_kimg", 0.0) > 0.2 * (total or 200)
     doubles = _doubles(setting(config, "dataset.image_size", 64))
     # photographs need convolutions, a penalty and an average at once: where a whole experiment lacks them, another one
@@ -198,6 +200,7 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
         "checkerboard": [(upsample in ("transposed", "resize"), "network.generator.upsample=smooth"), (doubles, "network=dcgan"), (doubles, "network=resnet")],
         "copies_photos": [*augment, (total, f"total_kimg={(total or 0) / 2:.6g}"), (True, "loss.lecam_weight=0.1")],
         "stuck": [*steady, *variety],
+        "wrong_shapes": [*steady, (aided, "aid=sliced"), (total, f"total_kimg={2 * (total or 0):.6g}"), (True, lower("d"))],
         "stopped_early": [(total, f"total_kimg={2 * (total or 0):.6g}"), (epochs > 0, f"trainer.max_epochs={2 * epochs}"), (True, "total_kimg=1000")],
         "holdout_off": [(True, "dataset.holdout=0.1")],
         "penalty_with_norm": [(setting(config, "network.discriminator.norm"), "network.discriminator.norm=none"), (True, "network=resnet")],
@@ -219,6 +222,10 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
         name: list(dict.fromkeys(o for holds, o in pairs if holds and o and changes(o)))
         for name, pairs in table.items()
     }
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def augmentation_leaks(config: dict[str, Any]) -> bool:
@@ -583,6 +590,15 @@ def partial_collapse(h: History, t: Thresholds) -> Finding | None:
     return _found(h, t, "partial_collapse", lasts, 0.6 + latent, numbers, _all(stale, _flat(h, t)), lasts)
 
 
+def wrong_shapes(h: History, t: Thresholds) -> Finding | None:
+    """No generated image lies where real ones do, in features that know shapes, and this does not change soon."""
+    real, null = _number(h.facts.get("precision_real")), _number(h.facts.get("coverage_null", 0.97))
+    pairs = zip(h["precision"], h["coverage"], strict=True)
+    apart = [p < t["precision"] * real and c < t["coverage"] * null for p, c in pairs]
+    numbers = "precision precision_real coverage coverage_null quality"
+    return _found(h, t, "wrong_shapes", _all(apart, _poor(h, t)), 0.7, numbers, _any(_flat(h, t), _slow(h, t)), apart)
+
+
 def _few_for_modes(h: History, t: Thresholds) -> bool:
     """Too few images to compare with: clusters of a handful each."""
     return _number(h.facts.get("mode_images", h.facts.get("n_holdout"))) < t.get("images", 0)
@@ -654,13 +670,13 @@ def longer(h: History) -> str:
 Rule = Callable[[History, Thresholds], "Finding | None"]
 RULES: tuple[Rule, ...] = (
     divergence, wrong_range, altered_images, wrong_channels, lr_too_high, lr_too_low, small_batch_norm, stale_ema, d_too_weak, d_too_strong,
-    d_overfits, wrong_output, dead_output, network_too_small, full_collapse, oscillation, partial_collapse, mode_dropping, checkerboard, copies_photos,
+    d_overfits, wrong_output, dead_output, network_too_small, full_collapse, oscillation, wrong_shapes, partial_collapse, mode_dropping, checkerboard, copies_photos,
     dataset_too_small, stuck, stopped_early,
 )  # fmt: skip
 
 # the signals or facts without which a rule is off (and says so), all of them; the others only need a full check
 NEEDS: dict[str, tuple[str, ...]] = {
-    "d_overfits": ("auc_heldout",), "mode_dropping": ("modes_missing",), "copies_photos": ("copy_ratio",), "small_batch_norm": ("mode_gap",),
+    "d_overfits": ("auc_heldout",), "wrong_shapes": ("precision", "precision_real"), "mode_dropping": ("modes_missing",), "copies_photos": ("copy_ratio",), "small_batch_norm": ("mode_gap",),
     "stale_ema": ("quality_ema",), "wrong_output": ("darkest_fake", "darkest_real"), "wrong_range": ("real_min",), "altered_images": ("seen_apart",), "wrong_channels": ("channels",), "dataset_too_small": ("n_train",),
 }  # fmt: skip
 # known before step 0 or soon after

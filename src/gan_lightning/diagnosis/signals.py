@@ -81,13 +81,6 @@ def apart(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
     return between(torch.arange(len(both), device=both.device)) / scale, max(map(between, orders)) / scale
 
 
-def coverage(real: Tensor, fake: Tensor, k: int = 5) -> float:
-    """Share of reals with a fake inside the distance to their k-th nearest other real (Naeem et al. 2020)."""
-    k = min(k, len(real) - 1)
-    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the first is the distance to itself
-    return float((torch.cdist(real, fake).min(1).values < radius).float().mean())
-
-
 def coverage_null(n_real: int, n_fake: int, k: int = 5) -> float:
     """Expected `coverage` of a perfect generator: 1 - P(the k nearest of n_real - 1 + n_fake others are all reals)."""
     k = min(k, n_real - 1)

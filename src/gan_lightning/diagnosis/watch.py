@@ -25,6 +25,7 @@ from gan_lightning.diagnosis.verdict import judge, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
 from gan_lightning.files import match, untrusted
+from gan_lightning.metrics.distances import precision_recall_density_coverage
 from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
 from gan_lightning.networks.layers import Blur
 
@@ -353,6 +354,7 @@ class Probe:
         feature_images: int = 64,
         cache_dir: str | Path = "data/cache",
     ) -> None:
+        feature_images = feature_images if extractor.scaled else images  # the other extractors are quick
         self.device, self.images, self.few = module.device, images, feature_images
         self.extractor, self.data, self.cache_dir, self.scale = extractor, data, cache_dir, torch.ones(1)
         train, held = data.train_images, data.holdout_images
@@ -374,6 +376,9 @@ class Probe:
         self.compared = self.held if self.held is not None and len(self.held) >= 64 else self.train
         self.real = self.features(self.compared)
         self.spread = s.spread(self.real)
+        # the unit of quality: what flat grey images get
+        noise = torch.randn(64, *self.train.shape[1:], generator=pick).to(self.device)
+        self.grey = max(s.quality(self.features(0.08 * noise), self.real), 1e-6)
         flipped = self.train.flip(-1) if getattr(data, "flip", False) else self.train
         shown = torch.cat([self.train[:feature_images:2], flipped[1:feature_images:2]])
         self.stored = self.features(shown)  # as training may show them
@@ -383,7 +388,7 @@ class Probe:
         rows = torch.randperm(len(store), generator=pick)[:1024]
         self.reference, labels = self._seen(store, rows) / self.scale, None if labels is None else labels[rows]
         # labels are certain; clusters may be outliers, so of them nearly nothing must be there
-        self.missing = {"below": 0.1, "expected": 20.0} if labels is not None else {"below": 0.02, "expected": 40.0}
+        self.missing = {"below": 0.1, "expected": 20.0} if labels is not None else {"below": 0.02, "expected": 30.0}
         modes = s.kmeans(self.reference, max(2, min(10, len(rows) // 10))) if labels is None else labels
         self.modes = modes
         self.shares = torch.bincount(self.modes) / len(self.modes)
@@ -394,7 +399,7 @@ class Probe:
         self.facts = {
             "mode_images": len(self.reference), "mode_labels": labels is not None, "n_train": len(train), "n_holdout": 0 if held is None else len(held), "dataset": data.name,
             "stored_mean": float(self.train.mean()), "mean_error": float(self.train.mean((1, 2, 3)).std()), "duplicates": s.duplicates(self.stored),
-            "coverage_null": s.coverage_null(len(self.real), feature_images), "saturated_real": s.saturated(self.train), "nyquist_real": real_nyquist,
+            "precision_real": self._precision_of_reals(), "coverage_null": s.coverage_null(len(self.real), feature_images), "saturated_real": s.saturated(self.train), "nyquist_real": real_nyquist,
             **dict(zip(("darkest_real", "brightest_real"), s.ends(self.train), strict=True)),
         }  # fmt: skip
         if data.train_labels is not None and data.holdout_labels is not None:
@@ -405,6 +410,11 @@ class Probe:
             shares = [c / c.sum() for c in counts]
             untrained = (shares[0] < 0.1 * shares[1]) & (counts[1] >= 5)  # classes that are held out but not trained on
             self.facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
+
+    def _precision_of_reals(self) -> float:
+        """The share of real images that are taken for real, by the protocol of the fakes' precision."""
+        a, b = (self.real, self.stored) if self.compared is self.held else (self.real[::2], self.real[1::2])
+        return precision_recall_density_coverage(a, b)["precision"]
 
     @cached_property
     def held_features(self) -> Tensor:
@@ -436,7 +446,7 @@ class Probe:
     def __call__(
         self, module: Any, mean: list[float], counts: list[list[float]]
     ) -> tuple[dict[str, float] | None, list[float], list[list[float]]]:
-        """(signals or None where a pixel is not finite, the fakes' mean feature, fakes per mode at the last four looks)."""
+        """(signals or None where a pixel is not finite, the fakes' mean feature, fakes per mode at the last eight looks)."""
         draw = torch.Generator().manual_seed(1 + module.step)  # the same at the same step, whatever happened before
         z = torch.randn(self.images, module.latent_dim, generator=draw)
         labels = None
@@ -449,14 +459,17 @@ class Probe:
         real = self.real_at_half if getattr(module, "coarse", False) else self.real
         on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
         seen = {
-            "quality_raw": s.quality(fake, real), "diversity": s.diversity(fake, real), "coverage": s.coverage(real, fake),
+            "quality_raw": s.quality(fake, real) / self.grey, "diversity": s.diversity(fake, real),
             "auc_train": s.auc(on_train, on_fake), "r_t": s.r_t(on_train), "score_train": float(on_train.mean()),
             "score_fakes": float(on_fake.mean()), "saturated_fake": s.saturated(raw), "saturated_real": self.facts["saturated_real"],
             "image_std": s.image_std(raw), **dict(zip(("darkest_fake", "brightest_fake"), s.ends(raw), strict=True)),
         }  # fmt: skip
+        near = precision_recall_density_coverage(real, fake)
+        seen |= {"precision": near["precision"], "coverage": near["coverage"]}
         seen["quality"] = seen["quality_raw"]
         if module.generator_ema is not None:
-            seen["quality_ema"] = s.quality(self.features(self._fakes(module, z[: self.few], labels, ema=True)), real)
+            shown = self.features(self._fakes(module, z[: self.few], labels, ema=True))
+            seen["quality_ema"] = s.quality(shown, real) / self.grey
             seen["quality"] = min(seen["quality_ema"], seen["quality_raw"])
         if self.held is not None:
             on_held = self._logits(module, self.held, self.held_labels)
@@ -468,7 +481,7 @@ class Probe:
         seen["nyquist_peak"] = peak / max(self.real_peak, 1e-12)
         if mean:
             seen["travel"] = s.travel(fake.mean(0), torch.tensor(mean), self.spread)
-        counts = [*counts[-3:], s.mode_counts(fake, self.reference, self.modes).tolist()]
+        counts = [*counts[-7:], s.mode_counts(fake, self.reference, self.modes).tolist()]
         missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares, **self.missing)
         seen |= {"modes_missing": missing, "rarest_mode": float(rarest), "rarest_share": share}
         if batch_norms(module.generator):

@@ -107,6 +107,12 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
         "생성자가 제자리를 맴돕니다",
         "생성자는 한 종류의 그림에서 다른 종류로 옮겨 다니고 판별자는 그 뒤를 쫓기만 하므로 나아지는 것이 없습니다. 모멘텀을 줄이거나 기울기 규제를 넣거나 걸음을 작게 하면 이 쫓고 쫓기기가 잦아듭니다.",
     ),
+    "wrong_shapes": (
+        "The pictures have the colours of the photos, but not their shapes",
+        "To a network that knows what things look like, none of the generated images resembles a photo, though their colours and textures may fit. A few hundred photos are not enough for a discriminator to find out what a shape is; features of a network that has seen a million other photos tell it.",
+        "그림의 색은 사진과 비슷하지만 형태가 다릅니다",
+        "사물의 생김새를 아는 신경망이 보기에 생성된 이미지 가운데 사진과 닮은 것이 없습니다. 색과 질감은 맞더라도 마찬가지입니다. 사진 몇백 장만으로는 판별자가 형태를 배우기 어려우니, 다른 사진 백만 장을 본 신경망의 특징을 함께 쓰면 됩니다.",
+    ),
     "partial_collapse": (
         "The generator makes only part of what is in the data",
         "Large parts of the data have no generated picture near them, and their share is not growing. The generator has settled on a few kinds of picture that pass, because nothing pushes it to try others.",

@@ -1,0 +1,93 @@
+"""Does a score rank images as a person would? Real, good, dented, melted, noise, in that order, on several folders.
+
+    python -m benchmarks.ranking FOLDER [FOLDER ...] [--images 200] [--size 64] [--features lite2]
+
+Half of each folder is the reference; the other half is scored as it is and after ever worse treatment. Prints one table
+per folder and, last, how often each score has the right order.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.sources import FolderImages
+from gan_lightning.metrics.evaluate import Evaluator
+
+HIGHER = ("precision", "recall", "density", "coverage")
+
+
+def warp(x: Tensor, amount: float, waves: int, draw: torch.Generator) -> Tensor:
+    """Float images (N, C, H, W), each bent by a smooth random field of `amount` of its side and so many waves."""
+    field = amount * torch.randn(len(x), 2, waves, waves, generator=draw)
+    field = F.interpolate(field, x.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    grid = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid + field, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def scrambled(x: Tensor, draw: torch.Generator) -> Tensor:
+    """The same colours and power spectrum without any shape: random phases, alike in all channels."""
+    spectrum = torch.fft.rfft2(x)
+    phase = torch.fft.rfft2(torch.randn(len(x), 1, *x.shape[2:], generator=draw)).angle()
+    turned = spectrum * torch.polar(torch.ones_like(phase), phase)
+    turned[:, :, 0, 0] = spectrum[:, :, 0, 0]
+    return torch.fft.irfft2(turned, s=x.shape[2:])
+
+
+def treatments(draw: torch.Generator) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What is done to the other half, from nothing to noise."""
+    return {
+        "real": lambda x: x,
+        "good": lambda x: warp(x, 0.02, 3, draw),
+        "dented": lambda x: warp(x, 0.06, 6, draw),
+        "melted": lambda x: warp((x + x.roll(1, 0)) / 2, 0.12, 6, draw),
+        "noise": lambda x: scrambled(x, draw),
+    }
+
+
+def table(folder: str, features: str, size: int, images: int, cache: str) -> dict[str, list[float]]:
+    """Score: its values from real to noise; all against half of the folder."""
+    data = ImageData(FolderImages(folder), size, 3, holdout=0, shrink_batch=True, cache_dir=cache)
+    data.prepare()
+    evaluator = Evaluator(data, features, cache_dir=cache)
+    evaluator.folds = evaluator.folds[:1]  # against one half only; the other is what is treated
+    (store, rows), (_, others) = evaluator.folds[0]
+    others = others[:images]
+    found: dict[str, list[float]] = {}
+    for treat in treatments(torch.Generator().manual_seed(0)).values():
+        made = treat(store[others].float()).round().clamp(0, 255).to(torch.uint8)
+        for name, (value, _) in evaluator._measure(made, quick=True).items():
+            found.setdefault(name.rpartition("_")[0], []).append(value)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--features", default="lite2")
+    parser.add_argument("--cache", default="data/cache")
+    options = parser.parse_args()
+    right: dict[str, list[bool]] = {}
+    names = list(treatments(torch.Generator()))
+    for folder in options.folders:
+        found = table(folder, options.features, options.size, options.images, options.cache)
+        print(f"\n| {Path(folder).name} | {' | '.join(names)} | in order |\n|{'---|' * (len(names) + 2)}")
+        for score, values in found.items():
+            sign = -1 if score in HIGHER else 1
+            order = all(sign * a <= sign * b for a, b in itertools.pairwise(values))
+            right.setdefault(score, []).append(order)
+            print(f"| {score} | {' | '.join(f'{v:.3g}' for v in values)} | {'yes' if order else 'no'} |")
+    print()
+    for score, orders in right.items():
+        print(f"{score}: in order on {sum(orders)} of {len(orders)} folders")
+
+
+if __name__ == "__main__":
+    main()
