@@ -5,7 +5,7 @@ discriminator tells real images. Pure tensor operations rather than a library's:
 a host synchronisation (a CUDA graph can hold them), twice differentiable on every device (R1 goes through them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -95,9 +95,16 @@ class Augment(nn.Module):
         return images
 
     @torch.no_grad()
-    def adapt(self, real_logits: Tensor, images: int, level: float | Tensor = 0.0) -> None:
+    def adapt(
+        self,
+        real_logits: Tensor,
+        images: int,
+        level: float | Tensor = 0.0,
+        over_all: Callable[[Tensor], Tensor] = lambda mean: mean,
+    ) -> None:
         """One step of ADA's controller, from the logits (B,) of the real images just seen, `images` of them on all processes
-        together; `level`: the logits, or those of fakes (B,), from which on they say real. No host synchronisation."""
+        together; `level`: the logits, or those of fakes (B,), from which on they say real; `over_all`: of a number of this
+        process its mean over all. No host synchronisation."""
         if self.ada_target is not None:
-            direction = torch.sign(torch.sign(real_logits - level).mean() - self.ada_target)
+            direction = torch.sign(over_all(torch.sign(real_logits - level).mean()) - self.ada_target)
             self.p.add_(direction * images / (self.ada_kimg * 1000)).clamp_(0, self.max_p)

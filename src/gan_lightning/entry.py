@@ -6,12 +6,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gan_lightning import together
 from gan_lightning.errors import UserError, traces_wanted
 
 
 def guarded(main: Callable[[], Any], config_dir: str) -> int:
     """Runs Hydra's `main`; returns the exit code. HYDRA_FULL_ERROR=1 asks for the stack trace instead."""
+    try:
+        code = _guarded(main, config_dir)
+    except SystemExit as end:
+        together.leave(None if end.code in (0, None) else f"exit code {end.code}")
+        raise
+    except BaseException:
+        together.leave("an error of the program, which it shows itself")
+        raise
+    together.leave()
+    return code
+
+
+def _guarded(main: Callable[[], Any], config_dir: str) -> int:
     if traces_wanted():
+        sys.argv[1:] = together.arguments(sys.argv[1:])
         main()
         return 0
     from gan_lightning.config import quoted
@@ -21,6 +36,7 @@ def guarded(main: Callable[[], Any], config_dir: str) -> int:
     os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
 
     with in_words(config_dir):
+        sys.argv[1:] = together.arguments(sys.argv[1:])
         main()
     return 0
 
@@ -66,7 +82,8 @@ def in_short(error: OSError) -> str:
 
 
 def complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    if together.leave(message):  # else another process says it
+        print(f"error: {message}", file=sys.stderr)
     return 1
 
 

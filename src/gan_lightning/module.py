@@ -174,7 +174,7 @@ class GAN(LightningModule):
                 self.last["penalty/gp"] = penalty.detach()
                 total = total + self.gp_weight * penalty
             if self.lecam_weight > 0:
-                means = torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()])
+                means = self.over_all(torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()]))
                 self.mean_logits.lerp_(means.to(self.mean_logits), 0.01)
                 total = total + self.lecam_weight * lecam(real_logits, fake_logits, *self.mean_logits)
         self.last["loss/d"] = loss.detach()
@@ -182,7 +182,7 @@ class GAN(LightningModule):
         self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
         middle = getattr(self.adversarial, "middle", 0.0)
         level = fake_logits.detach() if middle is None else middle
-        self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size, level)
+        self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size, level, self.over_all)
 
     def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         self.discriminator.requires_grad_(False)  # its gradients would be thrown away
@@ -210,6 +210,10 @@ class GAN(LightningModule):
         torch.clear_autocast_cache()  # else the next of several steps in one turn would meet the old weights in bf16
 
     # -- the parts -----------------------------------------------------------------------------------------------
+
+    def over_all(self, value: Tensor) -> Tensor:
+        """The mean over all processes of a tensor that each has one of."""
+        return value if self.trainer.world_size == 1 else self.trainer.strategy.reduce(value, reduce_op="mean")
 
     def noise(self, count: int) -> Tensor:
         return torch.randn(count, self.latent_dim, device=self.device, dtype=self.dtype)

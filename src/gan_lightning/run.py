@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning import together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
 from gan_lightning.config import let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
@@ -29,6 +31,7 @@ from gan_lightning.networks.layers import unfinished
 from gan_lightning.recipe import choose
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
+from gan_lightning.strategy import Requeue, Together, environment, requeue
 
 
 @rank_zero_only
@@ -42,6 +45,17 @@ def train(cfg: DictConfig) -> float | None:
     started = time.monotonic()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
+    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
+        cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
+    )
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
+    if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
+        cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
+    place = together.take_place(cfg, overrides, on_gpu)
+    rank_zero_only.rank = place.rank
+    if cfg.retry.minutes and place.kind != "alone":
+        raise UserError("retry.minutes starts its runs itself: start it as one process, with trainer.devices for several")
     if cfg.retry.minutes:
         if "_target_" not in cfg.diagnosis:
             raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
@@ -52,23 +66,17 @@ def train(cfg: DictConfig) -> float | None:
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
     if cfg.ckpt_path:
         cfg.ckpt_path = str(Path(cfg.ckpt_path).expanduser())  # for Lightning, which reads it again
+    elif together.restarted(os.environ) and (last := run_dir / "checkpoints" / "last.ckpt").is_file():
+        cfg.ckpt_path = str(last)
+        say(f"SLURM has started this job again: it goes on from {last}")
     before = read_training_state(cfg.ckpt_path) if cfg.ckpt_path else {}
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts
-    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
-        cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
-    )
-    if on_gpu and not torch.cuda.is_available():
-        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
-    if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
-        cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
-    source = instantiate(cfg.dataset.source)
-    batch_is_chosen = cfg.dataset.batch_size is None
-    for override, reason in choose(cfg, source, on_gpu):
-        say(f"chosen: {override}  ({reason})")
-    data: ImageData = instantiate(cfg.dataset, source=source, shrink_batch=batch_is_chosen or cfg.dataset.shrink_batch)
-    data.report_dir = run_dir / "data_check"
-    data.prepare()
+    company = together.gather(place)
+    if company:
+        company.tell(run_dir)
+    with company.first() if company else nullcontext():
+        data = prepare_data(cfg, run_dir, on_gpu)
     if cfg.conditional:
         if not data.num_classes:
             raise UserError(
@@ -87,16 +95,14 @@ def train(cfg: DictConfig) -> float | None:
     module = build_module(cfg, config, on_gpu)
     if before:
         must_load(before, module, cfg.ckpt_path)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    # what an earlier run in the same folder came to is not this one's
-    for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png"):
-        (run_dir / name).unlink(missing_ok=True)
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    if place.rank == 0:
+        clear(run_dir)
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     left = cfg.retry.seconds_left
     if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
     files = CheckpointFiles(lambda path: before) if before else CheckpointFiles()
-    trainer = build_trainer(cfg, run_dir, left, files)
+    trainer = build_trainer(cfg, run_dir, left, files, place)
     say(hardware(trainer, module))
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path)
@@ -106,6 +112,12 @@ def train(cfg: DictConfig) -> float | None:
         ) from None
     except MisconfigurationException as error:  # a key of the Trainer's that manual optimisation does not go with
         raise UserError(f"trainer: {' '.join(str(error).split())}") from None
+    except Exception as error:
+        if company is None or isinstance(error, UserError) or not (why := company.blame(error)):
+            raise
+        raise UserError(f"{why}; go on from the last checkpoint with ckpt_path=...") from None
+    if any(isinstance(callback, Requeue) and callback.stopped for callback in trainer.callbacks):
+        say(requeue() if place.rank == 0 else "")
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
     if trainer.is_global_zero:
         (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
@@ -113,6 +125,25 @@ def train(cfg: DictConfig) -> float | None:
         (run_dir / "networks.json").write_text(json.dumps(sizes, indent=1))
         farewell(run_dir, module, sizes, earlier, time.monotonic() - started)
     return objective
+
+
+def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
+    """The data, decoded, after filling in what the configuration leaves open."""
+    source = instantiate(cfg.dataset.source)
+    batch_is_chosen = cfg.dataset.batch_size is None
+    for override, reason in choose(cfg, source, on_gpu):
+        say(f"chosen: {override}  ({reason})")
+    data: ImageData = instantiate(cfg.dataset, source=source, shrink_batch=batch_is_chosen or cfg.dataset.shrink_batch)
+    data.report_dir = run_dir / "data_check"
+    data.prepare()
+    return data
+
+
+def clear(run_dir: Path) -> None:
+    """What an earlier run in the same folder came to is not this one's."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png"):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) -> GAN:
@@ -165,7 +196,11 @@ def make_optimizer(cfg: DictConfig) -> Any:
 
 
 def build_trainer(
-    cfg: DictConfig, run_dir: Path, seconds: float | None = None, files: CheckpointFiles | None = None
+    cfg: DictConfig,
+    run_dir: Path,
+    seconds: float | None = None,
+    files: CheckpointFiles | None = None,
+    place: together.Place = together.Place(),
 ) -> Trainer:
     """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the latest."""
     deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
@@ -179,25 +214,20 @@ def build_trainer(
         Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
         *(instantiate(part) for part in (cfg.metrics, cfg.diagnosis) if part and "_target_" in part),
         Stop(),
+        *([Requeue()] if together.slurm_run(os.environ) else []),
         *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
         Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg),
         RandomState(cfg.seed),
     ]
     settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False, "max_time": None}
-    devices = settings["devices"]
-    several = settings["num_nodes"] > 1 or (
-        len(devices) > 1
-        if OmegaConf.is_list(devices)
-        else devices in (-1, "auto", "-1") or "," in str(devices) or str(devices).isdigit() and int(devices) > 1
-    )
-    if settings["strategy"] == "auto" and several:
-        settings["strategy"] = "ddp_find_unused_parameters_true"  # each backward touches one of the networks
+    if settings["strategy"] == "auto" and place.world != 1:
+        settings["strategy"] = Together()
     return instantiate(
         settings,
         default_root_dir=str(run_dir),
         logger=[instantiate(logger) for logger in cfg.logger.values()],
         callbacks=callbacks,
-        plugins=[files or CheckpointFiles()],
+        plugins=[files or CheckpointFiles(), *environment(place)],
         use_distributed_sampler=False,
     )
 

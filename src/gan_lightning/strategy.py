@@ -1,0 +1,97 @@
+"""Lightning's way to train with several processes, with what alternating networks, dying processes and SLURM need."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from gan_lightning.together import Company, Place
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Lightning's launcher without its observer, which kills this process, too, without a word when a child dies.
+
+    `together.Company` looks after the children instead and says which one it was.
+    """
+
+    def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+
+class Together(DDPStrategy):
+    """Distributed data parallel for networks that take turns: each backward pass touches one of them only."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(find_unused_parameters=True, **settings)
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+
+def environment(place: Place) -> list[ClusterEnvironment]:
+    """What Lightning should take its processes from, where its own detection would not do: [] or one plugin."""
+    if place.kind == "slurm":  # its own requeueing saves inside a step, from within a signal handler; see `Requeue`
+        return [SLURMEnvironment(auto_requeue=False)]
+    if place.kind in ("alone", "nodes", "child") and SLURMEnvironment.detect():
+        return [LightningEnvironment()]  # one task of SLURM's: Lightning starts further processes itself
+    return []
+
+
+class Requeue(Callback):
+    """SLURM's signal that the time is nearly over (`--signal=SIGUSR1@120`): a checkpoint after this step, then requeue.
+
+    Placed before Checkpoints, which keeps the very step the run stopped at; the requeued job goes on from there.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self.stopped = False
+        self.before: Any = None
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGUSR1, self.ask)
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        asked = self.asked
+        if trainer.world_size > 1:  # every process has to stop at the same step
+            asked = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            trainer.should_stop = self.stopped = True
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGUSR1, self.before)
+
+
+def requeue() -> str:
+    """Puts this SLURM job back into the queue; returns a line that says so, or why it is not there."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    command = shutil.which("scontrol")
+    if not re.fullmatch(r"\d[\d_-]*", job) or command is None:
+        return f"job {job or '(unknown)'} is not requeued: {'its number is odd' if command else 'there is no scontrol here'}"
+    done = subprocess.run([command, "requeue", job], capture_output=True, text=True)
+    if done.returncode:
+        return f"job {job} is not requeued: {' '.join(done.stderr.split()) or f'scontrol ended with {done.returncode}'}"
+    return f"job {job} is back in SLURM's queue and will go on from the last checkpoint"
+
+
+__all__ = ["Company", "Launcher", "Requeue", "Together", "environment", "requeue"]
