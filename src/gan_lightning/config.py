@@ -190,6 +190,13 @@ def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
             yield from keys(cfg[key], f"{prefix}{key}.")
 
 
+EXTRAS = {
+    "hydra/sweeper/optuna": "search",
+    "hydra/launcher/submitit_local": "cluster",
+    "hydra/launcher/submitit_slurm": "cluster",
+}
+
+
 def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
     """One line for an error of composing or instantiating; `known` gives the keys to suggest from."""
     text = str(error).strip()
@@ -209,6 +216,8 @@ def explain(error: BaseException, known: Callable[[], list[str]]) -> str:
         r"Could not find '([^']+)'\s+Available options in '([^']+)':\s+(.*?)(?:Config search path|$)", text, re.S
     ):
         group, _, option = match[1].rpartition("/")
+        if extra := EXTRAS.get(match[1]):
+            return f"{group}={option} needs an extra: pip install 'gan-lightning[{extra}]'"
         return f"{group}={option} does not exist; there are {', '.join(match[3].split())}"
     if "Config group override must be" in text:
         return "a group cannot be null; augment=none, metrics=none, logger=none and diagnosis=off turn one off"

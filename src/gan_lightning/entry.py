@@ -37,7 +37,11 @@ def _guarded(main: Callable[[], Any], config_dir: str) -> int:
 
     with in_words(config_dir):
         sys.argv[1:] = together.arguments(sys.argv[1:])
-        main()
+        try:
+            main()
+        finally:
+            if "gan_lightning.sweep" in sys.modules:
+                sys.modules["gan_lightning.sweep"].finish()
     return 0
 
 

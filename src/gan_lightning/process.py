@@ -11,12 +11,14 @@ from typing import Any
 from gan_lightning.config import assign
 
 
-def train_process(overrides: Sequence[str], folder: Path) -> tuple[int, bool]:
+def train_process(overrides: Sequence[str], folder: Path, script: str | None = None) -> tuple[int, bool]:
     """Runs `train.py` with these overrides into `folder`: (exit code, whether somebody asked to stop meanwhile).
+
+    `script`: where train.py is, for a process that was not started by it.
 
     Ctrl-C reaches the run by itself and SIGTERM is handed on to it: either way it ends in good order and is waited for.
     """
-    process = subprocess.Popen([sys.executable, sys.argv[0], *overrides, assign("hydra.run.dir", folder)])
+    process = subprocess.Popen([sys.executable, script or sys.argv[0], *overrides, assign("hydra.run.dir", folder)])
     stopped = False
 
     def hand_on(number: int, frame: Any) -> None:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
-from gan_lightning.config import let_last_rate_win
+from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.module import GAN
@@ -115,7 +115,8 @@ def train(cfg: DictConfig) -> float | None:
     except Exception as error:
         if company is None or isinstance(error, UserError) or not (why := company.blame(error)):
             raise
-        raise UserError(f"{why}; go on from the last checkpoint with ckpt_path=...") from None
+        kept = sorted((run_dir / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+        raise UserError(why + (f"; go on with {assign('ckpt_path', kept[-1])}" if kept else "")) from None
     if any(isinstance(callback, Requeue) and callback.stopped for callback in trainer.callbacks):
         say(requeue() if place.rank == 0 else "")
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)

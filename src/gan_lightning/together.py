@@ -8,6 +8,7 @@ as well. No heavy import before it is needed: a command of one process does not 
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -263,6 +264,7 @@ class Company:
         self.complete = False  # all should be there by now
         self.store: Any = None
         self.state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "state": "training", "text": ""}
+        self.seen: dict[int, tuple[dict[str, Any], int]] = {}  # the last sign of each, and how many looks ago it changed
         self.thread: threading.Thread | None = None
         self.lock = threading.Lock()
         # torchrun keeps its store when it starts everything again
@@ -367,7 +369,6 @@ class Company:
     def _watch(self) -> None:
         world = self.place.world or 1
         others = [0] if self.place.rank else list(range(1, world))
-        self.seen: dict[int, tuple[dict[str, Any], int]] = {}  # the last sign of each, and how many looks ago it changed
         waited = 0
         try:
             store = self._connect()
@@ -406,7 +407,7 @@ class Company:
         return ""
 
     def _name(self, rank: int) -> str:
-        sign = getattr(self, "seen", {}).get(rank, ({}, 0))[0]
+        sign = self.seen.get(rank, ({}, 0))[0]
         where = f" (process id {sign['pid']} on {sign['host']})" if sign else ""
         return f"process {rank} of {self.place.world or 'several'}{where}"
 
@@ -431,9 +432,15 @@ class Company:
         """Which process's death an error of this one comes from, as `over`; "" where it is an error of its own."""
         if not self.over and not re.search(LOST, f"{type(error).__name__} {error}", re.I):
             return ""
-        for _ in range(int(seconds * 10)):
-            if self.over:
-                break
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others at once: first say why
+        others = [0] if self.place.rank else list(range(1, self.place.world or 1))
+        end = time.monotonic() + seconds
+        while not self.over and time.monotonic() < end:
+            with suppress(RuntimeError):  # the store went with process 0: the thread finds that, too
+                for rank, sign in self._read(self.store, others).items():
+                    self.seen[rank] = (sign, self.seen.get(rank, (sign, 0))[1])
+                    self.over = self.over or self._lost(rank, *self.seen[rank])
             time.sleep(0.1)
         return self.over
 

@@ -1,10 +1,13 @@
-"""Sweeps in which every job is a process of its own.
+"""Sweeps in which every job is a process of its own, here or on a cluster.
 
 Lightning starts the further ranks of a job by repeating the command line, `-m` and all, so that in Hydra's own
 launcher several devices and a sweep get into each other's way; a crash would also end the whole sweep.
 """
 
-import json
+import math
+import os
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +16,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
+from gan_lightning import sweep
 from gan_lightning.errors import UserError
 from gan_lightning.process import train_process
 
@@ -27,28 +31,94 @@ class ProcessConf:
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessConf, provider="gan_lightning")
 
 
+def run_job(config: DictConfig, overrides: Sequence[str], number: int, script: str | None = None) -> tuple[JobReturn, bool]:
+    """One job of a sweep as `python train.py <overrides>`, into its folder: what Hydra wants to know, and whether to stop.
+
+    A run that diverges is the worst there is, and none that failed: a search learns from it, and a grid goes on.
+    """
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
+    told, began = sweep.job_overrides(overrides), time.monotonic()
+    print(f"\njob {number}: {' '.join(told)}  ->  {folder}", flush=True)
+    code, stopped = train_process(told, folder, script)
+    sweep.record(folder, told, code, began)
+    result = JobReturn(overrides=list(overrides), cfg=config, working_dir=str(folder), status=JobStatus.COMPLETED)
+    try:
+        result.return_value = sweep.objective_of(folder, code)
+        if math.isinf(result.return_value):
+            print(f"job {number} has diverged and counts as the worst", flush=True)
+    except UserError as error:
+        if code:
+            result.status = JobStatus.FAILED
+            result.return_value = UserError(f"job {number} ({' '.join(told)}): {error}")
+        else:  # a sweep without scores is a sweep as well; a search says that it can do nothing with it
+            result.return_value = None
+    return result, stopped
+
+
 class ProcessLauncher(Launcher):
     """Runs `python train.py <overrides>` per job, one after the other, and reads the objective it leaves behind."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        sweep.one_process()
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return [self.job(list(overrides), initial_job_idx + k) for k, overrides in enumerate(job_overrides)]
+        results = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config = self.loader.load_sweep_config(self.config, list(overrides))
+            result, stopped = run_job(config, overrides, number)
+            results.append(result)
+            if stopped:
+                raise KeyboardInterrupt
+        return results
 
-    def job(self, overrides: list[str], number: int) -> JobReturn:
-        config = self.loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
-        print(f"\njob {number}: {' '.join(overrides)}  ->  {folder}", flush=True)
-        code, stopped = train_process(overrides, folder)
-        if stopped:
-            raise KeyboardInterrupt
-        result = JobReturn(overrides=overrides, cfg=config, working_dir=str(folder))
-        result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
-        if code:
-            result.return_value = UserError(f"job {number} ({' '.join(overrides)}) ended with exit code {code}")
-        else:
-            result.return_value = json.loads((folder / "result.json").read_text())["objective"]
-        return result
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
+except ImportError:  # the extra `cluster` is not installed
+    pass
+else:
+
+    class OwnProcess:
+        """Of hydra-submitit-launcher all but one thing: the job is a process of its own there, too.
+
+        So it can die without taking the sweep along, and can start further processes for its devices.
+        """
+
+        def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+            sweep.one_process()
+            self.script, self.folder = os.path.abspath(sys.argv[0]), os.getcwd()
+            # the function is not needed, and what it refers to might not travel
+            super().setup(hydra_context=hydra_context, task_function=None, config=config)  # type: ignore[misc]
+
+        def __call__(self, overrides: list[str], dir_key: str, number: int, job_id: str, state: Any) -> JobReturn:
+            from hydra.core.singleton import Singleton
+            from hydra.core.utils import setup_globals
+
+            Singleton.set_state(state)
+            setup_globals()
+            os.chdir(self.folder)
+            assert self.hydra_context is not None  # type: ignore[attr-defined]
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)  # type: ignore[attr-defined]
+            return run_job(config, overrides, number, self.script)[0]
+
+    class ProcessLocalLauncher(OwnProcess, LocalLauncher):  # type: ignore[misc]
+        """`hydra/launcher=submitit_local`: all jobs at once on this machine; to try a sweep before the cluster has it."""
+
+    class ProcessSlurmLauncher(OwnProcess, SlurmLauncher):  # type: ignore[misc]
+        """`hydra/launcher=submitit_slurm`: every job a job of SLURM's."""
+
+    @dataclass
+    class ProcessLocalConf(LocalQueueConf):  # type: ignore[misc]
+        _target_: str = "hydra_plugins.gan_lightning_launcher.launcher.ProcessLocalLauncher"
+
+    @dataclass
+    class ProcessSlurmConf(SlurmQueueConf):  # type: ignore[misc]
+        _target_: str = "hydra_plugins.gan_lightning_launcher.launcher.ProcessSlurmLauncher"
+
+    # under the names that the extra's own documentation gives them
+    for _name, _conf in (("submitit_local", ProcessLocalConf), ("submitit_slurm", ProcessSlurmConf)):
+        ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_conf, provider="gan_lightning")
