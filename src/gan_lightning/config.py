@@ -192,8 +192,8 @@ def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
 
 EXTRAS = {
     "hydra/sweeper/optuna": "search",
-    "hydra/launcher/submitit_local": "cluster",
-    "hydra/launcher/submitit_slurm": "cluster",
+    "hydra/launcher/cluster": "cluster",
+    "hydra/launcher/cluster_local": "cluster",
 }
 
 

@@ -30,8 +30,9 @@ def _guarded(main: Callable[[], Any], config_dir: str) -> int:
         main()
         return 0
     from gan_lightning.config import quoted
+    from gan_lightning.sweep import finish, launcher
 
-    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = [quoted(launcher(argument)) for argument in sys.argv[1:]]
     # makes Hydra hand its errors on, so that one place words them; the mark tells child processes who set it
     os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
 
@@ -40,8 +41,7 @@ def _guarded(main: Callable[[], Any], config_dir: str) -> int:
         try:
             main()
         finally:
-            if "gan_lightning.sweep" in sys.modules:
-                sys.modules["gan_lightning.sweep"].finish()
+            finish()
     return 0
 
 

@@ -306,8 +306,9 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
 
 def quieten() -> None:
     """Lightning under Hydra would print everything twice, with tips and notes on what is done on purpose."""
-    logging.getLogger("lightning").handlers.clear()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.ERROR)
     for text in (
         ".*isinstance.treespec.*",
         ".*Checkpoint directory.*",

@@ -199,6 +199,16 @@ def finish() -> None:
         summarise(root)
 
 
+# under the extra's own names its jobs would run inside its own processes, and the first mistake would end the sweep
+LAUNCHERS = {"submitit_local": "cluster_local", "submitit_slurm": "cluster"}
+
+
+def launcher(argument: str) -> str:
+    """An argument as typed, but for the extra's names of launchers, in whose place ours are taken."""
+    key, _, value = argument.partition("=")
+    return f"{key}={LAUNCHERS.get(value, value)}" if key == "hydra/launcher" else argument
+
+
 def one_process() -> None:
     """Raises UserError where several processes would each run the whole sweep."""
     several = [name for name in ("WORLD_SIZE", "SLURM_NTASKS") if os.environ.get(name, "1") not in ("", "0", "1")]

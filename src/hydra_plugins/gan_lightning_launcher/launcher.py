@@ -106,10 +106,10 @@ else:
             return run_job(config, overrides, number, self.script)[0]
 
     class ProcessLocalLauncher(OwnProcess, LocalLauncher):  # type: ignore[misc]
-        """`hydra/launcher=submitit_local`: all jobs at once on this machine; to try a sweep before the cluster has it."""
+        """`hydra/launcher=cluster_local`: all jobs at once on this machine; to try a sweep before the cluster has it."""
 
     class ProcessSlurmLauncher(OwnProcess, SlurmLauncher):  # type: ignore[misc]
-        """`hydra/launcher=submitit_slurm`: every job a job of SLURM's."""
+        """`hydra/launcher=cluster`: every job a job of SLURM's."""
 
     @dataclass
     class ProcessLocalConf(LocalQueueConf):  # type: ignore[misc]
@@ -119,6 +119,5 @@ else:
     class ProcessSlurmConf(SlurmQueueConf):  # type: ignore[misc]
         _target_: str = "hydra_plugins.gan_lightning_launcher.launcher.ProcessSlurmLauncher"
 
-    # under the names that the extra's own documentation gives them
-    for _name, _conf in (("submitit_local", ProcessLocalConf), ("submitit_slurm", ProcessSlurmConf)):
+    for _name, _conf in (("cluster_local", ProcessLocalConf), ("cluster", ProcessSlurmConf)):
         ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_conf, provider="gan_lightning")
