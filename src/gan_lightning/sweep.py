@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -100,7 +101,8 @@ def _run(root: Path, folder: Path) -> Run:
 def varied(found: Sequence[Run]) -> dict[str, str]:
     """Of each run's overrides those that not all runs share, in one line, by folder."""
     common = set.intersection(*(set(run.overrides) for run in found)) if len(found) > 1 else set()
-    return {run.folder: " ".join(o for o in run.overrides if o not in common) or "(as it is)" for run in found}
+    own = {run.folder: " ".join(o for o in run.overrides if o not in common) or "(as it is)" for run in found}
+    return {folder: re.sub(r"\d\.\d{5,}(e[+-]?\d+)?", lambda m: f"{float(m[0]):.4g}", text) for folder, text in own.items()}
 
 
 def summarise(root: Path) -> list[Run]:
