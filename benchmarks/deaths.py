@@ -18,11 +18,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RUN = [
-    "dataset=egg", "dataset.source.number=64", "dataset.image_size=16", "dataset.batch_size=8", "metrics=none", "diagnosis=off",
-    "latent_dim=8", "network.generator.channels=16", "network.generator.min_channels=8", "network.discriminator.channels=16",
-    "network.discriminator.min_channels=8", "trainer.accelerator=cpu", "total_kimg=100000", "console.every_steps=1",
-    "checkpoints.every_kimg=0.4", "pictures.every_kimg=100000", "hydra.run.dir=run",
-]  # fmt: skip
+    "dataset=egg",
+    "dataset.source.number=64",
+    "dataset.image_size=16",
+    "dataset.batch_size=8",
+    "metrics=none",
+    "diagnosis=off",
+    "latent_dim=8",
+    "network.generator.channels=16",
+    "network.generator.min_channels=8",
+    "network.discriminator.channels=16",
+    "network.discriminator.min_channels=8",
+    "trainer.accelerator=cpu",
+    "total_kimg=100000",
+    "console.every_steps=1",
+    "checkpoints.every_kimg=0.4",
+    "pictures.every_kimg=100000",
+    "hydra.run.dir=run",
+]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(ROOT / "train.py")]
 # name: (commands, what only the environment of the process to kill holds)
@@ -95,10 +108,17 @@ def kill_one(name: str) -> tuple[bool, str]:
         said = "".join((folder / f"err{k}").read_text() for k in range(len(started)))
         sentence = next((line for line in said.splitlines() if f"process id {victim} on " in line), "")
         kept = sorted(folder.glob("run/checkpoints/*.ckpt"))
-        whole = bool(kept) and all(read_checkpoint(path)["nimg"] > 0 for path in kept) and not list(folder.rglob("*partial*"))
+        whole = (
+            bool(kept)
+            and all(read_checkpoint(path)["nimg"] > 0 for path in kept)
+            and not list(folder.rglob("*partial*"))
+        )
         good = all(codes) and bool(sentence) and whole and seconds < 60
         words = sentence.partition(";")[0] or said[-300:]
-        return good, f"{'good' if good else 'BAD'}  {name}: exit codes {codes}, all gone after {seconds:.1f} s, {len(kept)} whole: {words}"
+        return (
+            good,
+            f"{'good' if good else 'BAD'}  {name}: exit codes {codes}, all gone after {seconds:.1f} s, {len(kept)} whole: {words}",
+        )
 
 
 def main() -> int:

@@ -57,9 +57,16 @@ def seconds_per_step(name: str, rank: int, world: int, steps: int) -> tuple[floa
     several: dict[str, Any] = {"devices": world, "strategy": Together()}
     alone: dict[str, Any] = {"devices": 1, "plugins": [LightningEnvironment()]}
     trainer = Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=[clock],
-        enable_model_summary=False, use_distributed_sampler=False, **(several if world > 1 else alone),
-    )  # fmt: skip
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[clock],
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **(several if world > 1 else alone),
+    )
     trainer.fit(module, Batches(images, 0, 1))
     gaps = [b - a for a, b in zip(clock.times[4:], clock.times[5:], strict=False)]
     weights = sum(p.numel() for part in (module.generator, module.discriminator) for p in part.parameters())
@@ -97,8 +104,13 @@ def main() -> int:
         if rank == 0:
             shown = [f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})" for v in speeds.values()]
             ratio = statistics.median(b / a for a, b in zip(speeds[1], speeds[2], strict=True))
-            print(f"{name}: images a second 1 process {shown[0]}, 2 processes {shown[1]}, median ratio of a round {ratio:.2f};")
-            print(f"  {weights:,} weights, {8 * weights / 1e6:.1f} MB reduced a step; load {os.getloadavg()[0]:.1f}", flush=True)
+            print(
+                f"{name}: images a second 1 process {shown[0]}, 2 processes {shown[1]}, median ratio of a round {ratio:.2f};"
+            )
+            print(
+                f"  {weights:,} weights, {8 * weights / 1e6:.1f} MB reduced a step; load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
     return process.wait() if process else 0
 
 

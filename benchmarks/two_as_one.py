@@ -25,9 +25,17 @@ from torch.overrides import TorchFunctionMode
 LIMIT = 1e-3
 STEPS, BATCH = 3, 64
 COMMON = [
-    "dataset=egg", "dataset.image_size=32", "optimizer_g._target_=torch.optim.SGD", "optimizer_d._target_=torch.optim.SGD", "lr=0.05",
-    "latent_dim=16", "loss.penalty_every=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "total_kimg=0.192",
-]  # fmt: skip
+    "dataset=egg",
+    "dataset.image_size=32",
+    "optimizer_g._target_=torch.optim.SGD",
+    "optimizer_d._target_=torch.optim.SGD",
+    "lr=0.05",
+    "latent_dim=16",
+    "loss.penalty_every=2",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "total_kimg=0.192",
+]
 SMALL = [f"network.{side}.{key}=16" for side in ("generator", "discriminator") for key in ("channels", "min_channels")]
 DCGAN = [*SMALL, "network.generator.norm=none"]
 CASES: dict[str, list[str]] = {
@@ -36,16 +44,29 @@ CASES: dict[str, list[str]] = {
     "dcgan, pairs": [*DCGAN, "loss=rpgan", "augment=ada"],
     "dcgan, gradient penalty": [*DCGAN, "loss=wgan_gp", "augment=ada", "n_critic=2"],
     "dcgan, hinge": [*DCGAN, "loss=hinge", "loss.gamma=0", "grad_clip=0.5", "fresh_noise=true"],
-    "dcgan, least squares, one pass": [*DCGAN, "loss=lsgan", "loss.gamma=0", "network.discriminator.minibatch_stddev=0"],
+    "dcgan, least squares, one pass": [
+        *DCGAN,
+        "loss=lsgan",
+        "loss.gamma=0",
+        "network.discriminator.minibatch_stddev=0",
+    ],
     "dcgan, group norm": [*SMALL, "network.generator.norm=group", "network.discriminator.norm=group", "loss.gamma=0.1"],
-    "dcgan, spectral norm": [*SMALL, "network.generator.norm=spectral", "network.discriminator.norm=spectral", "loss.gamma=0"],
+    "dcgan, spectral norm": [
+        *SMALL,
+        "network.generator.norm=spectral",
+        "network.discriminator.norm=spectral",
+        "loss.gamma=0",
+    ],
     "dcgan, steered by noise, skips": [
-        *SMALL, "network.generator.norm=group", "network.generator.self_modulation=8", "network.generator.output_skips=true",
+        *SMALL,
+        "network.generator.norm=group",
+        "network.generator.self_modulation=8",
+        "network.generator.output_skips=true",
         "network.generator.depth=2",
     ],
     "dcgan, growing": [*DCGAN, "network.generator.output_skips=true", "schedule.grow=0.5"],
     "resnet, pairs": ["network=resnet", *SMALL, "loss=rpgan", "augment=ada"],
-}  # fmt: skip
+}
 
 
 class Shared(TorchFunctionMode):
@@ -106,9 +127,15 @@ def states(overrides: list[str], rank: int, world: int) -> tuple[dict[str, Tenso
     several: dict[str, Any] = {"devices": world, "strategy": Together()}
     alone: dict[str, Any] = {"devices": 1, "plugins": [LightningEnvironment()]}
     trainer = Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, **(several if world > 1 else alone),
-    )  # fmt: skip
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **(several if world > 1 else alone),
+    )
     with Shared(rank, world):
         trainer.fit(module, Batches(images, rank, world))
     return before, {name: value.clone() for name, value in module.state_dict().items()}
@@ -139,7 +166,12 @@ def main() -> int:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+        common = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "test",
+            "GROUP_RANK": "0",
+        }
         os.environ |= common | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
         other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.two_as_one", *sys.argv[1:]], env=other)

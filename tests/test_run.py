@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -298,8 +299,8 @@ def test_conditional(tmp_path, train_run):
 # -- as a user types it ------------------------------------------------------------------------------------------
 
 
-def launch(*overrides: str, cwd: Path) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def launch(*overrides: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | (env or {})
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *overrides], cwd=cwd, env=environment, text=True,
@@ -324,22 +325,29 @@ def interrupted(number: signal.Signals, *overrides: str, cwd: Path) -> tuple[int
     return process.returncode, out, err
 
 
-def test_two_processes(photos, tmp_path):
-    """One folder, one set of files, equal weights at the end (the run compares them itself and says so)."""
-    code, out, err = typed(
-        *TINY,
-        f"dataset.root={photos}",
-        "trainer.accelerator=cpu",
-        "trainer.devices=2",
-        "total_kimg=0.096",
-        "hydra.run.dir=run",
-        cwd=tmp_path,
-    )
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one process per core")
+@pytest.mark.parametrize("start", ["devices", "nodes"])
+def test_two_processes(start, photos, tmp_path):
+    """One folder, one set of files, one process that speaks, equal weights at the end (the run compares them itself)."""
+    command = [*TINY, f"dataset.root={photos}", "trainer.accelerator=cpu", "total_kimg=0.096"]
+    if start == "devices":
+        code, out, err = typed(*command, "trainer.devices=2", "hydra.run.dir=logs/folder/run", cwd=tmp_path)
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        nodes = [
+            launch(*command, "trainer.num_nodes=2", cwd=tmp_path, env=meeting | {"NODE_RANK": str(k)}) for k in (1, 0)
+        ]
+        silent, (out, err) = (process.communicate(timeout=240) for process in nodes)
+        code = max(process.returncode for process in nodes)
+        assert silent == ("", "")
     assert code == 0, err
-    assert "2 processes hold equal weights" in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
-    run = tmp_path / "run"
+    assert "2 processes hold equal weights" in out and out.count("last values:") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "logs"]
+    (run,) = (tmp_path / "logs" / "folder").iterdir()
     assert len(list((run / "tensorboard").glob("events*"))) == 1
+    assert [path.name for path in run.glob("*.log")] == ["train.log"]
     saved = weights(run)
     assert saved["nimg"] == 96 and saved["step"] == 6 and len(saved["random"]) == 2
     assert not torch.equal(saved["random"][0]["torch"], saved["random"][1]["torch"])  # noise of one's own

@@ -16,7 +16,9 @@ from gan_lightning.errors import UserError
 from gan_lightning.sweep import Summary, contact_sheet, finish, job_overrides, launcher, objective_of, runs, varied
 
 
-def job(root: Path, name: str, *overrides: str, code: int = 0, objective=None, verdict="healthy", picture=True, result=True):
+def job(
+    root: Path, name: str, *overrides: str, code: int = 0, objective=None, verdict="healthy", picture=True, result=True
+):
     folder = root / name
     (folder / ".hydra").mkdir(parents=True)
     lines = "".join(f"    - {o}\n" for o in overrides)
@@ -107,7 +109,10 @@ def test_what_a_sweeper_is_told(four):
 
 
 def test_a_job_is_not_told_of_its_sweep():
-    assert job_overrides(["sweep=lr_gamma", "lr=1", "hydra.mode=MULTIRUN", "+sweep=x", "dataset=egg"]) == ["lr=1", "dataset=egg"]
+    assert job_overrides(["sweep=lr_gamma", "lr=1", "hydra.mode=MULTIRUN", "+sweep=x", "dataset=egg"]) == [
+        "lr=1",
+        "dataset=egg",
+    ]
     assert launcher("hydra/launcher=submitit_slurm") == "hydra/launcher=cluster"
     assert launcher("dataset.root=submitit_local") == "dataset.root=submitit_local"
 

@@ -1,6 +1,5 @@
 """Who is who among several processes, what they are told, and what one of them notices."""
 
-import json
 import os
 import subprocess
 import sys
@@ -21,13 +20,25 @@ from gan_lightning.together import Company, Place, arguments, find_place, restar
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = {
-    "TORCHELASTIC_RUN_ID": "x", "RANK": "5", "LOCAL_RANK": "1", "GROUP_RANK": "2", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2",
-    "MASTER_ADDR": "there", "MASTER_PORT": "29500",
-}  # fmt: skip
+    "TORCHELASTIC_RUN_ID": "x",
+    "RANK": "5",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "2",
+    "WORLD_SIZE": "6",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "there",
+    "MASTER_PORT": "29500",
+}
 SLURM = {
-    "SLURM_JOB_ID": "4217", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
-    "SLURM_NODEID": "1", "SLURM_NODELIST": "gpu[07-08]",
-}  # fmt: skip
+    "SLURM_JOB_ID": "4217",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "4",
+    "SLURM_NNODES": "2",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_NODELIST": "gpu[07-08]",
+}
 
 
 @pytest.fixture
@@ -36,7 +47,9 @@ def env(monkeypatch):
     monkeypatch.setattr(together, "company", None)
 
     def change(values):
-        for name in [n for n in os.environ if n.startswith(("SLURM_", "MASTER_", "NODE_RANK", "LOCAL_RANK", "TORCHELASTIC"))]:
+        for name in [
+            n for n in os.environ if n.startswith(("SLURM_", "MASTER_", "NODE_RANK", "LOCAL_RANK", "TORCHELASTIC"))
+        ]:
             monkeypatch.delenv(name)
         for name, value in values.items():
             monkeypatch.setenv(name, value)
@@ -117,7 +130,9 @@ def test_slurm_names_the_folder_and_lightning_learns_who_starts_processes(env):
     env(SLURM)
     assert slurm_run(os.environ) == "slurm_4217_0" and not restarted(os.environ)
     assert restarted({"SLURM_RESTART_COUNT": "2"}) and not restarted({"SLURM_RESTART_COUNT": "0"})
-    assert slurm_run({k: v for k, v in SLURM.items() if k != "SLURM_STEP_ID"}) is None  # its runs could not be told apart
+    assert (
+        slurm_run({k: v for k, v in SLURM.items() if k != "SLURM_STEP_ID"}) is None
+    )  # its runs could not be told apart
     (slurm,) = environment(find_place(os.environ))
     assert slurm.creates_processes_externally and not slurm.auto_requeue
     (own,) = environment(Place(world=2))  # one task of SLURM's with two devices
@@ -247,13 +262,11 @@ def test_adas_strength_follows_all_processes():
 
 
 def test_two_times_32_are_64():
-    """Two cases of benchmarks/two_as_one.py, which has all: weights, penalties, ADA's strength, LeCam's averages."""
-    names = ["dcgan, ADA, LeCam", "resnet, pairs"]
-    out = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.two_as_one", "--only", *names], cwd=ROOT, capture_output=True, text=True,
-        timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    """One case of benchmarks/two_as_one.py, which has them all: weights, lazy R1, ADA's strength, LeCam's averages."""
+    name = "dcgan, ADA, LeCam"
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.two_as_one", "--only", name]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=env)
     assert out.returncode == 0, out.stderr
-    found = {line.split("  ", 1)[1]: float(line.split()[0]) for line in out.stdout.splitlines() if line.endswith(tuple(names))}
-    assert sorted(found) == names and max(found.values()) < 1e-3 and min(found.values()) >= -1
-    assert json.dumps(found)
+    (line,) = (line for line in out.stdout.splitlines() if line.endswith(name))
+    assert 0 <= float(line.split()[0]) < 1e-3

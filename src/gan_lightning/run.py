@@ -55,7 +55,9 @@ def train(cfg: DictConfig) -> float | None:
     place = together.take_place(cfg, overrides, on_gpu)
     rank_zero_only.rank = place.rank
     if cfg.retry.minutes and place.kind != "alone":
-        raise UserError("retry.minutes starts its runs itself: start it as one process, with trainer.devices for several")
+        raise UserError(
+            "retry.minutes starts its runs itself: start it as one process, with trainer.devices for several"
+        )
     if cfg.retry.minutes:
         if "_target_" not in cfg.diagnosis:
             raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
@@ -201,9 +203,10 @@ def build_trainer(
     run_dir: Path,
     seconds: float | None = None,
     files: CheckpointFiles | None = None,
-    place: together.Place = together.Place(),
+    place: together.Place | None = None,
 ) -> Trainer:
     """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the latest."""
+    place = place or together.Place()
     deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
     torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back
     torch.backends.cudnn.deterministic = deterministic

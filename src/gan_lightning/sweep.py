@@ -71,7 +71,9 @@ def _verdict(folder: Path) -> tuple[str, str]:
 def runs(root: Path) -> list[Run]:
     """The runs below a sweep's folder, best first."""
     found = []
-    folders = {path.parents[1] for path in root.glob("**/.hydra/hydra.yaml")} | {p.parent for p in root.glob("**/job.json")}
+    folders = {path.parents[1] for path in root.glob("**/.hydra/hydra.yaml")} | {
+        p.parent for p in root.glob("**/job.json")
+    }
     for folder in sorted(folders):
         try:
             found.append(_run(root, folder))
@@ -93,16 +95,23 @@ def _run(root: Path, folder: Path) -> Run:
     picture = samples if samples.is_file() else grids[-1] if grids else None
     kimg = (result or {}).get("nimg")
     return Run(
-        str(folder.relative_to(root)), overrides, state, result["objective"] if result and state == "ended" else None, summary,
-        kimg / 1000 if isinstance(kimg, int) else None, str(picture) if picture else None,
-    )  # fmt: skip
+        str(folder.relative_to(root)),
+        overrides,
+        state,
+        result["objective"] if result and state == "ended" else None,
+        summary,
+        kimg / 1000 if isinstance(kimg, int) else None,
+        str(picture) if picture else None,
+    )
 
 
 def varied(found: Sequence[Run]) -> dict[str, str]:
     """Of each run's overrides those that not all runs share, in one line, by folder."""
     common = set.intersection(*(set(run.overrides) for run in found)) if len(found) > 1 else set()
     own = {run.folder: " ".join(o for o in run.overrides if o not in common) or "(as it is)" for run in found}
-    return {folder: re.sub(r"\d\.\d{5,}(e[+-]?\d+)?", lambda m: f"{float(m[0]):.4g}", text) for folder, text in own.items()}
+    return {
+        folder: re.sub(r"\d\.\d{5,}(e[+-]?\d+)?", lambda m: f"{float(m[0]):.4g}", text) for folder, text in own.items()
+    }
 
 
 def summarise(root: Path) -> list[Run]:
@@ -215,7 +224,9 @@ def one_process() -> None:
     """Raises UserError where several processes would each run the whole sweep."""
     several = [name for name in ("WORLD_SIZE", "SLURM_NTASKS") if os.environ.get(name, "1") not in ("", "0", "1")]
     if several and ("TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ):
-        raise UserError("a sweep starts its runs' processes itself: start it as one process, with trainer.devices=N for several")
+        raise UserError(
+            "a sweep starts its runs' processes itself: start it as one process, with trainer.devices=N for several"
+        )
 
 
 def record(folder: Path, overrides: Sequence[str], code: int, began: float) -> None:

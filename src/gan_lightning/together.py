@@ -46,7 +46,8 @@ def find_place(env: Mapping[str, str]) -> Place:
     """Who this process is by its environment variables; raises UserError where they do not fit together."""
     if "TORCHELASTIC_RUN_ID" in env:
         rank, local, node, world, per_node, port = (
-            _number(env, name) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+            _number(env, name)
+            for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
         )
         return Place("torchrun", rank, local, node, world, per_node, env["MASTER_ADDR"], port)
     if _slurm_tasks(env) > 1:
@@ -88,9 +89,15 @@ def _slurm_place(env: Mapping[str, str]) -> Place:
     os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks // nodes))
     slurm = SLURMEnvironment(auto_requeue=False)
     return Place(
-        "slurm", slurm.global_rank(), slurm.local_rank(), slurm.node_rank(), tasks, tasks // nodes,
-        slurm.main_address, slurm.main_port,
-    )  # fmt: skip
+        "slurm",
+        slurm.global_rank(),
+        slurm.local_rank(),
+        slurm.node_rank(),
+        tasks,
+        tasks // nodes,
+        slurm.main_address,
+        slurm.main_port,
+    )
 
 
 def slurm_run(env: Mapping[str, str]) -> str | None:
@@ -122,7 +129,9 @@ def arguments(typed: list[str]) -> list[str]:
     if place.kind == "alone" or asked_for_help(typed):
         return [*typed, *_slurm_folder(typed)]
     if {"-m", "--multirun"} & {*typed}:
-        raise UserError("a sweep starts its runs' processes itself: python train.py -m ..., with trainer.devices=N for several")
+        raise UserError(
+            "a sweep starts its runs' processes itself: python train.py -m ..., with trainer.devices=N for several"
+        )
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     company = Company(place, [argument for argument in typed if not argument.startswith("hydra")])
     if place.rank == 0:
@@ -137,7 +146,10 @@ def arguments(typed: list[str]) -> list[str]:
         if differ:
             raise UserError(f"process 0 was started with other settings than this one: {' '.join(sorted(differ))}")
         given.append(f"hydra.run.dir={_in_quotes(decided['folder'])}")
-    more = ("hydra.output_subdir=null", f"hydra.job_logging.handlers.file.filename={os.devnull}")  # process 0 writes these
+    more = (
+        "hydra.output_subdir=null",
+        f"hydra.job_logging.handlers.file.filename={os.devnull}",
+    )  # process 0 writes these
     return given + [argument for argument in more if argument not in given]
 
 
@@ -201,7 +213,9 @@ def take_place(cfg: Any, overrides: list[str], on_gpu: bool) -> Place:
         raise UserError(f"trainer.num_nodes={nodes} should be a whole number of at least 1")
     if not on_gpu and count > (cores := os.cpu_count() or 1):
         what = f"torchrun --nproc_per_node={count}" if place.kind == "torchrun" else f"trainer.devices={count}"
-        raise UserError(f"{what}: this machine has {cores} cores, one for each process: {cores} is the most that is right")
+        raise UserError(
+            f"{what}: this machine has {cores} cores, one for each process: {cores} is the most that is right"
+        )
     if place.kind in ("alone", "nodes") and nodes > 1:
         _check_nodes(os.environ, nodes)
     rank = place.rank if place.kind in ("torchrun", "slurm") else place.node * count + place.local_rank
@@ -264,7 +278,9 @@ class Company:
         self.complete = False  # all should be there by now
         self.store: Any = None
         self.state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "state": "training", "text": ""}
-        self.seen: dict[int, tuple[dict[str, Any], int]] = {}  # the last sign of each, and how many looks ago it changed
+        self.seen: dict[
+            int, tuple[dict[str, Any], int]
+        ] = {}  # the last sign of each, and how many looks ago it changed
         self.thread: threading.Thread | None = None
         self.lock = threading.Lock()
         # torchrun keeps its store when it starts everything again
@@ -304,7 +320,9 @@ class Company:
             except OSError as error:
                 where, waited = f"{self.place.address}:{self.place.port}", time.monotonic() - began
                 if isinstance(error, socket.gaierror):
-                    raise UserError(f"MASTER_ADDR={self.place.address} is no known address ({error.strerror})") from None
+                    raise UserError(
+                        f"MASTER_ADDR={self.place.address} is no known address ({error.strerror})"
+                    ) from None
                 if waited > self.patience:
                     raise UserError(
                         f"no process 0 at {where} after {waited:.0f} seconds ({_short(error)}): start the first node, or see"
@@ -471,7 +489,9 @@ class Company:
         left, end = list(range(1, self.place.world or 1)), time.monotonic() + GRACE
         while left and time.monotonic() < end:
             found = self._read(self.store, left)
-            left = [r for r in left if r in found and found[r]["state"] == "training" and not self._lost(r, found[r], 0)]
+            left = [
+                r for r in left if r in found and found[r]["state"] == "training" and not self._lost(r, found[r], 0)
+            ]
             time.sleep(0.1)
 
 

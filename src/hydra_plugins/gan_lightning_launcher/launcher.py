@@ -31,7 +31,9 @@ class ProcessConf:
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessConf, provider="gan_lightning")
 
 
-def run_job(config: DictConfig, overrides: Sequence[str], number: int, script: str | None = None) -> tuple[JobReturn, bool]:
+def run_job(
+    config: DictConfig, overrides: Sequence[str], number: int, script: str | None = None
+) -> tuple[JobReturn, bool]:
     """One job of a sweep as `python train.py <overrides>`, into its folder: what Hydra wants to know, and whether to stop.
 
     A run that diverges is the worst there is, and none that failed: a search learns from it, and a grid goes on.
