@@ -41,6 +41,8 @@ def test_what_may_be_null_is_what_the_configuration_leaves_null():
     """Else a key could not be set back to what it is by default, or a null would go through to a stack trace."""
     null = set()
     for path in Path(CONF).glob("*/*.yaml"):
+        if path.parent.name == "sweep":  # they set nothing, but say what is tried
+            continue
         cfg = compose(f"{path.parent.name}={path.stem}")
         null |= {key for key in RULES if OmegaConf.select(cfg, key, default="absent") is None}
     assert null | {"trainer.max_epochs"} == OPTIONAL  # whose null is no limit, as -1 is
