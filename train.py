@@ -13,11 +13,8 @@ CONF = os.path.join(os.path.dirname(os.path.abspath(__file__)), "conf")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    from gan_lightning.config import validate
-
-    with in_words(CONF):
-        validate(cfg)
-        from gan_lightning.run import train  # heavy imports only once the configuration stands
+    with in_words():
+        from gan_lightning.run import train  # heavy imports only now that the configuration stands
 
         return train(cfg)
 

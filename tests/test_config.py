@@ -1,13 +1,10 @@
 """Overrides that the program writes itself are read back by Hydra as they were meant."""
 
-from pathlib import Path
-
 import pytest
-from conftest import CONF, compose
+from conftest import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from gan_lightning.config import OPTIONAL, RULES, assign, let_last_rate_win, quoted
+from gan_lightning.config import assign, let_last_rate_win, quoted
 
 
 @pytest.mark.parametrize(
@@ -35,17 +32,6 @@ def test_the_rate_typed_last_holds(typed, rates, gone):
     cfg = compose(*typed)
     assert let_last_rate_win(cfg, typed) == [o for o in typed if o.startswith("opt")][:gone]
     assert (cfg.optimizer_g.lr, cfg.optimizer_d.lr) == rates
-
-
-def test_what_may_be_null_is_what_the_configuration_leaves_null():
-    """Else a key could not be set back to what it is by default, or a null would go through to a stack trace."""
-    null = set()
-    for path in Path(CONF).glob("*/*.yaml"):
-        if path.parent.name == "sweep":  # they set nothing, but say what is tried
-            continue
-        cfg = compose(f"{path.parent.name}={path.stem}")
-        null |= {key for key in RULES if OmegaConf.select(cfg, key, default="absent") is None}
-    assert null | {"trainer.max_epochs"} == OPTIONAL  # whose null is no limit, as -1 is
 
 
 @pytest.mark.parametrize(

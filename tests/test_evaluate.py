@@ -310,7 +310,8 @@ def test_a_folder_of_images_is_scored(
     found = json.loads(said.out)
     assert found["n"] == 90
     assert found["extractor"] == "lite2" and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
-    assert "resized to 64x64" in said.err and (tmp_path / "made_nearest_photographs.png").is_file()
+    assert "resized to 64x64" in said.err and (tmp_path / "samples" / "nearest_photographs.png").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "made", "real", "samples"]  # nothing beside
     assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "lite2", 60, False, None) == 0
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(UserError, match="--features inception cannot be used"):  # and not answered with another score

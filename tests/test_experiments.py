@@ -55,9 +55,9 @@ def test_every_override_ever_printed_composes(base):
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from gan_lightning.config import validate
     from gan_lightning.diagnosis.rules import printed_overrides
     from gan_lightning.diagnosis.verdict import follow
+    from gan_lightning.schema import validate
 
     def plain(*overrides):
         cfg = compose(*overrides)

@@ -4,16 +4,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from gan_lightning import together
 from gan_lightning.errors import UserError, traces_wanted
+from gan_lightning.text import printable, tolerant_output
+
+before_run: set[Path] = set()  # the folders that were there before Hydra made the run's
 
 
-def guarded(main: Callable[[], Any], config_dir: str) -> int:
-    """Runs Hydra's `main`; returns the exit code. HYDRA_FULL_ERROR=1 asks for the stack trace instead."""
+def guarded(main: Callable[[], Any], conf: str) -> int:
+    """Runs Hydra's `main` once the command line is checked; the exit code. HYDRA_FULL_ERROR=1 asks for stack traces."""
     try:
-        code = _guarded(main, config_dir)
+        code = _guarded(main, conf)
     except SystemExit as end:
         together.leave(None if end.code in (0, None) else f"exit code {end.code}")
         raise
@@ -24,20 +28,24 @@ def guarded(main: Callable[[], Any], config_dir: str) -> int:
     return code
 
 
-def _guarded(main: Callable[[], Any], config_dir: str) -> int:
-    if traces_wanted():
-        sys.argv[1:] = together.arguments(sys.argv[1:])
+def _guarded(main: Callable[[], Any], conf: str) -> int:
+    tolerant_output()
+    before_run.clear()
+    if sys.argv[1:] in (["--help"], ["-h"]):  # in which nothing can be wrong
         main()
         return 0
-    from gan_lightning.config import quoted
-    from gan_lightning.sweep import finish, launcher
+    with in_words():
+        from gan_lightning.commandline import checked
+        from gan_lightning.config import quoted
+        from gan_lightning.sweep import finish, launcher
 
-    sys.argv[1:] = [quoted(launcher(argument)) for argument in sys.argv[1:]]
-    # makes Hydra hand its errors on, so that one place words them; the mark tells child processes who set it
-    os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
-
-    with in_words(config_dir):
-        sys.argv[1:] = together.arguments(sys.argv[1:])
+        typed = together.arguments([quoted(launcher(argument)) for argument in sys.argv[1:]])
+        sys.argv[1:], there = checked(typed, conf)
+        before_run.update(there)
+        if not traces_wanted():
+            # what sweepers and launchers raise is handed on by Hydra then, to be said in one line as well; the mark
+            # tells child processes who set it
+            os.environ["HYDRA_FULL_ERROR"] = os.environ["GAN_LIGHTNING_GUARDED"] = "1"
         try:
             main()
         finally:
@@ -46,7 +54,7 @@ def _guarded(main: Callable[[], Any], config_dir: str) -> int:
 
 
 @contextmanager
-def in_words(config_dir: str) -> Iterator[None]:
+def in_words() -> Iterator[None]:
     """Turns a mistake of the user's into its one line and exit code 1; HYDRA_FULL_ERROR=1 asks for the stack trace."""
     if traces_wanted():
         yield
@@ -56,26 +64,19 @@ def in_words(config_dir: str) -> Iterator[None]:
 
     try:
         yield
-    except UserError as error:
-        sys.exit(complain(str(error)))
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(130)
-    except (HydraException, OmegaConfBaseException) as error:
-        from gan_lightning.config import explain
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        from gan_lightning.commandline import explain, leave_nothing
 
-        cause = error.__cause__
-        sys.exit(
-            complain(str(cause) if isinstance(cause, UserError) else explain(error, lambda: known_keys(config_dir)))
-        )
+        leave_nothing(before_run)
+        sys.exit(complain(str(error) if isinstance(error, UserError) else explain(error)))
     except OSError as error:  # after Hydra's, of which one is an OSError
-        sys.exit(complain(in_short(error)))
-    except ValueError as error:
-        if "Config group override" not in str(error):  # Hydra's answer to group=null; any other is a mistake of ours
-            raise
-        from gan_lightning.config import explain
+        from gan_lightning.commandline import leave_nothing
 
-        sys.exit(complain(explain(error, list)))
+        leave_nothing(before_run)
+        sys.exit(complain(in_short(error)))
 
 
 def in_short(error: OSError) -> str:
@@ -86,18 +87,7 @@ def in_short(error: OSError) -> str:
 
 
 def complain(message: str) -> int:
-    if together.leave(message):  # else another process says it
-        print(f"error: {message}", file=sys.stderr)
+    """Says it, unless another process does; the exit code."""
+    if together.leave(message):
+        print(f"error: {printable(message)}", file=sys.stderr)
     return 1
-
-
-def known_keys(config_dir: str) -> list[str]:
-    """Every key of the default configuration."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    from gan_lightning.config import keys
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir, version_base="1.3"):
-        return list(keys(compose("config")))

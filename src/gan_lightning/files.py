@@ -181,12 +181,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     import torch
 
-    path = Path(path).expanduser()
-    if path.is_dir():
-        found = sorted(path.glob("checkpoints/last.ckpt")) + sorted(path.glob("last.ckpt"))
-        raise UserError(f"{path} is a folder: give a checkpoint" + (f", as {found[0]}" if found else " file in it"))
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: give a checkpoint, as .../checkpoints/last.ckpt")
+    path = checkpoint_file(path)
     _check_archive(path)
     with untrusted(path):
         try:
@@ -204,6 +199,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             for name, weight in checkpoint["state_dict"].items()
         }
     return checkpoint
+
+
+def checkpoint_file(path: str | Path, key: str = "") -> Path:
+    """The path of a checkpoint; raises UserError, with `key` before the path, where there is no file."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        found = sorted(path.glob("checkpoints/last.ckpt")) + sorted(path.glob("last.ckpt"))
+        right = f"give a checkpoint, as {found[0]}" if found else "give a checkpoint file, as .../checkpoints/last.ckpt"
+        raise UserError(f"{key}{path} is a folder: {right}")
+    if not path.is_file():
+        there = "is no file" if path.exists() else "does not exist"
+        raise UserError(f"{key}{path} {there}: give a checkpoint, as .../checkpoints/last.ckpt")
+    return path
 
 
 def _check_archive(path: Path) -> None:

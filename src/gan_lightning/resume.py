@@ -1,5 +1,6 @@
 """Going on from a checkpoint: what of the file a run takes over, value by value, and Lightning's door to the files."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gan_lightning.config import lookup
 from gan_lightning.errors import UserError
 from gan_lightning.files import NoMatch, match, read_checkpoint, sound, untrusted, write_whole
 from gan_lightning.module import GAN
+from gan_lightning.text import brief, printable
 
 COUNT = {"ready": int, "completed": int, "started?": int, "processed?": int}
 PROGRESS = {"total": COUNT, "current": COUNT, "is_last_batch?": bool}
@@ -87,7 +89,7 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
             right = {
                 "network": "choose the same network and its settings",
                 "num_classes": f"add conditional={'true' if was else 'false'} to the command and take the same data",
-            }.get(key, f"add {key}={was!s:.60} to the command")
+            }.get(key, f"add {printable(shlex.quote(f'{key}={brief(was)}'))} to the command")
             raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
 
 

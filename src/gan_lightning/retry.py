@@ -9,6 +9,7 @@ from gan_lightning.config import assign
 from gan_lightning.diagnosis.verdict import follow
 from gan_lightning.errors import UserError
 from gan_lightning.process import train_process
+from gan_lightning.text import console, printable
 
 SHORTEST = 60  # seconds under which another run is not worth starting
 
@@ -36,14 +37,14 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
     change = ""
     while not attempts or end - time.monotonic() > SHORTEST:
         folder = run_dir / f"attempt_{len(attempts) + 1}"
-        print(f"\nattempt {len(attempts) + 1}: {' '.join(overrides)}", flush=True)
+        print(f"\nattempt {len(attempts) + 1}: {printable(' '.join(overrides))}", flush=True)
         try:
             # half of the budget at most, so that the runs compare and there is one to follow the first prescription
             attempt, override = run_once(overrides, folder, change, min(30 * minutes, end - time.monotonic()))
         except UserError as error:
             if not attempts:
                 raise
-            print(f"{error}: the attempts before it count", flush=True)
+            print(f"{printable(error)}: the attempts before it count", flush=True)
             break
         attempts.append(attempt)
         if override is None or override["override"] in tried:
@@ -68,7 +69,7 @@ def run_once(overrides: list[str], folder: Path, change: str, seconds: float) ->
     spent = (time.monotonic() - started) / 60
     if not (folder / "diagnosis.json").is_file():
         raise UserError(f"the attempt in {folder} ended with exit code {code} and without a diagnosis")
-    diagnosis = json.loads((folder / "diagnosis.json").read_text())
+    diagnosis = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
     result = folder / "result.json"
     objective = json.loads(result.read_text())["objective"] if result.is_file() else None
     open_ones = [f for f in diagnosis["findings"] if not f["resolved"] and f["override"] and f["severity"] != "note"]
@@ -78,7 +79,6 @@ def run_once(overrides: list[str], folder: Path, change: str, seconds: float) ->
 
 
 def show(attempts: list[Attempt]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="what helped (lower is better)")
@@ -91,4 +91,4 @@ def show(attempts: list[Attempt]) -> None:
         table.add_row(
             name, attempt.change or "(as it was)", score, attempt.verdict, attempt.finding, f"{attempt.minutes:.1f}"
         )
-    Console().print(table)
+    console().print(table)

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -26,12 +27,14 @@ from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
+from gan_lightning.files import write_text
 from gan_lightning.module import GAN
 from gan_lightning.networks.layers import unfinished
 from gan_lightning.recipe import choose
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
 from gan_lightning.strategy import Requeue, Together, environment, requeue
+from gan_lightning.text import printable
 
 
 @rank_zero_only
@@ -99,7 +102,7 @@ def train(cfg: DictConfig) -> float | None:
         must_load(before, module, cfg.ckpt_path)
     if place.rank == 0:
         clear(run_dir)
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     left = cfg.retry.seconds_left
     if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
@@ -284,9 +287,10 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
             name: float(module.verdicts(x).mean())
             for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
         }
-    folder = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
+    place = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
+    folder, last = (printable(shlex.quote(str(path))) for path in (place, place / "checkpoints" / "last.ckpt"))
     python = Path(sys.executable).parent
-    prefix = f"{python.relative_to(Path.cwd())}/" if python.is_relative_to(Path.cwd()) else ""
+    prefix = shlex.quote(f"{python.relative_to(Path.cwd())}/") if python.is_relative_to(Path.cwd()) else ""
     after = f", after {earlier:,} in the run it went on from" if earlier else ""
     say(f"\n{module.nimg - earlier:,} images shown in {seconds / 60:.1f} minutes{after}")
     if module.coarse:
@@ -300,11 +304,9 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
     if sizes:
         say(f"per image:    {', '.join(counts)}")
     say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    say(f"pictures:     {folder}/images")
+    say(f"pictures:     {printable(place / 'images')}")
     say(f"tensorboard:  {prefix}tensorboard --logdir {folder}")
-    say(
-        f"sample:       {prefix}gan-lightning sample {folder}/checkpoints/last.ckpt --num-images 64 --out samples --grid"
-    )
+    say(f"sample:       {prefix}gan-lightning sample {last} --num-images 64 --out samples --grid")
 
 
 def quieten() -> None:

@@ -16,6 +16,7 @@ from gan_lightning import pictures
 from gan_lightning.data import images, similar
 from gan_lightning.data.images import ImageStore, LazyStore, Scan, Shape
 from gan_lightning.errors import UserError
+from gan_lightning.text import console, printable
 
 
 @dataclass
@@ -52,7 +53,7 @@ class CheckReport:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=f"{_plain(self.name)}", show_header=False, title_justify="left")
+        table = Table(title=Text(_plain(self.name)), show_header=False, title_justify="left")
         for name, text in self.counts.items():
             table.add_row(name, Text(text))
         remarks: list[Any] = [Text(line) for line in self.lines()]
@@ -68,12 +69,13 @@ class CheckReport:
 
 
 def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # file names need not be text
+    return text.encode("utf-8", "backslashreplace").decode()  # file names need not be text
 
 
 def _files(names: Sequence[str]) -> str:
+    """Some of the names, as they can be shown in a terminal."""
     more = f" and {len(names) - 5} more (all in check.json)" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return ", ".join(map(printable, names[:5])) + more
 
 
 def nothing_usable(scan: Scan, name: str) -> UserError:
@@ -243,8 +245,6 @@ def check_folder(
     cache_dir: str = "data/cache",
 ) -> int:
     """`gan-lightning check`: prints the check of `folder`, writes it to `out` (data_check/), 0. Raises UserError."""
-    from rich.console import Console
-
     from gan_lightning.data.sources import FolderImages
 
     source, shape, place = FolderImages(folder), Shape.of(image_size, channels, fit), Path(out or "data_check")
@@ -256,7 +256,7 @@ def check_folder(
     report = check(scan, store, shape, source.name)
     some = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:64]
     report.write(place, pictures.grid(images.to_uint8(images.to_float(store[some])), gap=255))
-    console = Console()
-    console.print(report.table(), soft_wrap=True)
-    console.print(f"What the network sees: {place / 'contact_sheet.png'}", soft_wrap=True)
+    terminal = console()
+    terminal.print(report.table(), soft_wrap=True)
+    terminal.print(f"What the network sees: {place / 'contact_sheet.png'}", soft_wrap=True)
     return 0

@@ -333,7 +333,12 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path | None, key: 
         except Exception as error:  # Pillow raises nearly everything on broken files; each one is listed
             return reason_for(error)
 
-    columns = (TextColumn("decoding {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("decoding {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     temporary = facts.with_suffix(f".{os.getpid()}.tmp")
     try:

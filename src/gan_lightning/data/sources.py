@@ -16,6 +16,7 @@ from PIL import Image
 
 from gan_lightning.data import images
 from gan_lightning.errors import UserError
+from gan_lightning.text import printable
 
 
 class FolderImages:
@@ -28,7 +29,7 @@ class FolderImages:
 
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
         self.root, self.without = Path(root).expanduser(), without
-        name = self.root.resolve().name or "images"
+        name = printable(self.root.resolve().name)[:100] or "images"
         self.name = f"folder_{name}" if name in ("mnist", "fashion_mnist") else name  # those names mean more elsewhere
         self.labels = labels
 
@@ -174,6 +175,7 @@ class TorchvisionImages:
         try:
             splits = [cls(self.root, train=train) for train in (True, False)]
         except Exception:
+            made = [part for part in (folder, *folder.parents) if not part.exists()]
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / ".lock"):
@@ -181,6 +183,7 @@ class TorchvisionImages:
                     self._fetch(cls)
                 splits = [cls(self.root, train=train) for train in (True, False)]
             except Exception as error:
+                self._leave_nothing(folder, made)
                 raise UserError(
                     f"{self.dataset} cannot be read from {folder} and could not be downloaded"
                     f" ({' '.join(str(error).split())[:120]}): put {', '.join(names)} there, name another folder with"
@@ -191,6 +194,15 @@ class TorchvisionImages:
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
         labels = np.concatenate([np.asarray(split.targets) for split in splits])
         return np.ascontiguousarray(pixels), labels, len(arrays[1])
+
+    @staticmethod
+    def _leave_nothing(folder: Path, made: list[Path]) -> None:
+        """Takes away the folders that were made for a download that came to nothing."""
+        with contextlib.suppress(OSError):
+            if folder in made and [path.name for path in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+            for part in made:
+                part.rmdir()
 
     @staticmethod
     def _unpack(folder: Path, names: list[str]) -> None:

@@ -13,6 +13,7 @@ from gan_lightning.diagnosis.preflight import preflight
 from gan_lightning.diagnosis.rules import RECORD, SEVERITIES, History, Thresholds, diagnose, longer, setting, status
 from gan_lightning.errors import UserError
 from gan_lightning.files import ANY, match, read_json_lines, read_yaml, untrusted, write_json, write_text
+from gan_lightning.text import console as plain_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,11 +115,10 @@ def _numbers(finding: dict[str, Any]) -> str:
 
 def show(v: Verdict, console: Console | None = None) -> None:
     """The verdict in the terminal: the findings, the checks that passed, the command to run next."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console(highlight=False)
+    console = console or plain_console()
 
     def say(name: str) -> str:
         return words.label(name, v["language"])

@@ -294,7 +294,7 @@ class Watch(Callback):
     # -- saying it ---------------------------------------------------------------------------------------------------
 
     def _append(self, record: dict[str, Any]) -> None:
-        with open(self.folder / "signals.jsonl", "a", encoding="utf-8") as file:
+        with open(self.folder / "signals.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(plain(record), ensure_ascii=False, default=str) + "\n")
 
     def _say(self, trainer: Any, when: str, name: str, more: str = "") -> str:

@@ -16,6 +16,7 @@ from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.metrics import distances as D
 from gan_lightning.metrics.features import cached, features_of, shared_extractor
+from gan_lightning.text import console
 
 SMALLEST = 50  # images; below, the sampling error of every distance here is as large as what it measures
 LARGEST = 10_000
@@ -62,6 +63,7 @@ class Scores:
     def table(self, title: str) -> Any:
         """A rich table for the terminal."""
         from rich.table import Column, Table
+        from rich.text import Text
 
         def show(value: float | None) -> str:
             return "–" if value is None else f"{value:.4g}"
@@ -70,7 +72,9 @@ class Scores:
         table = Table(Column("score", min_width=width), "value", "±", "real", "untrained", "better", title=title)
         for s in self.scores:
             half = None if s.low is None or s.high is None else (s.high - s.low) / 2
-            table.add_row(s.name, f"[bold]{show(s.value)}[/]", show(half), show(s.floor), show(s.ceiling), s.better)
+            table.add_row(
+                s.name, Text(show(s.value), style="bold"), show(half), show(s.floor), show(s.ceiling), s.better
+            )
         table.caption = f"{self.n} images; ±: 95 %; features: {self.extractor}, hash {self.extractor_hash}"
         return table
 
@@ -350,12 +354,11 @@ def evaluate_cli(
     inception_weights: str | None = None,
     truncation: float = 1.0,
     reject: float = 0.0,
+    out: str | None = None,
 ) -> int:
     """`gan-lightning evaluate`: scores a checkpoint or a folder of images of any program; UserError for bad input."""
     import contextlib
     import sys
-
-    from rich.console import Console
 
     from gan_lightning.sampling import PLAIN, Sampler, build_trusted, load_generator
 
@@ -371,7 +374,6 @@ def evaluate_cli(
             real = _real_data(data, data_root, {}, cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
-            picture = where.parent / f"{where.name}_nearest_photographs.png"
         else:
             sampler = load_generator(path, trust)
             real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
@@ -386,7 +388,6 @@ def evaluate_cli(
             def ceiling(n: int, like: Any) -> Tensor:
                 return untrained.images(n, 0, None if labels is None else labels[:n])
 
-            picture = where.parent.parent / "images" / "nearest_photographs.png"
         # a run goes on with other features; here that would answer another question
         if features not in (None, evaluator.extractor.name):
             raise UserError(f"--features {features} cannot be used here, for the reason above")
@@ -395,6 +396,8 @@ def evaluate_cli(
             scores.warnings.append(
                 "untrained: a folder brings no generator, so grey images with faint noise stand for one"
             )
+        picture = Path(out) if out else _pictures_of(where)
+        picture /= "nearest_photographs.png"
         try:
             save_strip(picture, scores, fakes, real)
         except OSError as error:
@@ -402,13 +405,19 @@ def evaluate_cli(
     if as_json:
         print(json.dumps(scores.as_dict()))
         return 0
-    console = Console()
-    console.print(scores.table(f"{path} against {data}"))
+    terminal = console()
+    terminal.print(scores.table(f"{path} against {data}"))
     for warning in scores.warnings:
-        console.print(f"note: {warning}", markup=False)
+        terminal.print(f"note: {warning}")
     if "nearest" in scores.details and picture.is_file():
-        console.print(f"samples beside their nearest photographs: {picture}", markup=False)
+        terminal.print(f"samples beside their nearest photographs: {picture}")
     return 0
+
+
+def _pictures_of(checkpoint: Path) -> Path:
+    """The run's own folder of pictures where a checkpoint lies in a run, else samples/: never beside somebody's images."""
+    run = checkpoint.absolute().parent.parent
+    return run / "images" if checkpoint.is_file() and (run / "config.yaml").is_file() else Path("samples")
 
 
 def class_labels(known: Tensor | None, n: int) -> Tensor | None:

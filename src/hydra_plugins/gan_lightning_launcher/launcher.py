@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict
 from gan_lightning import sweep
 from gan_lightning.errors import UserError
 from gan_lightning.process import train_process
+from gan_lightning.text import printable
 
 
 @dataclass
@@ -42,7 +43,7 @@ def run_job(
         config.hydra.job.id = config.hydra.job.num = number
     folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
     told, began = sweep.job_overrides(overrides), time.monotonic()
-    print(f"\njob {number}: {' '.join(told)}  ->  {folder}", flush=True)
+    print(f"\njob {number}: {printable(' '.join(told))}  ->  {printable(folder)}", flush=True)
     code, stopped = train_process(told, folder, script)
     sweep.record(folder, told, code, began)
     result = JobReturn(overrides=list(overrides), cfg=config, working_dir=str(folder), status=JobStatus.COMPLETED)

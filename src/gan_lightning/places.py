@@ -1,0 +1,52 @@
+"""Paths that people type, looked at before anything is read, made or written: one line says what would be right.
+
+Nothing heavy is imported. `key` is what the path was typed behind, as "dataset.root=" or "--out ".
+"""
+
+import os
+from pathlib import Path
+
+from gan_lightning.errors import UserError
+from gan_lightning.files import checkpoint_file
+
+__all__ = ["can_be_folder", "checkpoint_file", "file", "folder", "run_folder"]
+
+
+def folder(key: str, typed: str, what: str = "the folder that holds your images") -> Path:
+    """A folder that is there. Raises UserError."""
+    path = Path(typed).expanduser()
+    if not path.is_dir():
+        there = "is a file" if path.is_file() else "is no folder" if path.exists() else "does not exist"
+        raise UserError(f"{key}{typed} {there}: give {what}")
+    return path
+
+
+def file(key: str, typed: str, what: str) -> Path:
+    """A file that is there. Raises UserError."""
+    path = Path(typed).expanduser()
+    if not path.is_file():
+        there = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        raise UserError(f"{key}{typed} {there}: give {what}")
+    return path
+
+
+def run_folder(typed: str) -> Path:
+    """The folder of a run. Raises UserError, which names it where a file of the run was given."""
+    path = Path(typed).expanduser()
+    if path.is_dir():
+        return path
+    home = next((p for p in path.absolute().parents if (p / "config.yaml").is_file()), None)
+    right = f"its folder is {home}" if home and path.exists() else "as logs/egg/2026-01-31_12-00-00-123456"
+    there = "is a file" if path.exists() else "does not exist"
+    raise UserError(f"{typed} {there}: give the folder of a run, {right}")
+
+
+def can_be_folder(key: str, typed: str, write: bool = False) -> None:
+    """Raises UserError where something else stands at this path or on the way to it, or, to `write`, nothing may be made."""
+    path = Path(typed).expanduser().absolute()
+    first = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    if not first.is_dir():
+        where = "" if first == path else f" ({first})"
+        raise UserError(f"{key}{typed} is a file{where}: give a folder, or a name that is not taken")
+    if write and not os.access(first, os.W_OK):
+        raise UserError(f"{key}{typed} cannot be written to: name another place")

@@ -1,0 +1,54 @@
+"""Text of others on the terminal: what a file name or a stranger's file holds is shown, never obeyed.
+
+A leaf: nothing of the package is imported, and rich only where a console is made.
+"""
+
+import sys
+from typing import Any
+
+
+def printable(text: object) -> str:
+    """`text` in one line, with what a terminal would obey (escape sequences, line ends, text set right to left) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def brief(value: object, most: int = 60) -> str:
+    """A configuration's value as it would be typed, on one line and not endless."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, dict):
+        return "{...}"
+    if isinstance(value, list | tuple):
+        text = f"[{','.join(brief(item) for item in value)}]"
+    elif isinstance(value, float):
+        whole = value.is_integer() and 1000 <= abs(value) < 1e15
+        text = str(int(value)) if whole else f"{value:g}" if float(f"{value:g}") == value else str(value)
+    else:
+        text = printable(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number beyond counting"
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def tolerant_output() -> None:
+    """Lets stdout and stderr escape the letters that their encoding lacks, instead of ending the program in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def console(**settings: Any) -> Any:
+    """rich's Console, which prints what it is given as `printable` does: names are not read as markup or control codes."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    def shown(text: str) -> str:
+        return "\n".join(map(printable, text.split("\n")))
+
+    class Plain(Console):
+        def render_str(self, text: str, **settings: Any) -> Any:  # before it is measured
+            return super().render_str(shown(text), **settings)
+
+        def render(self, renderable: Any, options: Any = None) -> Any:  # what was styled by the caller
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else shown(text), style, control)
+
+    return Plain(**({"markup": False, "highlight": False} | settings))
