@@ -11,7 +11,7 @@ from omegaconf import open_dict
 from PIL import Image
 
 from gan_lightning import sweep
-from gan_lightning.config import explain
+from gan_lightning.commandline import explain
 from gan_lightning.errors import UserError
 from gan_lightning.sweep import Summary, contact_sheet, finish, job_overrides, launcher, objective_of, runs, varied
 
@@ -125,7 +125,7 @@ def test_every_run_of_a_ready_sweep_composes(name):
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from gan_lightning.config import validate
+    from gan_lightning.schema import validate
 
     cfg = compose(f"sweep={name}", "dataset=egg")
     assert cfg.hydra.mode.name == "MULTIRUN"
@@ -146,7 +146,7 @@ def test_the_search_needs_its_extra_and_says_so():
     except ImportError:
         with pytest.raises(Exception) as raised:
             compose("sweep=search")
-        assert explain(raised.value, list) == "hydra/sweeper=optuna needs an extra: pip install 'gan-lightning[search]'"
+        assert explain(raised.value) == "hydra/sweeper=optuna needs an extra: pip install 'gan-lightning[search]'"
     else:
         assert compose("sweep=search", "dataset=egg").hydra.sweeper.study_name == "egg"
 
