@@ -41,8 +41,7 @@ def seconds_per_image(scratch: str, folder: Path, size: int, batch: int, steps: 
     from gan_lightning.recipe import choose
 
     cfg = compose("dataset=folder", f"dataset.root={folder}", f"dataset.image_size={size}", f"dataset.batch_size={batch}",
-                  f"dataset.cache_dir={scratch}/cache", f"logger.csv.save_dir={scratch}",
-                  "schedule.grow=0")  # at full size from the first step on  # fmt: skip
+                  f"dataset.cache_dir={scratch}/cache", f"logger.csv.save_dir={scratch}")  # fmt: skip
     choose(cfg, instantiate(cfg.dataset.source), False)
     run = our_run(cfg, torch.device("cpu"), scratch)
     return statistics.median(1 / run(steps) for _ in range(2))

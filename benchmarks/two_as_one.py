@@ -60,11 +60,8 @@ CASES: dict[str, list[str]] = {
     "dcgan, steered by noise, skips": [
         *SMALL,
         "network.generator.norm=group",
-        "network.generator.self_modulation=8",
-        "network.generator.output_skips=true",
         "network.generator.depth=2",
     ],
-    "dcgan, growing": [*DCGAN, "network.generator.output_skips=true", "schedule.grow=0.5"],
     "dcgan, aid": [*DCGAN, "aid=sliced", "aid.side=32", "loss.gamma=0.1"],
     "resnet, pairs": ["network=resnet", *SMALL, "loss=rpgan", "augment=ada"],
 }

@@ -138,7 +138,6 @@ TRAIN = {
     "total_kimg=inf": f"total_kimg=inf {NUMBER}",
     "total_kimg=-5": f"total_kimg=-5 {NUMBER}",
     "grad_clip=0": f"grad_clip=0 {NUMBER} above 0, or null",
-    "schedule.grow=1": f"schedule.grow=1 {NUMBER} from 0 to below 1, or null",
     "schedule.lr_final=2": f"schedule.lr_final=2 {NUMBER} from 0 to 1",
     "schedule.warmup_kimg=soon": f"schedule.warmup_kimg=soon {NUMBER}",
     "sampling.truncation=0": f"sampling.truncation=0 {NUMBER} above 0 and below 100",

@@ -15,7 +15,6 @@ from gan_lightning.callbacks import Deadline
 from gan_lightning.errors import UserError
 from gan_lightning.losses import BCE, LSGAN, RpGAN, Wasserstein
 from gan_lightning.module import GAN
-from gan_lightning.networks import dcgan
 from gan_lightning.recipe import choose
 from gan_lightning.run import build_module
 
@@ -234,42 +233,6 @@ def test_schedules_follow_the_images_or_the_clock_whichever_is_ahead():
     assert module.fade(0.2) == pytest.approx(quarter)
     module.total_kimg = None
     assert module.fade(0.2) == pytest.approx(quarter) and module.planned is None
-
-
-def test_networks_grow_at_their_share_of_the_run():
-    def adam(parameters):
-        return torch.optim.Adam(parameters, lr=1e-3)
-
-    torch.manual_seed(0)
-    small = {"channels": 16, "min_channels": 8, "progressive": True}
-    g = dcgan.Generator(4, 16, 1, output_skips=True, **small).double()
-    d = dcgan.Discriminator(16, 1, **small).double()
-    module = GAN(g, d, BCE(), adam, adam, latent_dim=4, ema_halflife_kimg=1, grow=0.5, total_kimg=0.016, gamma=1.0)
-    finest, original, seen = (g.image.weight, d.blocks[0].weight, module.generator_ema.image.weight), module.d_step, []
-    module.d_step = lambda *a: (
-        seen.append((d.growth.done, module.generator_ema.growth.done, [p.detach().clone() for p in finest])),
-        original(*a),
-    )
-    fit(module, [torch.rand(4, 1, 16, 16, dtype=torch.float64) for _ in range(4)])
-    assert [(done, averaged) for done, averaged, _ in seen] == [
-        (False, False),
-        (False, False),
-        (True, True),
-        (True, True),
-    ]
-    start, second, third, last = (weights for _, _, weights in seen)
-    for at_first, then, grown, end in zip(start, second, third, last, strict=True):
-        assert torch.equal(at_first, then)
-        torch.testing.assert_close(grown, 0.1 * at_first)
-        assert (end - grown).abs().max() > 1e-6
-    module.total_kimg = 1.0  # gone on with for longer: what has grown stays
-    module.follow_schedule()
-    assert g.growth.done and d.growth.done
-
-
-def test_growing_needs_networks_that_can():
-    with pytest.raises(UserError, match="schedule.grow=0.5"):
-        tiny(grow=0.5)
 
 
 def test_a_deadline_tells_the_share_of_its_time():

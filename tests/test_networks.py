@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gan_lightning.networks import dcgan, mlp, resnet
 from gan_lightning.networks.cost import cost
-from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, SelfModulated, UpConv
+from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, UpConv
 from gan_lightning.networks.shapes import doublings, ladder
 
 SMALL = {"channels": 32, "min_channels": 8}
@@ -29,25 +29,8 @@ CASES = [
     ),
     pytest.param(dcgan, 32, 3, SMALL | {"norm": "none"}, SMALL | {"norm": "batch"}, id="dcgan-batch"),
     pytest.param(dcgan, 256, 3, SMALL | {"upsample": "smooth"}, SMALL, id="dcgan-256"),
-    pytest.param(
-        dcgan, 64, 3, SMALL | {"self_modulation": 8, "output_skips": True, "depth": 2}, SMALL, id="dcgan-modulated"
-    ),
-    pytest.param(
-        dcgan,
-        [24, 32],
-        1,
-        SMALL | {"self_modulation": 8, "output_skips": True, "norm": "none", "upsample": "transposed"},
-        SMALL,
-        id="dcgan-modulated-none",
-    ),
-    pytest.param(
-        dcgan,
-        32,
-        3,
-        SMALL | {"output_skips": True, "progressive": True},
-        SMALL | {"progressive": True},
-        id="dcgan-grown",
-    ),
+    pytest.param(dcgan, 64, 3, SMALL | {"depth": 2}, SMALL | {"depth": 2}, id="dcgan-deep"),
+    pytest.param(dcgan, [24, 32], 1, SMALL | {"norm": "none", "upsample": "transposed"}, SMALL, id="dcgan-none"),
     pytest.param(resnet, 32, 3, SMALL | {"min_channels": 16}, SMALL | {"min_channels": 16}, id="resnet-32"),
     pytest.param(resnet, [64, 48], 4, SMALL, SMALL, id="resnet-wide"),
 ]
@@ -63,9 +46,6 @@ def test_one_step_reaches_every_parameter(family, size, channels, for_g, for_d, 
     torch.manual_seed(0)
     generator = family.Generator(10, size, channels, num_classes=num_classes, **for_g)
     discriminator = family.Discriminator(size, channels, num_classes=num_classes, **for_d)
-    for network in (generator, discriminator):
-        if getattr(network, "growth", None):
-            network.grow()
     with torch.no_grad():  # zero-initialised layers hide the ones in front of them from the first gradient
         for p in [*generator.parameters(), *discriminator.parameters()]:
             p.add_(0.01 * torch.randn_like(p))
@@ -122,88 +102,6 @@ def test_blur_values():
     assert not blur.state_dict()  # a checkpoint holds no constants
 
 
-def test_self_modulation_scales_and_shifts_each_image_by_its_own_noise():
-    torch.manual_seed(0)
-    layer, x, z = SelfModulated("batch", 3, 5, 7).double(), 2 + 3 * torch.randn(4, 3, 6, 6).double(), torch.randn(4, 5)
-    z = z.double().requires_grad_()
-    plain = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
-    first, _, last = layer.style
-    style = F.leaky_relu(z @ first.weight.T + first.bias, 0.2) @ last.weight.T + last.bias
-    wanted = plain * (1 + style[:, :3, None, None]) + style[:, 3:, None, None]
-    torch.testing.assert_close(layer(x, z), wanted)
-    assert torch.autograd.grad(layer(x, z)[1].sum(), z)[0][[0, 2, 3]].abs().sum() == 0
-    torch.nn.init.zeros_(last.weight)
-    torch.testing.assert_close(layer(x, z), plain)
-
-
-def test_output_skips_add_an_image_per_resolution():
-    """With the last convolution at zero, what is left are the lower resolutions' images, each doubled and blurred."""
-    torch.manual_seed(0)
-    generator = dcgan.Generator(6, 16, 3, channels=16, min_channels=8, output_skips=True).eval()
-    assert len(generator.skips) == 2
-    torch.nn.init.zeros_(generator.image.weight)
-    torch.nn.init.zeros_(generator.image.bias)
-    blur, z = Blur(3), torch.randn(2, 6)
-    low = generator.start(z)
-    high = generator.blocks[:3](low)  # doubled once
-    image = generator.skips[1](high) + blur(F.interpolate(generator.skips[0](low), scale_factor=2))
-    torch.testing.assert_close(generator(z), blur(F.interpolate(image, scale_factor=2)).tanh())
-
-
-def growing():
-    generator = dcgan.Generator(6, 16, 3, channels=16, min_channels=8, output_skips=True, progressive=True)
-    return generator.eval(), dcgan.Discriminator(16, 3, channels=16, min_channels=8, progressive=True)
-
-
-def test_before_it_has_grown_a_generator_makes_the_coarser_image_and_a_discriminator_sees_it():
-    torch.manual_seed(0)
-    generator, discriminator = growing()
-    z, images = torch.randn(4, 6), torch.randn(4, 3, 16, 16)
-    blur, low = Blur(3), generator.start(z)
-    image = generator.skips[1](generator.blocks[:3](low))
-    image = image + blur(F.interpolate(generator.skips[0](low), scale_factor=2))
-    torch.testing.assert_close(generator(z), blur(F.interpolate(image, scale_factor=2)).tanh())
-    averaged = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2)  # all that is to be seen of it
-    torch.testing.assert_close(discriminator(images), discriminator(averaged))
-    assert (discriminator(images) - discriminator(images.flip(2))).abs().min() > 1e-4
-
-
-def test_growing_adds_a_tenth_of_the_finest_layer_once_and_the_state_remembers_it():
-    torch.manual_seed(0)
-    generator, discriminator = growing()
-    z, images = torch.randn(4, 6), torch.randn(4, 3, 16, 16)
-    finest = (generator.image, discriminator.blocks[0])
-    kept = [p.clone() for layer in finest for p in layer.parameters()]
-    before = generator(z).atanh(), discriminator(images)
-    for network in (generator, discriminator, generator):
-        network.grow()
-    for p, old in zip((p for layer in finest for p in layer.parameters()), kept, strict=True):
-        torch.testing.assert_close(p, 0.1 * old)
-    added = generator.image(generator.blocks(generator.start(z)))
-    torch.testing.assert_close(generator(z).atanh(), before[0] + added, rtol=1e-4, atol=1e-4)
-    assert added.abs().max() > 1e-3 and (discriminator(images) - before[1]).abs().min() > 1e-5
-    for network, again in zip((generator, discriminator), growing(), strict=True):
-        assert not again.growth.done
-        again.load_state_dict(network.state_dict())
-        assert again.growth.done
-    for layer in finest:
-        for p in layer.parameters():
-            torch.nn.init.zeros_(p)
-    torch.testing.assert_close(generator(z).atanh(), before[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(discriminator(images), before[1])
-
-
-def test_a_generator_without_coarser_images_cannot_grow():
-    with pytest.raises(ValueError, match="output_skips=true"):
-        dcgan.Generator(6, 16, 3, progressive=True)
-    for build in (
-        lambda **more: dcgan.Generator(6, 16, 3, output_skips=True, **more),
-        lambda **more: dcgan.Discriminator(16, 3, **more),
-    ):
-        with pytest.raises(ValueError, match="norm=spectral"):
-            build(progressive=True, norm="spectral")
-
-
 def test_minibatch_stddev_value():
     x = torch.randn(8, 5, 3, 3, dtype=torch.float64)
     y = MinibatchStddev(4)(x)
@@ -222,18 +120,24 @@ def test_doublings(size, base, times):
 
 
 @pytest.mark.parametrize(
-    ("size", "min_base", "base", "widths"),
+    ("size", "base", "widths"),
     [
-        (64, 4, (4, 4), [128, 64, 32, 16, 16]),
-        (64, 8, (8, 8), [128, 64, 32, 16]),
-        (64, 6, (8, 8), [128, 64, 32, 16]),
-        (48, 6, (6, 6), [128, 64, 32, 16]),
-        ([96, 128], 8, (12, 16), [128, 64, 32, 16]),
-        (12, 8, (6, 6), [128, 64]),  # the last doubling stays
+        (64, (4, 4), [128, 64, 32, 16, 16]),
+        (48, (6, 6), [128, 64, 32, 16]),
+        ([96, 128], (6, 8), [128, 64, 32, 16, 16]),
+        (12, (6, 6), [128, 64]),
     ],
 )
-def test_ladder(size, min_base, base, widths):
-    assert ladder(size, 128, 16, min_base) == (base, widths)
+def test_ladder(size, base, widths):
+    assert ladder(size, 128, 16) == (base, widths)
+
+
+@pytest.mark.parametrize("depth", [0, 17, 10**9])
+def test_a_depth_that_nobody_needs_is_refused(depth):
+    with pytest.raises(ValueError, match=f"depth={depth}"):
+        dcgan.Generator(8, 16, 3, depth=depth)
+    with pytest.raises(ValueError, match=f"depth={depth}"):
+        dcgan.Discriminator(16, 3, depth=depth)
 
 
 @pytest.mark.parametrize("size", [4, 30, 100, [64, 70], 37])
@@ -256,15 +160,15 @@ def test_cost_equals_the_closed_form():
     generator = dcgan.Generator(10, 16, 3, channels=32, min_channels=8)  # base 4 x 4, 32 -> 16 -> 8 channels
     found = {layer["name"]: layer for layer in cost(generator, torch.randn(5, 10))["layers"]}
     assert {name: (part["weights"], part["multiply_adds"]) for name, part in found.items()} == {
-        "start.0": (10 * 512 + 512, 10 * 512),
-        "start.2": (64, 0),
-        "blocks.0": (32 * 16 * 9 + 16, 8 * 8 * 16 * 32 * 4),  # 4 and not 9: each output pixel sees 2 x 2 input pixels
-        "blocks.1": (32, 0),
-        "blocks.3": (16 * 8 * 9 + 8, 16 * 16 * 8 * 16 * 4),
-        "blocks.4": (16, 0),
-        "image": (8 * 3 * 9 + 3, 16 * 16 * 3 * 8 * 9),
+        "layers.0": (10 * 512 + 512, 10 * 512),
+        "layers.2": (64, 0),
+        "layers.4": (32 * 16 * 9 + 16, 8 * 8 * 16 * 32 * 4),  # 4 and not 9: each output pixel sees 2 x 2 input pixels
+        "layers.5": (32, 0),
+        "layers.7": (16 * 8 * 9 + 8, 16 * 16 * 8 * 16 * 4),
+        "layers.8": (16, 0),
+        "layers.10": (8 * 3 * 9 + 3, 16 * 16 * 3 * 8 * 9),
     }
-    assert found["blocks.3"]["output"] == [8, 16, 16]
+    assert found["layers.7"]["output"] == [8, 16, 16]
 
 
 @pytest.mark.parametrize(("family", "size", "channels", "for_g", "for_d"), CASES)

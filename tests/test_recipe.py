@@ -5,8 +5,6 @@ from conftest import Photos, compose
 
 from gan_lightning.recipe import choose, gamma
 
-SIDES = ("generator", "discriminator")
-
 
 def chosen(source, *overrides, on_gpu=False):
     cfg = compose("dataset=folder", "dataset.root=x", *overrides)
@@ -37,35 +35,10 @@ def test_the_networks_follow_the_size(side, channels, least, depth):
     for part in (network.generator, network.discriminator):
         assert (part.channels, part.min_channels) == (channels, least)
     assert (network.generator.depth, network.discriminator.depth) == (depth, 1)
-    steered = (network.generator.self_modulation, network.generator.output_skips)
-    assert steered == ((32, True) if depth == 2 else (0, False))
 
 
 def test_a_tiny_folder_gets_a_tiny_batch():
     assert chosen(Photos(10))[0].dataset.batch_size == 2
-
-
-@pytest.mark.parametrize(
-    ("overrides", "on_gpu", "grow"),
-    [
-        (["dataset.image_size=128"], False, 0.667),
-        (["dataset.image_size=128", "schedule.grow=0.5"], False, 0.5),
-        (["dataset.image_size=128", "network=dcgan_base8"], False, 0),  # without an image per resolution
-        (["dataset.image_size=128", "network=resnet"], False, 0),
-        (["dataset.image_size=128"], True, 0),
-        (["dataset.image_size=64"], False, 0),
-        (["dataset.image_size=128", "network.generator.progressive=false"], False, 0),
-        (["dataset.image_size=128", "network.discriminator.norm=spectral"], False, 0),
-        (["dataset.image_size=64", *(f"network.{side}.progressive=true" for side in SIDES)], False, 0.667),
-    ],
-)
-def test_networks_that_can_grow_do_where_the_finest_resolution_is_dear(overrides, on_gpu, grow):
-    cfg, lines = chosen(Photos(500), *overrides, on_gpu=on_gpu)
-    assert cfg.schedule.grow == grow
-    assert bool(cfg.network.discriminator.get("progressive")) == (grow > 0)
-    assert ("schedule.grow" in lines) == (grow == 0.667)
-    if "dataset.image_size=128" in overrides and not on_gpu:
-        assert cfg.total_kimg == (90 if grow else 40)
 
 
 def test_what_the_user_sets_wins_and_is_not_mentioned():

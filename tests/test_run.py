@@ -78,28 +78,6 @@ def test_a_run_ends_with_the_samples_that_the_command_makes(precision, tiny, tmp
     assert not (tiny("chosen", *settings) / "images/samples.png").exists()  # an earlier run's are not this one's
 
 
-@pytest.mark.parametrize(("stop", "grown"), [(0.032, False), (0.104, True)])
-def test_a_growing_run_goes_on_as_well(stop, grown, tiny, monkeypatch, capsys):
-    """Stopped before and after half of 144 images; the same to the bit, and told of where it is seen."""
-    from gan_lightning.module import GAN
-
-    monkeypatch.setattr(GAN, "planned", 144)  # else the end of the first part would be the end of its schedule
-    growing = ("trainer.max_epochs=2", "network.generator.output_skips=true", "schedule.grow=0.5")
-    whole = tiny("whole", *growing)
-    out = capsys.readouterr().out
-    assert "at half the size until 50% of the run" in out and "images 80  the networks have grown" in out
-    first = tiny("first", *growing, f"total_kimg={stop}")
-    out = capsys.readouterr().out
-    assert ("the run ended before the networks had grown" in out) != grown
-    assert bool(weights(first)["state_dict"]["generator_ema.growth._extra_state"]) == grown
-    assert cli(["sample", f"{first}/checkpoints/last.ckpt", "--num-images", "2", "--out", f"{first}/samples"]) == 0
-    assert ("from before the networks had grown" in capsys.readouterr().out) != grown
-    rest = tiny("rest", *growing, f"ckpt_path={first}/checkpoints/last.ckpt")
-    assert_same(weights(whole), weights(rest))
-    counted = [json.loads((run / "networks.json").read_text()) for run in (whole, first)]
-    assert counted[0] == counted[1]
-
-
 def test_a_finished_run_goes_on_with_more_epochs(tiny):
     whole = tiny("whole", "trainer.max_epochs=2")
     tiny("first", "trainer.max_epochs=1")
@@ -386,7 +364,6 @@ def test_ctrl_c_ends_in_good_order(photos, tmp_path):
 
 # what only the hardware, the data or a library can tell; all others are in test_mistakes.py
 MISTAKES = [
-    (["schedule.grow=0.5", "network=mlp"], "schedule.grow=0.5 needs networks that can grow"),
     ([f"ckpt_path={__file__}"], "refused|cannot be read"),
     (["cuda_graphs=true"], "cuda_graphs=true needs one GPU"),
     (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: torch sees no GPU"),

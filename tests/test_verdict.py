@@ -39,7 +39,6 @@ def run_folder(folder, history, language="en", overrides=("dataset=egg", "optimi
             ["optimizer_d.lr=0.1", "optimizer_g.lr=0.001"],
         ),
         ([], "n_critic=1", ["n_critic=1"]),
-        (["schedule.grow=0.5", "schedule.lr_final=0.1"], "network=resnet", ["schedule.lr_final=0.1", "network=resnet"]),
     ],
 )
 def test_follow_replaces_what_the_override_replaces(overrides, override, expected):

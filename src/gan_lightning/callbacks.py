@@ -149,11 +149,8 @@ class ConsoleLine(Callback):
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.start = (time.monotonic(), module.nimg)
         self.seen = module.step // self.every_steps if self.every_steps else 0
-        self.coarse = module.coarse
         console = Console()
         self.print = console.print
-        if module.coarse and module.grow_at > module.share:
-            self.print(f"at half the size until {module.grow_at:.0%} of the run are over", highlight=False)
         if self.bar and console.is_terminal:
             total = module.planned
             aim = f" of {total:,.0f}" if total else ""
@@ -170,9 +167,6 @@ class ConsoleLine(Callback):
             speed = (module.nimg - self.start[1]) / max(now - self.start[0], 1e-9)
             self.progress.update(self.task, completed=module.nimg, speed=speed)
             self.shown = now
-        if self.coarse and not module.coarse:
-            self.coarse = False
-            self.print(f"images {module.nimg:,}  the networks have grown to the full size", highlight=False)
         before, self.seen = self.seen, module.step // self.every_steps if self.every_steps else 0
         if self.seen > before and module.last_logits is not None:
             real, fake = (float(module.verdicts(logits).mean()) for logits in module.last_logits)

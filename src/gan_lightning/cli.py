@@ -233,7 +233,6 @@ def sample(
     from rich.progress import Progress
 
     from gan_lightning import pictures
-    from gan_lightning.networks.layers import unfinished
     from gan_lightning.sampling import PLAIN, load_generator
 
     sampler = load_generator(checkpoint, trust, device)
@@ -267,8 +266,7 @@ def sample(
         np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
     if grid:
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
-    small = ", from before the networks had grown to the full size" if unfinished(sampler.generator) else ""
-    print(f"{num_images} images in {printable(folder)}, by {'averaged' if sampler.averaged else 'raw'} weights{small}")
+    print(f"{num_images} images in {printable(folder)}, by {'averaged' if sampler.averaged else 'raw'} weights")
     if noise != PLAIN:
         print("not of all noise: --truncation {truncation:g} --reject {reject:g}".format(**noise))
     return 0

@@ -19,7 +19,6 @@ from gan_lightning.errors import UserError
 from gan_lightning.graphs import Replayed
 from gan_lightning.losses import lecam
 from gan_lightning.networks.aid import SlicedAid
-from gan_lightning.networks.layers import unfinished
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 
@@ -57,7 +56,6 @@ class GAN(LightningModule):
         warmup_kimg: float = 0.0,  # the learning rates rise linearly over the first so many thousand images
         lr_final: float = 1.0,  # share of the learning rates left at the end, along a cosine
         gamma_final: float = 1.0,  # gamma at the end as a share of itself (it may grow), along a cosine
-        grow: float = 0.0,  # share of the run after which networks built progressive grow to their full size
         total_kimg: float | None = None,  # stop after so many thousand images
         num_classes: int | None = None,
         channels_last: bool = False,
@@ -72,12 +70,7 @@ class GAN(LightningModule):
         }.items():
             if value < 1:
                 raise UserError(f"{name}={value} should be at least 1")
-        if grow and not all(getattr(network, "growth", None) for network in (generator, discriminator)):
-            raise UserError(
-                f"schedule.grow={grow:g} needs networks that can grow: network=dcgan network.generator.output_skips=true, "
-                "neither with progressive=false or norm=spectral"
-            )
-        if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1 or grow):
+        if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1):
             raise UserError("cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it")
         self.replayed = Replayed(self.both) if cuda_graphs else None
         self.automatic_optimization = False
@@ -97,7 +90,7 @@ class GAN(LightningModule):
         self.gamma, self.r2, self.gp_weight, self.lecam_weight = gamma, r2, gp_weight, lecam_weight
         self.penalty_every, self.grad_clip = penalty_every, grad_clip
         self.warmup_kimg, self.lr_final, self.gamma_final = warmup_kimg, lr_final, gamma_final
-        self.grow_at, self.total_kimg = grow, total_kimg
+        self.total_kimg = total_kimg
         self.memory_format, self.config = memory_format, config or {}
         if lecam_weight > 0:
             self.register_buffer("mean_logits", torch.zeros(2))
@@ -254,19 +247,11 @@ class GAN(LightningModule):
         end = self.planned
         return min(1.0, max(self.time_share, self.nimg / end if end else 0.0))
 
-    @property
-    def coarse(self) -> bool:
-        """Whether the networks still leave their finest resolution out."""
-        return unfinished(self.generator) or unfinished(self.discriminator)
-
     def fade(self, final: float) -> float:
         """From 1 at the start to `final` at the planned end or when the time is over, along half a cosine."""
         return 1.0 if final == 1 else final + (1 - final) * (1 + math.cos(math.pi * self.share)) / 2
 
     def follow_schedule(self) -> None:
-        if self.coarse and self.share >= self.grow_at:
-            for network in filter(unfinished, (self.generator, self.discriminator, self.generator_ema)):
-                network.grow()
         if not self.warmup_kimg and self.lr_final == 1:
             return
         warm = min(1.0, (self.nimg + 1) / (self.warmup_kimg * 1000)) if self.warmup_kimg else 1.0

@@ -42,26 +42,13 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
         settle(f"network.{network}.channels", 128 if small else 256, size_named)
         settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
     settle("network.generator.depth", 1 if small else 2, size_named)
-    settle("network.generator.self_modulation", 0 if small else 32, size_named)
-    settle("network.generator.output_skips", not small, size_named)
-    sides = (cfg.network.generator, cfg.network.discriminator)
-    wished = [side.get("progressive", False) for side in sides]
-    able = bool(sides[0].get("output_skips")) and all(side.get("norm") != "spectral" for side in sides)
-    if able and False not in wished and (None not in wished or pixels > 64**2 and not on_gpu):
-        settle("schedule.grow", 0.667, f"at half of {width} x {height} pixels more images are shown in the time")
-    elif cfg.schedule.grow is None:
-        cfg.schedule.grow = 0.0
-    for side, wish in zip(sides, wished, strict=True):
-        if wish is None:
-            side.progressive = able and cfg.schedule.grow > 0
-    settle("network.generator.upsample", "resize" if pixels <= 28**2 else "smooth", size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
     convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
     settle("trainer.precision", "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true", f"on {where}")
     if cfg.trainer.max_epochs is None:  # Lightning's own word for no limit would be 1,000 epochs
         cfg.trainer.max_epochs = -1
-    epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu, cfg.schedule.grow > 0)
+    epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu)
     if epochs == -1 and not cfg.trainer.max_time:
         settle("total_kimg", usual, f"on {where}")
     total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else usual)
@@ -88,11 +75,7 @@ def gamma(pixels: int, batch: int) -> float:
     return 0.002 * pixels / batch
 
 
-def length(pixels: int, on_gpu: bool, growing: bool) -> float:
-    """Thousand images to show: about 10 minutes on two CPU cores up to 32 pixels, 20 to 64, 30 to 128; an hour on a GPU.
-
-    At 64 pixels 100 make rounder eggs than 60; at 128 pixels 90, two thirds of them at half the size, are far better than
-    40 at the whole, and 60 at the whole were not (benchmarks/RECIPES.md).
-    """
-    small, middle, large = (9000.0, 3000.0, 1200.0) if on_gpu else (300.0, 100.0, 90.0 if growing else 40.0)
+def length(pixels: int, on_gpu: bool) -> float:
+    """Thousand images to show: about 10 minutes on two CPU cores up to 32 pixels, 20 to 64, 40 to 128; an hour on a GPU."""
+    small, middle, large = (9000.0, 3000.0, 1200.0) if on_gpu else (300.0, 100.0, 40.0)
     return small if pixels <= 32**2 else middle if pixels <= 64**2 else large

@@ -1,6 +1,5 @@
 """One training run: from a composed configuration to the printed result."""
 
-import copy
 import inspect
 import json
 import logging
@@ -29,7 +28,6 @@ from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.files import write_text
 from gan_lightning.module import GAN
-from gan_lightning.networks.layers import unfinished
 from gan_lightning.recipe import choose
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
@@ -264,20 +262,12 @@ def networks(module: GAN, data: ImageData) -> dict[str, Any]:
     labels = (torch.zeros(2, dtype=torch.long),) if module.num_classes else ()
     try:
         return {
-            "generator": cost(grown(module.generator), z, *labels),
-            "discriminator": cost(grown(module.discriminator), images, *labels),
+            "generator": cost(module.generator, z, *labels),
+            "discriminator": cost(module.discriminator, images, *labels),
         }
     except Exception as problem:  # a network of the user's that needs real values: a finished run does not end in that
         say(f"per image:    multiply-adds cannot be counted here ({' '.join(str(problem).split())[:120]})")
         return {}
-
-
-def grown(network: torch.nn.Module) -> torch.nn.Module:
-    """A copy at full size."""
-    network = copy.deepcopy(network)
-    if unfinished(network):
-        network.grow()
-    return network
 
 
 def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float) -> None:
@@ -293,8 +283,6 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
     prefix = shlex.quote(f"{python.relative_to(Path.cwd())}/") if python.is_relative_to(Path.cwd()) else ""
     after = f", after {earlier:,} in the run it went on from" if earlier else ""
     say(f"\n{module.nimg - earlier:,} images shown in {seconds / 60:.1f} minutes{after}")
-    if module.coarse:
-        say("the run ended before the networks had grown to the full size: going on with it (ckpt_path=...) lets them")
     written = run_dir / "scores.json"
     for score in json.loads(written.read_text())["scores"] if written.is_file() else ():
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):

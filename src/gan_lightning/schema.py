@@ -176,11 +176,7 @@ class Network(Block):
     min_channels: Width | None = None
     upsample: Literal["smooth", "resize", "transposed"] | None = None
     depth: Depth | None = None
-    min_base: Annotated[int, Interval(ge=1, le=2048)] = ABSENT
     norm: Literal["none", "batch", "group", "spectral"] = "none"
-    self_modulation: Annotated[int, Interval(ge=0, le=2**16)] | None = None
-    output_skips: bool | None = None
-    progressive: bool | None = None
     minibatch_stddev: Annotated[int, Interval(ge=0, le=2**16)] = ABSENT
     hidden: Layers = ABSENT
     dropout: BelowOne = ABSENT
@@ -269,7 +265,6 @@ class Ema(Block):
 class Schedule(Block):
     warmup_kimg: Cadence
     lr_final: Fraction
-    grow: BelowOne | None
     gamma_final: AtLeast0
 
 

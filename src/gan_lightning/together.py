@@ -299,7 +299,7 @@ class Company:
         import torch.distributed as dist
 
         where = f"{self.place.address}:{self.place.port}"
-        settings = {"timeout": timedelta(seconds=self.patience), "wait_for_workers": False}
+        settings: dict[str, Any] = {"timeout": timedelta(seconds=self.patience), "wait_for_workers": False}
         try:
             if not serve:
                 self._find()

@@ -31,7 +31,6 @@ def follow(overrides: list[str], override: str) -> list[str]:
         for o in overrides
         if (k := key_of(o)) != key
         and not (group and k.startswith(key + "."))
-        and not (key == "network" and k == "schedule.grow")  # few networks can
         and not (key == "lr" and k in ("optimizer_g.lr", "optimizer_d.lr"))
     ]
     return [*kept, override]

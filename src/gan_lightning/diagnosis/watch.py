@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -27,7 +26,6 @@ from gan_lightning.errors import UserError
 from gan_lightning.files import match, untrusted
 from gan_lightning.metrics.distances import precision_recall_density_coverage
 from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
-from gan_lightning.networks.layers import Blur
 
 EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
 KEPT = 1000  # records of a kind that are kept in memory and checkpoints; beyond, every second of the older half goes
@@ -421,12 +419,6 @@ class Probe:
         assert self.held is not None
         return self.real if self.compared is self.held else self.features(self.held)
 
-    @cached_property
-    def real_at_half(self) -> Tensor:
-        """The reals' features before the networks have grown: what is still left out cannot be missing."""
-        blur = Blur(self.compared.shape[1]).to(self.device)
-        return self.features(blur(F.interpolate(F.avg_pool2d(self.compared, 2), scale_factor=2)))
-
     def features(self, images: Tensor) -> Tensor:
         """Of float images in [-1, 1]: (N, D) on the CPU, each divided by its mean deviation over the reals."""
         return self.extractor(to_uint8(images)) / self.scale
@@ -456,7 +448,7 @@ class Probe:
         if s.first_bad({"pixels": raw}):
             return None, mean, counts
         fake = self.features(raw[: self.few])
-        real = self.real_at_half if getattr(module, "coarse", False) else self.real
+        real = self.real
         on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
         seen = {
             "quality_raw": s.quality(fake, real) / self.grey, "diversity": s.diversity(fake, real),

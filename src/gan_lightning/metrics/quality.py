@@ -237,8 +237,7 @@ class Quality(Callback):
         gained = self.best is None or _excess(self.history[-1]) < _excess(self.best)
         if gained:
             self.best = self.history[-1]
-        coarse = getattr(module, "coarse", False)  # patience begins at the full size
-        self.stale = 0 if gained or coarse else self.stale + 1
+        self.stale = 0 if gained else self.stale + 1
         return gained
 
     def _turn_off(self, problem: Exception) -> None:

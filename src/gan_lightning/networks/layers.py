@@ -17,32 +17,13 @@ def check_norm(norm: str) -> str:
     return norm
 
 
-def normalise(norm: str, channels: int, affine: bool = True) -> nn.Module:
+def normalise(norm: str, channels: int) -> nn.Module:
     """The layer that follows a convolution; spectral norm sits in the convolution itself (`normed`)."""
     if norm == "batch":
-        return nn.BatchNorm2d(channels, affine=affine)
+        return nn.BatchNorm2d(channels)
     if norm == "group":
-        return nn.GroupNorm(max(1, channels // 16), channels, affine=affine)
+        return nn.GroupNorm(max(1, channels // 16), channels)
     return nn.Identity()
-
-
-class SelfModulated(nn.Module):
-    """A normalisation whose scale and shift follow from each image's noise (Chen et al. 2019, self-modulation).
-
-    So the noise speaks at every resolution and not only through the first layer. (B, C, H, W), (B, L) -> (B, C, H, W).
-    """
-
-    def __init__(self, norm: str, channels: int, latent: int, hidden: int) -> None:
-        super().__init__()
-        self.norm = normalise(norm, channels, affine=False)
-        first, last = nn.Linear(latent, hidden), nn.Linear(hidden, 2 * channels)
-        self.style = nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True), last)
-        nn.init.zeros_(last.bias)  # begins near the plain normalisation
-        nn.init.normal_(last.weight, std=0.02)
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        scale, shift = self.style(z).to(x.dtype)[:, :, None, None].chunk(2, 1)
-        return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
 def normed(norm: str, layer: nn.Module) -> nn.Module:
@@ -77,40 +58,6 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernel, groups=x.shape[1])
-
-
-class Growth(nn.Module):
-    """Whether a network computes at its full size yet; kept in its state, so that a checkpoint knows it too.
-
-    Raises ValueError for spectral norm, under which a layer's size means nothing.
-    """
-
-    def __init__(self, norm: str) -> None:
-        if norm == "spectral":
-            raise ValueError(
-                "progressive=true does not go with norm=spectral, under which no layer can join in faintly"
-            )
-        super().__init__()
-        self.done = False
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.done)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.done = bool(state)
-
-    @torch.no_grad()
-    def finish(self, finest: nn.Module) -> None:
-        """The finest layer joins in, faintly at first: what the others have learnt goes on working."""
-        self.done = True
-        for parameter in finest.parameters():
-            parameter.mul_(0.1)
-
-
-def unfinished(network: nn.Module | None) -> bool:
-    """Whether a network still leaves its finest resolution out; never one that cannot grow."""
-    growth = getattr(network, "growth", None)
-    return growth is not None and not growth.done
 
 
 class Dropout(nn.Dropout):

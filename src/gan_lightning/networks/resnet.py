@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lightning.networks.layers import Head, MinibatchStddev
-from gan_lightning.networks.shapes import image_shape, ladder, with_classes
+from gan_lightning.networks.shapes import check_depth, image_shape, ladder, with_classes
 
 
 def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Conv2d:
@@ -56,6 +56,7 @@ class Generator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_depth(depth)
         (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
         self.start = nn.Linear(latent_dim + (num_classes or 0), widths[0] * height * width)
@@ -87,6 +88,7 @@ class Discriminator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        check_depth(depth)
         (height, width), widths = ladder(image_size, channels, min_channels)
         widths.reverse()
         stages: list[nn.Module] = [_conv(image_shape(image_size, image_channels)[0], widths[0], 3)]

@@ -41,16 +41,15 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     return (height >> times, width >> times), times
 
 
-def ladder(
-    image_size: int | Sequence[int], channels: int, min_channels: int, min_base: int = 4
-) -> tuple[tuple[int, int], list[int]]:
-    """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`.
+def check_depth(depth: int) -> None:
+    """Raises ValueError for more layers of one size than anybody needs."""
+    if not 1 <= depth <= 16:
+        raise ValueError(f"depth={depth} should be from 1 to 16")
 
-    The base is the one of `doublings`, doubled while its smaller side is below `min_base` and a doubling is left.
-    """
+
+def ladder(image_size: int | Sequence[int], channels: int, min_channels: int) -> tuple[tuple[int, int], list[int]]:
+    """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`."""
     (height, width), times = doublings(image_size)
-    while min(height, width) < min_base and times > 1:
-        height, width, times = 2 * height, 2 * width, times - 1
     return (height, width), [max(min_channels, channels >> k) for k in range(times + 1)]
 
 
