@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from gan_lightning import interrupt
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
+from gan_lightning.files import write_whole
 
 N = TypeVar("N", int, float)
 
@@ -120,6 +122,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    if arguments is None:  # a process of its own
+        interrupt.install()
     options = vars(parser().parse_args(arguments))
     name = options.pop("command")
     try:
@@ -129,7 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return complain(in_short(error))
     except KeyboardInterrupt:
-        return complain("interrupted")
+        complain("interrupted")
+        return 130
 
 
 def sample(
@@ -175,13 +180,14 @@ def sample(
         for images in sampler.blocks(num_images, seed, label, **noise):
             if format == "png":
                 for image in images:
-                    pictures.to_image(image).save(folder / f"{done:06d}.png")
+                    pictures.save(image, folder / f"{done:06d}.png")
                     done += 1
             if format == "npz" or not kept:
                 kept.append(images)
             progress.advance(task, len(images))
     if format == "npz":
-        np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
+        array = torch.cat(kept).permute(0, 2, 3, 1).numpy()
+        write_whole(folder / "images.npz", lambda file: np.savez_compressed(file, images=array))
     if grid:
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
     small = ", from before the networks had grown to the full size" if unfinished(sampler.generator) else ""
@@ -217,7 +223,7 @@ def interpolate(
     folder = make_folder(out)
     pictures.save(pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps), folder / "interpolation.png")
     film = [pictures.to_image(pictures.grid(frame, rows)) for frame in [*frames, *frames.flip(0)[1:-1]]]
-    film[0].save(folder / "interpolation.gif", save_all=True, append_images=film[1:], duration=120, loop=0)
+    pictures.save_film(film, folder / "interpolation.gif", 120)
     print(f"interpolation.png and interpolation.gif in {folder}")
     return 0
 
@@ -225,7 +231,7 @@ def interpolate(
 def export(checkpoint: str, out: str, trust: str | None) -> int:
     import json
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from gan_lightning.sampling import load_generator
 
@@ -235,7 +241,8 @@ def export(checkpoint: str, out: str, trust: str | None) -> int:
     make_folder(str(Path(out).parent))
     if Path(out).is_dir():
         raise UserError(f"--out {out} is a folder: give a file name, as {Path(out) / 'generator.safetensors'}")
-    save_file(weights, out, metadata={"config": json.dumps(kept)})
+    packed = save(weights, metadata={"config": json.dumps(kept)})
+    write_whole(out, lambda file: file.write(packed))
     print(f"{out}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata")
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gan_lightning import together
+from gan_lightning import interrupt, together
 from gan_lightning.errors import UserError, traces_wanted
 
 
@@ -60,7 +60,7 @@ def in_words(config_dir: str) -> Iterator[None]:
         sys.exit(complain(str(error)))
     except KeyboardInterrupt:
         complain("interrupted")
-        sys.exit(130)
+        sys.exit(interrupt.exit_code() or 130)
     except (HydraException, OmegaConfBaseException) as error:
         from gan_lightning.config import explain
 
