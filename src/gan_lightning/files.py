@@ -4,6 +4,7 @@ What is read is data: plain values and tensors of the types and names that the c
 else reaches the program, so that no file can name code to run, an attribute to set or a value to interpolate.
 """
 
+import io
 import json
 import os
 import pickle
@@ -268,6 +269,9 @@ class _Watched:
         except OSError as error:
             self.failure = self.failure or error
             raise
+
+    def read(self, size: int = -1) -> bytes:
+        raise io.UnsupportedOperation("only for writing")  # numpy takes nothing for a file that cannot be asked
 
     failure: OSError | None
 

@@ -48,7 +48,7 @@ def install() -> None:
     """Takes the signals over; cheap, so that it can be the first thing a process does. Only in the main thread."""
     if os.name != "posix" or _state.installed or threading.current_thread() is not threading.main_thread():
         return
-    if "SLURM_JOB_ID" in os.environ and signal.SIGUSR1 not in POLITE:
+    if os.environ.get("SLURM_JOB_ID") and signal.SIGUSR1 not in POLITE:
         POLITE.append(signal.SIGUSR1)
     _terminals.extend(stream for stream in (1, 2) if os.isatty(stream))
     out, into = os.pipe()
