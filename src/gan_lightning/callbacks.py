@@ -289,7 +289,11 @@ def compare_ranks(trainer: Trainer, module: GAN) -> None:
 
 
 class RandomState(Callback):
-    """Puts every random state into checkpoints and back, per process; placed last, so that training continues from it."""
+    """Puts every random state into checkpoints and back, per process; placed last, so that training continues from it.
+
+    Of several processes also each one's buffers: under manual optimisation DDP leaves them to themselves, and LeCam's
+    averages and ADA's strength have a say in the gradients.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -305,14 +309,21 @@ class RandomState(Callback):
         }
         states: list[Any] = [mine]
         if trainer.world_size > 1:
+            mine["buffers"] = {name: buffer.cpu() for name, buffer in self.buffers(module).items()}
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, mine)
         checkpoint["random"] = states
+
+    @staticmethod
+    def buffers(module: GAN) -> dict[str, Tensor]:
+        return {name: b.detach() for name, b in module.named_buffers() if not name.startswith("generator_ema.")}
 
     def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint["random"]  # each value is of its type (resume.RANDOM)
 
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        if hasattr(trainer.strategy.model, "broadcast_buffers"):
+            trainer.strategy.model.broadcast_buffers = False  # which it would do once, before the first step
         if self.loaded is None or trainer.global_rank >= len(self.loaded):
             if trainer.global_rank:  # equal weights, but noise of one's own
                 torch.manual_seed(self.seed + trainer.global_rank)
@@ -324,5 +335,8 @@ class RandomState(Callback):
             torch.set_rng_state(state["torch"].cpu())
             if state["cuda"] is not None and module.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda"].cpu())
+            for name, buffer in self.buffers(module).items():
+                if name in state.get("buffers", {}):
+                    buffer.copy_(state["buffers"][name])
         except (ValueError, TypeError, RuntimeError, OverflowError):
             raise UserError("the checkpoint's random states are not those of this program: it is damaged") from None

@@ -37,6 +37,7 @@ RANDOM = {
     "numpy": [(str, [int], float)],
     "torch": Tensor,
     "cuda": (Tensor, None),
+    "buffers?": {str: Tensor},
 }
 STATE = {
     "nimg": int,

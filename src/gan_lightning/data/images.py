@@ -305,12 +305,12 @@ def scan(
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape), keep])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
     facts, pixels = cache_dir / f"{source.name}-{key}.json", cache_dir / f"{source.name}-{key}.u8"
+    clear_abandoned(cache_dir)
     found, damage = _load(facts, pixels if keep else None, shape)
     if found is not None:
         return found
     try:
         with _alone(cache_dir, key, source.name, say):
-            clear_abandoned(cache_dir)
             found, damage = _load(facts, pixels if keep else None, shape)  # by now another run may have built it
             if found is None:
                 if damage:
