@@ -301,7 +301,7 @@ class RandomState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
         kind, words, *rest = np.random.get_state(legacy=True)
-        mine = {
+        mine: dict[str, Any] = {
             "python": random.getstate(),
             "numpy": [kind, words.tolist(), *rest],
             "torch": torch.get_rng_state(),
