@@ -42,10 +42,10 @@ WIDE = "network=mlp network.generator.hidden=[384] network.discriminator.hidden=
 MLP = [o for o in TINY if not o.startswith("network.")]
 KINDS: dict[str, tuple[list[str], int]] = {  # what is typed, and the share of the trials
     "training": (
-        [*TINY, "dataset.root=../small", "trainer.max_epochs=4", "pictures.every_kimg=0.1", "metrics=none"],
+        [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "pictures.every_kimg=0.1"],
         16,
     ),
-    "scoring": ([*TINY, "dataset.root=../small", "total_kimg=0.12", "metrics.every_kimg=0.05", "diagnosis=off"], 4),
+    "scores, diagnosis": ([*TINY, "dataset.root=../small", "total_kimg=0.12", "metrics.every_kimg=0.05"], 3),
     "writing checkpoints": (
         [*MLP, *WIDE, *LIGHT, "dataset.root=../small", "trainer.max_epochs=3", "checkpoints.every_kimg=0.008"],
         14,
@@ -55,7 +55,7 @@ KINDS: dict[str, tuple[list[str], int]] = {  # what is typed, and the share of t
     "two processes": ([*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "trainer.devices=2"], 8),
     "two processes, launched": (
         [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "trainer.devices=2"],
-        2,
+        1,
     ),
 }
 

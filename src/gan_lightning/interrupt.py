@@ -54,16 +54,16 @@ def install() -> None:
     out, into = os.pipe()
     os.set_blocking(into, False)
     signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+    _state.installed = True
     take()
     signal.signal(signal.SIGALRM, _break_off)
     threading.Thread(target=_listen, args=(out,), daemon=True, name="signals").start()
     os.register_at_fork(after_in_child=_forked)
-    _state.installed = True
 
 
 def take() -> None:
     """Sets the handlers, again where a library has put its own in their place; nohup's ignoring of SIGHUP stays."""
-    for number in POLITE:
+    for number in POLITE if _state.installed else ():
         if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):
             signal.signal(number, _heard)
 
