@@ -45,9 +45,6 @@ class Guard(Callback):
     def of(trainer: Any) -> "Guard":
         return next(callback for callback in trainer.callbacks if isinstance(callback, Guard))
 
-    def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
-        interrupt.children[:] = [getattr(trainer.strategy.launcher, "kill", lambda number: None)]
-
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.steps = self.next = 0
         self.module, self.clock = module, time.monotonic()

@@ -155,6 +155,8 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     """Training, in which signals mean what interrupt.py says, and after which only the first error of a full disk counts."""
     # Lightning's own handlers would speak to other processes in the middle of a step
     trainer._signal_connector.register_signal_handlers = interrupt.take  # type: ignore[method-assign]
+    if trainer.strategy.launcher is not None:  # whose processes begin before any callback is called
+        interrupt.children[:] = [trainer.strategy.launcher.kill]
     try:
         yield
     except SystemExit:  # Lightning's way to end after a KeyboardInterrupt
