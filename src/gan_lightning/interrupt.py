@@ -17,7 +17,7 @@ from typing import Any
 
 from gan_lightning import files
 
-POLITE = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+POLITE = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has two
 NAMES = {signal.SIGINT: "Ctrl-C"}
 SAME = 0.5  # seconds: terminals and launchers send one signal to every process, and those hand it on to one another
 GRACE = 5.0  # seconds that an evaluation may still take once the run has been asked to stop
@@ -64,7 +64,7 @@ def install() -> None:
 def take() -> None:
     """Sets the handlers, again where a library has put its own in their place; nohup's ignoring of SIGHUP stays."""
     for number in POLITE if _state.installed else ():
-        if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):
+        if not (number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
             signal.signal(number, _heard)
 
 
