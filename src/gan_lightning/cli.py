@@ -9,7 +9,7 @@ from typing import TypeVar
 from gan_lightning import interrupt
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_whole
+from gan_lightning.files import clear_abandoned, write_whole
 
 N = TypeVar("N", int, float)
 
@@ -294,6 +294,7 @@ def make_folder(path: str) -> Path:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {path} cannot be made: {error.strerror}") from None
+    clear_abandoned(Path(path))  # of a command that was killed
     return Path(path)
 
 
