@@ -399,7 +399,7 @@ def hostile(folder: Path) -> tuple[str, dict[str, int]]:
     counts = {"ckpt_path": len(cases.RESUMED) + whole}
     counts |= {name: spoiled + whole for name in ("sample", "interpolate", "evaluate", "export")}
     counts |= {name: len(cases.RUN_FOLDERS) for name in ("diagnose", "report")}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "tests/test_hostile.py"]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "tests/test_hostile.py"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return process.stdout.strip().splitlines()[-1], counts
 
