@@ -189,12 +189,3 @@ def waiting_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     finally:
         _job = None
-
-
-def requeue() -> None:
-    """SLURM's signal means that the time is nearly over: the job is put into the queue again, as Lightning does."""
-    job = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{job}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if job else os.environ.get("SLURM_JOB_ID", "")
-    with contextlib.suppress(OSError):
-        code = subprocess.call(["scontrol", "requeue", job])
-        print(f"SLURM job {job} {'is' if code == 0 else 'could not be'} queued again", flush=True)
