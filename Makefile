@@ -1,4 +1,4 @@
-.PHONY: setup train test check bench clean
+.PHONY: setup train test check bench faults clean
 PYTHON ?= python3
 BIN := .venv/bin
 # the folder with MNIST/raw and eggs_candling for the tests on real data, where there is one
@@ -26,6 +26,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
 
 clean:
 	rm -rf .venv data/egg data/cache

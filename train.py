@@ -3,10 +3,15 @@
 import os
 import sys
 
-import hydra
-from omegaconf import DictConfig
+from gan_lightning import interrupt
 
-from gan_lightning.entry import guarded, in_words
+if __name__ == "__main__":
+    interrupt.install()  # first of all: a signal may come at any moment
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from gan_lightning.entry import guarded, in_words  # noqa: E402
 
 CONF = os.path.join(os.path.dirname(os.path.abspath(__file__)), "conf")
 

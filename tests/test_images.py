@@ -294,6 +294,39 @@ def test_an_interrupted_build_is_not_taken_for_a_whole_one(tmp_path, monkeypatch
     assert len(scan(source, Shape(8, 8), cache, 1)[0]) == 5
 
 
+@pytest.mark.parametrize("damage", ["cut pixels", "changed pixels", "no pixels", "cut facts", "facts of another kind"])
+def test_a_damaged_cache_is_built_again_with_a_line_that_says_so(damage, tmp_path):
+    source, cache = photos(tmp_path / "photos", 5), tmp_path / "cache"
+    good = scan(source, Shape(8, 8), cache, 1)[1].clone()
+    pixels, facts = next(cache.glob("*.u8")), next(cache.glob("*.json"))
+    data = bytearray(pixels.read_bytes())
+    if damage == "cut pixels":
+        pixels.write_bytes(data[:100])
+    elif damage == "changed pixels":
+        data[7] ^= 1
+        pixels.write_bytes(data)
+    elif damage == "no pixels":
+        pixels.unlink()
+    else:
+        facts.write_text(facts.read_text()[:50] if damage == "cut facts" else '{"numbers": "many"}')
+    (cache / "eggs-0f.0.tmp").write_text("abandoned")
+    os.utime(cache / "eggs-0f.0.tmp", (0, 0))
+    said: list[str] = []
+    again = scan(source, Shape(8, 8), cache, 1, said.append)[1]
+    assert torch.equal(good, again)
+    assert len(said) == 1 and "is damaged" in said[0] and str(facts) in said[0]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".lock", ".u8"]
+    assert torch.equal(scan(source, Shape(8, 8), cache, 1, said.append)[1], good) and len(said) == 1
+
+
+def test_a_cache_that_holds_the_data_need_not_be_writable(tmp_path, monkeypatch):
+    source, cache = photos(tmp_path / "photos", 5), tmp_path / "cache"
+    good = scan(source, Shape(8, 8), cache, 1)[1].clone()
+    for name in ("open", "mkdir", "unlink", "replace"):
+        monkeypatch.setattr(os, name, lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no", "cache")))
+    assert torch.equal(scan(source, Shape(8, 8), cache, 1)[1], good)
+
+
 def _scan_slowly(folder: str, cache: str, log: str) -> None:
     real = images._build
 

@@ -3,10 +3,7 @@
 import copy
 import hashlib
 import math
-import os
 import random
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gan_lightning import pictures
+from gan_lightning import interrupt, pictures
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
+from gan_lightning.files import write_whole
+from gan_lightning.keeping import Guard
 from gan_lightning.module import GAN
 from gan_lightning.sampling import PLAIN, Sampler
 
@@ -102,9 +101,9 @@ class Pictures(Callback):
         assert self.z is not None
         fake = module.sample(self.z)
         self.keep(trainer, module, "fake", grid(fake), f"fake_images_{moment}")
-        self.results.mkdir(parents=True, exist_ok=True)
         probabilities = module.verdicts(module.score(fake)).view(8, 8).cpu().numpy()
-        np.save(self.results / f"discriminator_outputs_{moment}.npy", probabilities)
+        path = self.results / f"discriminator_outputs_{moment}.npy"
+        write_whole(path, lambda file: np.save(file, probabilities))
 
     def draw_samples(self, module: GAN) -> None:
         """images/samples.png as `gan-lightning sample --grid` makes it, where that is not of all noise."""
@@ -127,15 +126,13 @@ class Pictures(Callback):
 
     def animate(self) -> None:
         """images/training.gif from the grids so far, at most 100 frames of at most 512 pixels."""
-        paths = sorted(self.images.glob("fake_images_*.png"))
+        paths = sorted(path for path in self.images.glob("fake_images_*.png") if not path.is_symlink())
         frames = [Image.open(path).convert("RGB") for path in paths[:: max(1, -(-len(paths) // 100))]]
         for frame in frames:
             frame.thumbnail((512, 512))
         if frames:
             times = [200] * (len(frames) - 1) + [2000]  # milliseconds; the last one stands
-            frames[0].save(
-                self.images / "training.gif", save_all=True, append_images=frames[1:], duration=times, loop=0
-            )
+            pictures.save_film(frames, self.images / "training.gif", times)
 
 
 class ConsoleLine(Callback):
@@ -197,37 +194,16 @@ class ConsoleLine(Callback):
 
 
 class Stop(Callback):
-    """Ends the run between two steps: after `total_kimg`, or on the first Ctrl-C or SIGTERM (the second is at once).
+    """Ends the run between two steps: after `total_kimg`, or when it is asked to (interrupt.py).
 
     Placed before Checkpoints, which then keeps the very step the run stopped at.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
-        self.before: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self.ask)
-
-    def ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-        signal.signal(number, self.before[number] or signal.SIG_DFL)
-        if rank_zero_only.rank == 0:
-            os.write(2, b"\nstopping after this step, with a checkpoint (again: at once)\n")
-
     def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
-        asked = self.asked
-        if trainer.world_size > 1:
-            # every process has to stop at the same step; asking the others costs time, so not at every step
-            asked = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+        # several processes have to stop at the same step: Guard tells each of them
+        asked = interrupt.asked() if trainer.world_size == 1 else Guard.of(trainer).agreed
         if asked or (module.total_kimg and module.nimg >= module.total_kimg * 1000):
             trainer.should_stop = True
-
-    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 class Deadline(Timer):
@@ -258,38 +234,37 @@ class Deadline(Timer):
 
 
 class Checkpoints(Callback):
-    """checkpoints/last.ckpt every few minutes and at the end, checkpoints/kimg_000100.ckpt every `every_kimg`.
+    """checkpoints/last.ckpt when the run stops or Guard asks for it, checkpoints/kimg_000100.ckpt every `every_kimg`.
 
     A file appears whole or not at all, and weights that are not finite never replace good ones.
     """
 
-    def __init__(self, folder: Path, every_kimg: float, every_seconds: float = 120) -> None:
-        self.folder, self.cadence, self.every_seconds = folder, Cadence(every_kimg), every_seconds
-        self.saved_at = -1
+    def __init__(self, folder: Path, every_kimg: float) -> None:
+        self.folder, self.cadence = folder, Cadence(every_kimg)
+        self.last = folder / "last.ckpt"
+        self.saved_at = -1  # nimg of last.ckpt
+        self.ended = False
 
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.cadence.due(module.nimg)
-        self.clock = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.cadence.due(module.nimg):
             self.save(trainer, module, f"{self.cadence.name(module.nimg)}.ckpt")
-        late = time.monotonic() - self.clock > self.every_seconds
-        if trainer.world_size > 1:  # clocks differ, and saving is a joint act
-            late = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(late, all=False)
-        if late or trainer.should_stop:
+        if trainer.should_stop:
             self.save(trainer, module, "last.ckpt")
-            self.clock = time.monotonic()
+            self.ended = True
 
     def on_train_end(self, trainer: Trainer, module: GAN) -> None:
         if trainer.world_size > 1:
             compare_ranks(trainer, module)
-        if module.nimg != self.saved_at:
+        if not self.ended:  # with the last scores in it
             self.save(trainer, module, "last.ckpt")
 
     def save(self, trainer: Trainer, module: GAN, name: str) -> None:
         if all_finite(module) is None:
-            module.save_checkpoint(self.folder / name)
+            with interrupt.saving:
+                module.save_checkpoint(self.folder / name)
             if name == "last.ckpt":
                 self.saved_at = module.nimg
 
@@ -308,7 +283,11 @@ def compare_ranks(trainer: Trainer, module: GAN) -> None:
 
 
 class RandomState(Callback):
-    """Puts every random state into checkpoints and back, per process; placed last, so that training continues from it."""
+    """Puts every random state into checkpoints and back, per process; placed last, so that training continues from it.
+
+    Of several processes also each one's buffers: under manual optimisation DDP leaves them to themselves, and LeCam's
+    averages and ADA's strength have a say in the gradients.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -316,7 +295,7 @@ class RandomState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
         kind, words, *rest = np.random.get_state(legacy=True)
-        mine = {
+        mine: dict[str, Any] = {
             "python": random.getstate(),
             "numpy": [kind, words.tolist(), *rest],
             "torch": torch.get_rng_state(),
@@ -324,14 +303,21 @@ class RandomState(Callback):
         }
         states: list[Any] = [mine]
         if trainer.world_size > 1:
+            mine["buffers"] = {name: buffer.cpu() for name, buffer in self.buffers(module).items()}
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, mine)
         checkpoint["random"] = states
+
+    @staticmethod
+    def buffers(module: GAN) -> dict[str, Tensor]:
+        return {name: b.detach() for name, b in module.named_buffers() if not name.startswith("generator_ema.")}
 
     def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint["random"]  # each value is of its type (resume.RANDOM)
 
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+        if hasattr(trainer.strategy.model, "broadcast_buffers"):
+            trainer.strategy.model.broadcast_buffers = False  # which it would do once, before the first step
         if self.loaded is None or trainer.global_rank >= len(self.loaded):
             if trainer.global_rank:  # equal weights, but noise of one's own
                 torch.manual_seed(self.seed + trainer.global_rank)
@@ -343,5 +329,8 @@ class RandomState(Callback):
             torch.set_rng_state(state["torch"].cpu())
             if state["cuda"] is not None and module.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda"].cpu())
+            for name, buffer in self.buffers(module).items():
+                if name in state.get("buffers", {}):
+                    buffer.copy_(state["buffers"][name])
         except (ValueError, TypeError, RuntimeError, OverflowError):
             raise UserError("the checkpoint's random states are not those of this program: it is damaged") from None

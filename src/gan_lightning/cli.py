@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from gan_lightning import places
+from gan_lightning import interrupt, places
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
+from gan_lightning.files import clear_abandoned, write_whole
 from gan_lightning.names import DATA_SETS, FEATURES
 from gan_lightning.text import printable, tolerant_output
 
@@ -163,6 +164,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     tolerant_output()
+    if arguments is None:  # a process of its own
+        interrupt.install()
     options = vars(parser().parse_args(arguments))
     name = options.pop("command")
     try:
@@ -173,7 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return complain(in_short(error))
     except KeyboardInterrupt:
-        return complain("interrupted")
+        complain("interrupted")
+        return 130
 
 
 def check_paths(command: str, options: dict[str, Any]) -> None:
@@ -257,13 +261,14 @@ def sample(
         for images in sampler.blocks(num_images, seed, label, **noise):
             if format == "png":
                 for image in images:
-                    pictures.to_image(image).save(folder / f"{done:06d}.png")
+                    pictures.save(image, folder / f"{done:06d}.png")
                     done += 1
             if format == "npz" or not kept:
                 kept.append(images)
             progress.advance(task, len(images))
     if format == "npz":
-        np.savez_compressed(folder / "images.npz", images=torch.cat(kept).permute(0, 2, 3, 1).numpy())
+        array = torch.cat(kept).permute(0, 2, 3, 1).numpy()
+        write_whole(folder / "images.npz", lambda file: np.savez_compressed(file, images=array))
     if grid:
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
     print(f"{num_images} images in {printable(folder)}, by {'averaged' if sampler.averaged else 'raw'} weights")
@@ -298,7 +303,7 @@ def interpolate(
     folder = make_folder(out)
     pictures.save(pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps), folder / "interpolation.png")
     film = [pictures.to_image(pictures.grid(frame, rows)) for frame in [*frames, *frames.flip(0)[1:-1]]]
-    film[0].save(folder / "interpolation.gif", save_all=True, append_images=film[1:], duration=120, loop=0)
+    pictures.save_film(film, folder / "interpolation.gif", 120)
     print(f"interpolation.png and interpolation.gif in {printable(folder)}")
     return 0
 
@@ -306,7 +311,7 @@ def interpolate(
 def export(checkpoint: str, out: str, trust: str | None) -> int:
     import json
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from gan_lightning.sampling import load_generator
 
@@ -314,7 +319,8 @@ def export(checkpoint: str, out: str, trust: str | None) -> int:
     weights = {name: weight.contiguous() for name, weight in sampler.generator.state_dict().items()}
     kept = {key: sampler.config[key] for key in ("network", "latent_dim", "num_classes")}
     make_folder(str(Path(out).parent))
-    save_file(weights, out, metadata={"config": json.dumps(kept)})
+    packed = save(weights, metadata={"config": json.dumps(kept)})
+    write_whole(out, lambda file: file.write(packed))
     print(f"{printable(out)}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata")
     return 0
 
@@ -367,6 +373,7 @@ def make_folder(path: str) -> Path:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {path} cannot be made: {error.strerror}") from None
+    clear_abandoned(Path(path))  # of a command that was killed
     return Path(path)
 
 

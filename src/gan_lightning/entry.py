@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gan_lightning import together
+from gan_lightning import interrupt, together
 from gan_lightning.errors import UserError, traces_wanted
 from gan_lightning.text import printable, tolerant_output
 
@@ -66,7 +66,7 @@ def in_words() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         complain("interrupted")
-        sys.exit(130)
+        sys.exit(interrupt.exit_code() or 130)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         from gan_lightning.commandline import explain, leave_nothing
 

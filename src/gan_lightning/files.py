@@ -4,9 +4,15 @@ What is read is data: plain values and tensors of the types and names that the c
 else reaches the program, so that no file can name code to run, an attribute to set or a value to interpolate.
 """
 
+import io
 import json
 import os
 import pickle
+import re
+import secrets
+import socket
+import stat
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -242,27 +248,72 @@ def sound(weight: Any, where: str) -> Any:
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:30] or "host"
+_ABANDONED = re.compile(r"\.(?:(?P<host>\w+)-)?(?P<pid>\d+)(?:-\w+)?\.(?:partial|part|tmp)$")
+_STALE = 3600  # seconds without a write after which a temporary file of another machine counts as abandoned
+_unfinished: set[Path] = set()
 
-def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+
+class _Watched:
+    """A file for writers that turn the system's error into one of their own (torch.save, Pillow): it is kept in `failure`.
+
+    It hides the file's number, which Pillow and numpy would write to past Python and its errors.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.failure = file, None
+        self.seek, self.tell, self.seekable, self.writable = file.seek, file.tell, file.seekable, file.writable
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self.file.flush()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def read(self, size: int = -1) -> bytes:
+        raise io.UnsupportedOperation("only for writing")  # numpy takes nothing for a file that cannot be asked
+
+    failure: OSError | None
+
+
+def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = False) -> None:
     """`write(file)` into a new file beside `path`, which then takes its place: a reader sees the old one or the whole new one.
 
-    A link that stands at `path` is replaced and not written through. Nothing is left behind where writing fails.
+    A link that stands at `path` is replaced and not written through. Nothing is left behind where writing fails: an
+    OSError names `path`. `durable`: it is on the disk, and not in the system's memory, before it takes its place.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with suppress(FileNotFoundError):
-        partial.unlink()
+    token = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f".{path.name[:40]}.{token}.partial")
+    _unfinished.add(partial)
+    watched = None
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            write(file)
+            watched = _Watched(file)
+            write(watched)
+            watched.flush()
+            if durable:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:
-        with suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = str(path)  # the partial file's name means nothing to anybody
+        discard(partial)
+        first = watched.failure if watched and watched.failure and not isinstance(error, OSError) else error
+        if isinstance(first, OSError) and first.errno is not None:
+            first.filename, first.filename2 = str(path), None  # the partial file's name means nothing to anybody
+        if first is not error:
+            raise first from None
         raise
+    finally:
+        _unfinished.discard(partial)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -273,3 +324,94 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
     """JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Adds text at the end of a file, all of it or nothing.
+
+    A link, a pipe, or a file that has a second name elsewhere gives way to a new file of its own; OSErrors name `path`.
+    """
+    path = Path(path)
+    with naming(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        with suppress(FileNotFoundError):
+            there = os.lstat(path)
+            if not stat.S_ISREG(there.st_mode):
+                path.unlink()
+            elif there.st_nlink > 1:
+                kept = path.read_bytes()
+                write_whole(path, lambda file: file.write(kept))
+        number = os.open(path, flags, 0o666)
+        with open(number, "ab", buffering=0) as file:
+            before = os.fstat(number).st_size
+            data = text.encode("utf-8", "backslashreplace")
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(number, before)
+                raise
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within, an error of the system's that names no file, as of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def discard(partial: Path) -> None:
+    with suppress(OSError):
+        partial.unlink()
+
+
+def discard_unfinished() -> None:
+    """Deletes what `write_whole` is writing at this moment, for a process that ends at once."""
+    for partial in tuple(_unfinished):
+        discard(partial)
+
+
+def no_links(folder: Path, *names: str) -> None:
+    """Raises UserError where one of these folders within `folder` is a link: what is written there would land elsewhere."""
+    for name in names:
+        if (folder / name).is_symlink():
+            raise UserError(
+                f"{folder / name} is a link, through which nothing is written: remove it, or name another folder"
+            )
+
+
+def clear_abandoned(*folders: Path) -> None:
+    """Deletes temporary files of this program's that processes which are gone have left in these folders."""
+    for folder in folders:
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if path.suffix in (".partial", ".part", ".tmp") and _abandoned(path):
+                    discard(path)
+
+
+def _abandoned(path: Path) -> bool:
+    found = _ABANDONED.search(path.name)
+    try:
+        facts = path.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(facts.st_mode) and not stat.S_ISLNK(facts.st_mode) or path in _unfinished:
+        return False
+    if time.time() - facts.st_mtime > _STALE:
+        return found is not None or path.suffix == ".partial"
+    if found is None or found["host"] not in (None, _HOST):
+        return False
+    if int(found["pid"]) == os.getpid():  # in a container every run may have the same number
+        return True
+    try:
+        os.kill(int(found["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False

@@ -1,11 +1,13 @@
 """Many images in one picture, and pictures in files."""
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from gan_lightning.files import write_whole
 
 
 def grid(images: Tensor, columns: int = 8, gap: int = 0) -> Tensor:
@@ -21,7 +23,11 @@ def to_image(picture: Tensor) -> Image.Image:
 
 def save(picture: Tensor, path: Path) -> None:
     """uint8 (C, H, W) as PNG; a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    to_image(picture).save(partial, format="PNG")
-    os.replace(partial, path)
+    write_whole(path, lambda file: to_image(picture).save(file, format="PNG"))
+
+
+def save_film(frames: Sequence[Image.Image], path: Path, duration: int | Sequence[int]) -> None:
+    """An endless GIF, each frame shown for `duration` milliseconds."""
+    first, more = frames[0], list(frames[1:])
+    settings = {"save_all": True, "append_images": more, "duration": duration, "loop": 0}
+    write_whole(path, lambda file: first.save(file, format="GIF", **settings))

@@ -39,6 +39,7 @@ RANDOM = {
     "numpy": [(str, [int], float)],
     "torch": Tensor,
     "cuda": (Tensor, None),
+    "buffers?": {str: Tensor},
 }
 STATE = {
     "nimg": int,
@@ -146,7 +147,7 @@ class CheckpointFiles(CheckpointIO):
         self.read = read
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_whole(path, lambda file: torch.save(checkpoint, file))
+        write_whole(path, lambda file: torch.save(checkpoint, file), durable=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return self.read(path)

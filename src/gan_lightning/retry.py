@@ -8,6 +8,7 @@ from pathlib import Path
 from gan_lightning.config import assign
 from gan_lightning.diagnosis.verdict import follow
 from gan_lightning.errors import UserError
+from gan_lightning.files import write_json
 from gan_lightning.process import train_process
 from gan_lightning.text import console, printable
 
@@ -55,7 +56,7 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
         last = folder / "checkpoints" / "last.ckpt"
         if override["restart"] == "checkpoint" and last.is_file():
             overrides = follow(overrides, assign("ckpt_path", last))
-    (run_dir / "leaderboard.json").write_text(json.dumps([vars(attempt) for attempt in attempts], indent=2))
+    write_json(run_dir / "leaderboard.json", [vars(attempt) for attempt in attempts], indent=2)
     show(attempts)
     scores = [attempt.objective for attempt in attempts if attempt.objective is not None]
     return min(scores, default=None)

@@ -8,10 +8,11 @@ import shlex
 import sys
 import time
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -21,12 +22,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning import together
+from gan_lightning import folder, interrupt, loggers, together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_text
+from gan_lightning.files import write_json
+from gan_lightning.keeping import Guard
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
@@ -63,7 +65,9 @@ def train(cfg: DictConfig) -> float | None:
         if "_target_" not in cfg.diagnosis:
             raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
         objective = retry(overrides, run_dir, cfg.retry.minutes)
-        (run_dir / "result.json").write_text(json.dumps({"objective": objective}))  # what a sweep reads
+        write_json(run_dir / "result.json", {"objective": objective})  # what a sweep reads
+        if interrupt.asked():
+            sys.exit(interrupt.exit_code())
         return objective
     if gone := let_last_rate_win(cfg, overrides):
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
@@ -98,17 +102,18 @@ def train(cfg: DictConfig) -> float | None:
     module = build_module(cfg, config, on_gpu)
     if before:
         must_load(before, module, cfg.ckpt_path)
-    if place.rank == 0:
-        clear(run_dir)
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    part = folder.claim(run_dir, before, cfg.ckpt_path)
+    folder.write_config(run_dir, OmegaConf.to_yaml(OmegaConf.create(config)))
     left = cfg.retry.seconds_left
     if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
     files = CheckpointFiles(lambda path: before) if before else CheckpointFiles()
     trainer = build_trainer(cfg, run_dir, left, files, place)
+    loggers.go_on(trainer.loggers, part)
     say(hardware(trainer, module))
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path)
+        with interruptible(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path)
     except torch.OutOfMemoryError:
         raise UserError(
             f"the GPU's memory is too small for this: try dataset.batch_size={max(1, data.batch_size // 2)}"
@@ -124,10 +129,12 @@ def train(cfg: DictConfig) -> float | None:
         say(requeue() if place.rank == 0 else "")
     objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
     if trainer.is_global_zero:
-        (run_dir / "result.json").write_text(json.dumps({"objective": objective, "nimg": module.nimg}))
+        write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
         sizes = networks(module, data)
-        (run_dir / "networks.json").write_text(json.dumps(sizes, indent=1))
+        write_json(run_dir / "networks.json", sizes)
         farewell(run_dir, module, sizes, earlier, time.monotonic() - started)
+    if interrupt.asked():
+        stopped(run_dir, module)
     return objective
 
 
@@ -143,11 +150,40 @@ def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
     return data
 
 
-def clear(run_dir: Path) -> None:
-    """What an earlier run in the same folder came to is not this one's."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png"):
-        (run_dir / name).unlink(missing_ok=True)
+@contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Training, in which signals mean what interrupt.py says, and after which only the first error of a full disk counts."""
+    # Lightning's own handlers would speak to other processes in the middle of a step
+    trainer._signal_connector.register_signal_handlers = interrupt.take  # type: ignore[method-assign]
+    if trainer.strategy.launcher is not None:  # whose processes begin before any callback is called
+        interrupt.children[:] = [trainer.strategy.launcher.kill]
+    try:
+        yield
+    except SystemExit:  # Lightning's way to end after a KeyboardInterrupt
+        if not interrupt.asked():
+            raise
+    except OSError as error:  # while a run ends it writes more files, and on a full disk each of them fails
+        first: BaseException | None = error
+        while first is not None:
+            error = first if isinstance(first, OSError) else error
+            first = first.__context__
+        raise error from None
+    except RuntimeError as error:  # the other process was asked as well, and has gone
+        if not interrupt.asked() or trainer.world_size == 1:
+            raise
+        say(f"while stopping: {' '.join(str(error).split())[:120]}")
+    finally:
+        interrupt.over()
+        interrupt.take()
+
+
+def stopped(run_dir: Path, module: GAN) -> NoReturn:
+    """Says what a run that was asked to stop leaves, and ends with the exit code of the signal."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    ending = f"\nstopped by {interrupt.name(interrupt.asked())} after {module.nimg:,} images"
+    where = f"{assign('ckpt_path', last)} {assign('hydra.run.dir', run_dir)}"
+    say(ending + (f"; to go on, the same command with: {where}" if last.is_file() else ""))
+    sys.exit(interrupt.exit_code())
 
 
 def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) -> GAN:
@@ -214,14 +250,16 @@ def build_trainer(
     torch.backends.cudnn.benchmark = not deterministic if benchmark is None else benchmark
     max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
     deadlines = [Deadline(limit) for limit in (max_time, seconds and {"seconds": seconds}) if limit]
+    checkpoints = Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg)
     callbacks: list[Callback] = [
+        Guard(checkpoints),
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
         Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
         *(instantiate(part) for part in (cfg.metrics, cfg.diagnosis) if part and "_target_" in part),
         Stop(),
         *([Requeue()] if together.slurm_run(os.environ) else []),
         *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
-        Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg),
+        checkpoints,
         RandomState(cfg.seed),
     ]
     settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False, "max_time": None}
@@ -278,7 +316,7 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
             for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
         }
     place = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
-    folder, last = (printable(shlex.quote(str(path))) for path in (place, place / "checkpoints" / "last.ckpt"))
+    shown, last = (printable(shlex.quote(str(path))) for path in (place, place / "checkpoints" / "last.ckpt"))
     python = Path(sys.executable).parent
     prefix = shlex.quote(f"{python.relative_to(Path.cwd())}/") if python.is_relative_to(Path.cwd()) else ""
     after = f", after {earlier:,} in the run it went on from" if earlier else ""
@@ -293,7 +331,7 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
         say(f"per image:    {', '.join(counts)}")
     say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     say(f"pictures:     {printable(place / 'images')}")
-    say(f"tensorboard:  {prefix}tensorboard --logdir {folder}")
+    say(f"tensorboard:  {prefix}tensorboard --logdir {shown}")
     say(f"sample:       {prefix}gan-lightning sample {last} --num-images 64 --out samples --grid")
 
 

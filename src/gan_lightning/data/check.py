@@ -1,7 +1,6 @@
 """The data check: looks at a folder of images before anything is trained on them, and says what to do."""
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from gan_lightning import pictures
 from gan_lightning.data import images, similar
 from gan_lightning.data.images import ImageStore, LazyStore, Scan, Shape
 from gan_lightning.errors import UserError
+from gan_lightning.files import write_json
 from gan_lightning.text import console, printable
 
 
@@ -61,9 +61,7 @@ class CheckReport:
 
     def write(self, folder: Path, sheet: Tensor | None = None) -> None:
         """check.json, and contact_sheet.png where there is a `sheet` (uint8 (C, H, W)), into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        (folder / "check.json").write_text(text, encoding="utf-8", errors="replace")
+        write_json(folder / "check.json", asdict(self))
         if sheet is not None:
             pictures.save(sheet, folder / "contact_sheet.png")
 

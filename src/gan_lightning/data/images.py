@@ -3,11 +3,14 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lightning.errors import UserError
+from gan_lightning.files import NoMatch, clear_abandoned, match, write_whole
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow only warns here; one such file can fill the memory
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -28,7 +32,8 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4:
            8: Image.Transpose.ROTATE_90}  # fmt: skip
 THUMB = 16
 LEVELS = 127.5  # grey levels of 255 in one unit of images from -1 to 1
-_VERSION = 1  # part of every cache key: raise it when decoding or fitting changes
+CHECKED = 2**30  # bytes of pixels up to which they are compared with their checksum when they are found in the cache
+_VERSION = 2  # part of every cache key: raise it when decoding or fitting changes
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -276,56 +281,145 @@ class Scan:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def add(self, number: int, name: str, picture: Picture) -> None:
+        self.numbers.append(number)
+        self.names.append(name)
+        self.sizes.append(picture.size)
+        self.modes.append(picture.mode)
+        self.digests.append(picture.digest)
+        self.spreads.append(round(picture.spread, 2))
+        self.chromas.append(round(picture.chroma, 2))
+
 
 def scan(
     source: Source, shape: Shape, cache_dir: Path, cache_limit_gb: float, say: Callable[[str], None] = print
 ) -> tuple[Scan, Tensor | None]:
-    """Decodes every picture once, or finds the result of an earlier scan in `cache_dir`.
+    """Decodes every picture once, or finds the result of an earlier scan in `cache_dir`, which then need not be writable.
 
     Returns the scan and the pixels, uint8 (N, C, H, W), memory-mapped; None in place of the pixels when they would take
-    more than `cache_limit_gb`. Concurrent calls share one build; an interrupted build is never taken for a whole one.
+    more than `cache_limit_gb`. Concurrent calls share one build; an interrupted build is never taken for a whole one, and
+    a damaged one is built again. Raises UserError where the cache holds nothing of these pictures and cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     total = len(source) + source.num_test
     keep = total * shape.channels * shape.height * shape.width <= cache_limit_gb * 2**30
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape), keep])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
     facts, pixels = cache_dir / f"{source.name}-{key}.json", cache_dir / f"{source.name}-{key}.u8"
+    clear_abandoned(cache_dir)
+    found, damage = _load(facts, pixels if keep else None, shape)
+    if found is not None:
+        return found
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache_dir / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"waiting for another run that is decoding {source.name}")
-            lock.acquire()
-        try:
-            if not (facts.exists() and (pixels.exists() or not keep)):  # the facts are written last
+        with _alone(cache_dir, key, source.name, say):
+            found, damage = _load(facts, pixels if keep else None, shape)  # by now another run may have built it
+            if found is None:
+                if damage:
+                    say(f"{facts} is damaged ({damage}): the images are decoded again")
                 _build(source, shape, facts, pixels if keep else None, key)
-        finally:
-            lock.release()
+                found, damage = _load(facts, pixels if keep else None, shape)
     except OSError as error:
         raise UserError(
             f"{cache_dir}, for decoded images, cannot be written ({error}): name another (dataset.cache_dir=..., --cache-dir)"
         ) from error
-    stored = json.loads(facts.read_text())
-    stored["thumbs"] = np.frombuffer(bytes.fromhex(stored["thumbs"]), np.uint8).reshape(-1, THUMB, THUMB)
-    result = Scan(**stored)
-    if not keep or not len(result):
-        return result, None
-    size = (len(result), shape.channels, shape.height, shape.width)
-    # Copy-on-write: the pages are shared with other runs, and nothing can change the file.
-    return result, torch.from_numpy(np.memmap(pixels, np.uint8, "c", shape=size))
+    if found is None:
+        raise UserError(
+            f"{facts} cannot be read back ({damage}): name another place (dataset.cache_dir=..., --cache-dir)"
+        )
+    return found
+
+
+@contextmanager
+def _alone(cache_dir: Path, key: str, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Within, no other process builds the same."""
+    from filelock import FileLock, Timeout
+
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache_dir / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another run that is decoding {name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+STORED = {
+    "numbers": [int], "names": [str], "sizes": [[int]], "modes": [str], "digests": [str], "spreads": [float],
+    "chromas": [float], "bad": {str: str}, "thumbs": str, "key": str, "check": (int, None),
+}  # fmt: skip
+
+
+def _load(facts: Path, pixels: Path | None, shape: Shape) -> tuple[tuple[Scan, Tensor | None] | None, str]:
+    """What an earlier scan has left: (scan and pixels, ""), (None, "") where there is nothing, (None, what is damaged)."""
+    if not facts.is_file():  # it is written last
+        return None, ""
+    try:
+        stored = match(json.loads(facts.read_text(encoding="utf-8")), STORED, "it")
+        check = stored.pop("check")
+        stored["thumbs"] = np.frombuffer(bytes.fromhex(stored["thumbs"]), np.uint8).reshape(-1, THUMB, THUMB)
+        result = Scan(**stored)
+        lists = (
+            result.names,
+            result.sizes,
+            result.modes,
+            result.digests,
+            result.spreads,
+            result.chromas,
+            result.thumbs,
+        )
+        if any(len(values) != len(result) for values in lists):
+            raise NoMatch("its lists are of unequal length")
+        if pixels is None or not len(result):
+            return (result, None), ""
+        size = (len(result), shape.channels, shape.height, shape.width)
+        if not pixels.is_file() or pixels.stat().st_size != math.prod(size):
+            raise NoMatch(f"{pixels.name} is not of the right size")
+        # Copy-on-write: the pages are shared with other runs, and nothing can change the file.
+        array = np.memmap(pixels, np.uint8, "c", shape=size)
+        if array.nbytes <= CHECKED and zlib.crc32(array.reshape(-1).data) != check:
+            raise NoMatch(f"{pixels.name} has changed")
+        return (result, torch.from_numpy(array)), ""
+    except (ValueError, TypeError, RecursionError) as problem:  # NoMatch is a ValueError
+        return None, " ".join(str(problem).split())[:120]
+    except OSError as problem:
+        return None, problem.strerror or type(problem).__name__
 
 
 def _build(source: Source, shape: Shape, facts: Path, pixels: Path | None, key: str) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    total = len(source) + source.num_test
     result = Scan(key=key, bad=dict(source.unusable()))
     thumbs: list[np.ndarray] = []
+    check = 0
+
+    def decode_into(file: Any) -> None:
+        nonlocal check
+        for number, picture in _decoded(source, shape):
+            if isinstance(picture, str):
+                result.bad[source.file_name(number)] = picture
+                continue
+            result.add(number, source.file_name(number), picture)
+            thumbs.append(picture.thumb)
+            if file is not None:
+                data = picture.pixels.tobytes()
+                check = zlib.crc32(data, check)
+                file.write(data)
+
+    if pixels is None:
+        decode_into(None)
+    else:
+        write_whole(pixels, decode_into, durable=True)
+    values: dict[str, Any] = {item.name: getattr(result, item.name) for item in fields(Scan)}
+    values |= {"thumbs": b"".join(thumb.tobytes() for thumb in thumbs).hex(), "check": check}
+    text = json.dumps(values)
+    write_whole(facts, lambda file: file.write(text.encode()), durable=True)
+
+
+def _decoded(source: Source, shape: Shape) -> Iterator[tuple[int, Picture | str]]:
+    """Every picture of a source by its number, or why it cannot be used; with a bar in a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     def attempt(number: int) -> Picture | str:
         try:
@@ -333,6 +427,7 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path | None, key: 
         except Exception as error:  # Pillow raises nearly everything on broken files; each one is listed
             return reason_for(error)
 
+    total = len(source) + source.num_test
     columns = (
         TextColumn("decoding {task.description}", markup=False),
         BarColumn(),
@@ -340,43 +435,16 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path | None, key: 
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    temporary = facts.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with (
-            open(temporary, "wb") as file,
-            ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,  # Pillow lets go of the GIL
-            Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        ):
-            task = progress.add_task(source.name, total=total)
-            for start in range(0, total, 256):
-                block = range(start, min(start + 256, total))
-                for number, picture in zip(block, pool.map(attempt, block), strict=True):
-                    progress.advance(task)
-                    if isinstance(picture, str):
-                        result.bad[source.file_name(number)] = picture
-                        continue
-                    result.numbers.append(number)
-                    result.names.append(source.file_name(number))
-                    result.sizes.append(picture.size)
-                    result.modes.append(picture.mode)
-                    result.digests.append(picture.digest)
-                    result.spreads.append(round(picture.spread, 2))
-                    result.chromas.append(round(picture.chroma, 2))
-                    thumbs.append(picture.thumb)
-                    if pixels is not None:
-                        file.write(picture.pixels.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        if pixels is not None:
-            os.replace(temporary, pixels)
-        with open(temporary, "w") as text:
-            values: dict[str, Any] = {item.name: getattr(result, item.name) for item in fields(Scan)}
-            json.dump(values | {"thumbs": b"".join(thumb.tobytes() for thumb in thumbs).hex()}, text)
-            text.flush()
-            os.fsync(text.fileno())
-        os.replace(temporary, facts)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,  # Pillow lets go of the GIL
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task(source.name, total=total)
+        for start in range(0, total, 256):
+            block = range(start, min(start + 256, total))
+            for number, picture in zip(block, pool.map(attempt, block), strict=True):
+                progress.advance(task)
+                yield number, picture
 
 
 class ImageStore:

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 from gan_lightning.data import images
 from gan_lightning.errors import UserError
+from gan_lightning.files import write_whole
 from gan_lightning.text import printable
 
 
@@ -208,9 +210,8 @@ class TorchvisionImages:
     def _unpack(folder: Path, names: list[str]) -> None:
         for name in names:
             if (folder / f"{name}.gz").exists() and not (folder / name).exists():
-                with gzip.open(folder / f"{name}.gz") as packed, open(folder / f"{name}.tmp", "wb") as file:
-                    shutil.copyfileobj(packed, file)
-                os.replace(folder / f"{name}.tmp", folder / name)
+                with gzip.open(folder / f"{name}.gz") as packed:
+                    write_whole(folder / name, partial(shutil.copyfileobj, packed))
 
     def _fetch(self, cls: type) -> None:
         timeout = socket.getdefaulttimeout()

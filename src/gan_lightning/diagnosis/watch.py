@@ -23,7 +23,7 @@ from gan_lightning.diagnosis.rules import RECORD, RULES, Finding, History, Thres
 from gan_lightning.diagnosis.verdict import judge, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
-from gan_lightning.files import match, untrusted
+from gan_lightning.files import append_text, match, untrusted, write_text
 from gan_lightning.metrics.distances import precision_recall_density_coverage
 from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
 
@@ -185,9 +185,11 @@ class Watch(Callback):
         self.facts |= {f"batchnorm_{side}": bool(batch_norms(net)) for side, net in nets.items()}
         self.facts |= {f"params_{side}": sum(p.numel() for p in net.parameters()) for side, net in nets.items()}
         self.folder = Path(trainer.default_root_dir)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "signals.jsonl").write_text("")  # a resumed run's records come from its checkpoint
-        for line in (self.facts, *self.records):
+        path = self.folder / "signals.jsonl"
+        kept = bool(self.records) and path.is_file() and not path.is_symlink()  # the same run's, up to its checkpoint
+        if not kept:
+            write_text(path, "")
+        for line in (self.facts, *(() if kept else self.records)):
             self._append(line)
         for finding in preflight(self.facts, self.thresholds):
             more = f" [{finding.override}]" if finding.override else ""
@@ -292,8 +294,7 @@ class Watch(Callback):
     # -- saying it ---------------------------------------------------------------------------------------------------
 
     def _append(self, record: dict[str, Any]) -> None:
-        with open(self.folder / "signals.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(plain(record), ensure_ascii=False, default=str) + "\n")
+        append_text(self.folder / "signals.jsonl", json.dumps(plain(record), ensure_ascii=False, default=str) + "\n")
 
     def _say(self, trainer: Any, when: str, name: str, more: str = "") -> str:
         """One line on the screen, above the progress bar where there is one."""

@@ -6,7 +6,6 @@ give its `_target_` as `features`.
 
 import copy
 import hashlib
-import os
 import socket
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from gan_lightning.data.images import to_float
 from gan_lightning.errors import UserError
+from gan_lightning.files import clear_abandoned, write_whole
 from gan_lightning.networks.pretrained import SHA256, EfficientNetLite, rgb
 
 
@@ -301,13 +301,14 @@ def cached(path: Path, compute: Callable[[], Any]) -> Any:
         except Exception as problem:
             print(f"metrics: {path} cannot be read ({type(problem).__name__}) and is made again")
     value = compute()
-    save(path, value)
+    try:
+        save(path, value)
+    except OSError as problem:
+        print(f"metrics: {path} cannot be kept for the next run ({problem.strerror})")
     return value
 
 
 def save(path: Path, value: Any) -> None:
     """torch.save that never leaves half a file behind, as several runs may share one cache."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save(copy.deepcopy(value), part)
-    part.replace(path)
+    write_whole(path, lambda file: torch.save(copy.deepcopy(value), file))
+    clear_abandoned(path.parent)

@@ -1,6 +1,5 @@
 """Scores during training: a Lightning callback that measures, logs, keeps the best checkpoint, and may end the run."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
-from gan_lightning.files import match, untrusted
+from gan_lightning.files import match, untrusted, write_json
 from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Score, Scores, class_labels, save_strip
 
 BATCH = 64  # samples at once
@@ -267,9 +266,8 @@ class Quality(Callback):
                 scores.scores[i] = type(s)(**values)
         self._log(trainer, module, scores)
         root = Path(trainer.default_root_dir)
-        root.mkdir(parents=True, exist_ok=True)
         text = scores.as_dict() | {"nimg": int(module.nimg), "best": self.best, "history": self.history}
-        (root / "scores.json").write_text(json.dumps(text, indent=1))
+        write_json(root / "scores.json", text)
         save_strip(root / "images" / "nearest_photographs.png", scores, fakes, trainer.datamodule)
 
 

@@ -66,6 +66,9 @@ class ProcessLauncher(Launcher):
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         sweep.one_process()
         self.loader, self.config = hydra_context.config_loader, config
+        written = Path(config.hydra.sweep.dir) / "multirun.yaml"
+        if written.is_symlink():  # Hydra would write through it
+            written.unlink()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         results = []

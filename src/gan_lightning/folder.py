@@ -1,0 +1,93 @@
+"""The run's folder: nothing in it leads elsewhere, and what an earlier part of the same run left there stays."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from gan_lightning.errors import UserError
+from gan_lightning.files import clear_abandoned, no_links, read_text, write_text
+
+PARTS = ("checkpoints", "images", "results", "csv", "tensorboard", "data_check", ".hydra")
+RESULTS = ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png")
+
+
+def claim(run_dir: Path, state: dict[str, Any], ckpt_path: str | None) -> int | None:
+    """Makes the folder ready for a run; returns the images shown by the part of it whose curves stay, None for no part.
+
+    `state`, `ckpt_path`: what the run goes on from, where it does. Curves and pictures stay when that checkpoint lies in this
+    folder, up to its step: what came after it is made again. Raises UserError where a link would lead what is written elsewhere.
+    """
+    here = bool(state and ckpt_path) and Path(str(ckpt_path)).resolve().is_relative_to(run_dir.resolve())
+    nimg = state["nimg"] if here else None
+    _clean(run_dir, nimg, state)
+    return nimg
+
+
+@rank_zero_only
+def _clean(run_dir: Path, nimg: int | None, state: dict[str, Any]) -> None:
+    no_links(run_dir, *PARTS)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    clear_abandoned(run_dir, *(run_dir / part for part in PARTS))
+    for name in RESULTS:  # what an earlier run in the same folder came to is not this one's
+        (run_dir / name).unlink(missing_ok=True)
+    curves = (run_dir / "csv" / "metrics.csv", _rows), (run_dir / "signals.jsonl", _records)
+    for path, cut in curves:
+        _trim(path, cut, nimg)
+    if nimg is not None:
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+        _drop_pictures(run_dir, nimg, epochs)
+
+
+@rank_zero_only
+def write_config(run_dir: Path, text: str) -> None:
+    write_text(run_dir / "config.yaml", text)
+
+
+def _trim(path: Path, cut: Callable[[str, int], Iterator[str]], nimg: int | None) -> None:
+    """Leaves what `cut` gives of the file, nothing without an `nimg`; always a new file, so that no link is written through."""
+    if nimg is not None and path.is_file() and not path.is_symlink():
+        try:
+            text = read_text(path)
+        except UserError:
+            return path.unlink()
+        write_text(path, "".join(cut(text, nimg)))
+    elif path.is_symlink() or path.exists():
+        path.unlink()
+
+
+def _rows(text: str, nimg: int) -> Iterator[str]:
+    """The header and the rows of a CSV file up to a step; a row that was cut off in the middle is left out."""
+    lines = text.splitlines(keepends=True)
+    header = next(csv.reader(io.StringIO(lines[0])), []) if lines else []
+    if "step" not in header:
+        return
+    yield lines[0]
+    for line in lines[1:]:
+        row = next(csv.reader(io.StringIO(line)), [])
+        with suppress(ValueError):
+            if line.endswith("\n") and len(row) == len(header) and float(row[header.index("step")]) <= nimg:
+                yield line
+
+
+def _records(text: str, nimg: int) -> Iterator[str]:
+    """The lines of a file of JSON values up to a step, but for the one that says the run has ended."""
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError, TypeError):
+            record = json.loads(line)
+            if record.get("nimg", 0) <= nimg and "ended" not in record:
+                yield line + "\n"
+
+
+def _drop_pictures(run_dir: Path, nimg: int, epochs: int) -> None:
+    """Pictures and probabilities of moments after the checkpoint: those of a stretch that is gone."""
+    for path in (*(run_dir / "images").glob("fake_images_*"), *(run_dir / "results").glob("discriminator_outputs_*")):
+        moment = re.search(r"_(kimg|epoch)_([\d.]+)\.(?:png|npy)$", path.name)
+        if moment and float(moment[2]) > (nimg / 1000 if moment[1] == "kimg" else epochs):
+            path.unlink()
