@@ -282,13 +282,13 @@ def test_looking_changes_nothing():
     module = build(cfg)
     state = copy.deepcopy(module.state_dict())
     random = torch.get_rng_state()
-    module.generator.blocks[0].eval()  # a part that someone froze stays frozen
+    module.generator.layers[0].eval()  # a part that someone froze stays frozen
     images = module.sample(4)
     assert images.shape == (4, 1, 28, 28) and module.score(images).shape == (4,)
     torch.testing.assert_close(module.sample(4), images)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(a, b) for a, b in zip(state.values(), module.state_dict().values(), strict=True))
-    assert module.generator.training and not module.generator.blocks[0].training
+    assert module.generator.training and not module.generator.layers[0].training
 
 
 def test_bf16_keeps_penalties_in_full_precision():
@@ -371,7 +371,7 @@ def test_samples_and_checkpoints_show_the_settled_average():
     )
     torch.manual_seed(0)
     module = build(cfg)
-    module.generator_ema.start[2].running_mean.fill_(3.0)
+    module.generator_ema.layers[2].running_mean.fill_(3.0)
     checkpoint = {"state_dict": module.state_dict()}
     names = set(checkpoint["state_dict"])
     module.on_save_checkpoint(checkpoint)

@@ -170,7 +170,7 @@ def test_looks_become_rare_where_they_would_cost_too_much(tmp_path):
 
 
 # one step passes before an infinite pixel weight shows in a loss: tanh hides it until its gradient has spread
-@pytest.mark.parametrize("where,step", [("generator.image.weight", 35), ("discriminator.1.head.linear.weight", 34)])
+@pytest.mark.parametrize("where,step", [("generator.layers.0.weight", 35), ("discriminator.1.head.linear.weight", 34)])
 def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step):
     def poison(module):
         dict(module.named_parameters())[where].data.view(-1)[0] = math.inf
@@ -185,13 +185,13 @@ def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step)
 
 
 def test_a_bad_weight_is_found_before_it_spreads_at_a_look(tmp_path):
-    with pytest.raises(TrainingDiverged, match="generator.image.weight is not finite at step 30"):
-        fit(tmp_path, StopAt(30, lambda m: m.generator.image.weight.data.view(-1)[:1].fill_(math.inf)), watch())
+    with pytest.raises(TrainingDiverged, match="generator.layers.0.weight is not finite at step 30"):
+        fit(tmp_path, StopAt(30, lambda m: m.generator.layers[0].weight.data.view(-1)[:1].fill_(math.inf)), watch())
 
 
 def test_stopping_can_be_turned_off(tmp_path):
     doctor = watch(stop_on_fatal=False)
-    fit(tmp_path, StopAt(30, lambda m: m.generator.image.weight.data.fill_(math.nan)), doctor, steps=40)
+    fit(tmp_path, StopAt(30, lambda m: m.generator.layers[0].weight.data.fill_(math.nan)), doctor, steps=40)
     assert json.loads((tmp_path / "diagnosis.json").read_text())["verdict"] == "fatal"
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -443,32 +443,16 @@ def check_paths(config: Any) -> None:
 
 
 def leave_nothing(existing: set[Path]) -> None:
-    """Takes a run's folder away again where there is nothing in it but what Hydra writes before a run begins."""
+    """Takes a run's folder away again where nothing was written into it yet."""
     if not existing:  # the mistake was found before there was a run
         return
     if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("RANK", "0") != "0" or not HydraConfig.initialized():
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
-    job = HydraConfig.get().job.name
-    hydras = {folder / ".hydra" / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml")}
-    hydras |= {folder / f"{job}.log"}
-    if not folder.is_dir() or not set(_files(folder)) <= hydras:
-        return
-    _remove(folder, hydras, existing)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for where, _, names in os.walk(folder):
-        yield from (Path(where) / name for name in names)
-
-
-def _remove(folder: Path, files: set[Path], existing: set[Path]) -> None:
     try:
-        for file in files:
-            file.unlink(missing_ok=True)
-        for empty in (folder / ".hydra", folder, *folder.parents):
+        for empty in (folder, *folder.parents):
             if empty in existing:
                 return
             empty.rmdir()
-    except OSError:  # something else came into it meanwhile
+    except OSError:  # there is something in it
         return

@@ -146,11 +146,7 @@ def arguments(typed: list[str]) -> list[str]:
         if differ:
             raise UserError(f"process 0 was started with other settings than this one: {' '.join(sorted(differ))}")
         given.append(f"hydra.run.dir={_in_quotes(decided['folder'])}")
-    more = (
-        "hydra.output_subdir=null",
-        f"hydra.job_logging.handlers.file.filename={os.devnull}",
-    )  # process 0 writes these
-    return given + [argument for argument in more if argument not in given]
+    return given
 
 
 def asked_for_help(typed: list[str]) -> bool:
