@@ -310,7 +310,9 @@ class RandomState(Callback):
 
     @staticmethod
     def buffers(module: GAN) -> dict[str, Tensor]:
-        return {name: b.detach() for name, b in module.named_buffers() if not name.startswith("generator_ema.")}
+        kept = module.state_dict(keep_vars=True).keys()  # not the frozen weights of the aid's network
+        named = ((name, buffer) for name, buffer in module.named_buffers() if name in kept)
+        return {name: buffer.detach() for name, buffer in named if not name.startswith("generator_ema.")}
 
     def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint["random"]  # each value is of its type (resume.RANDOM)

@@ -104,6 +104,11 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
             raise NoMatch(f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})")
         for name, weight in loaded.items():
             _same_kind(weight, own[name], f"weight {name}")
+        for part in state["random"]:
+            for name, value in part.get("buffers", {}).items():
+                if name not in own:
+                    raise NoMatch(f"a process's buffer {ascii(name)[:80]} is none of this run's")
+                _same_kind(value, own[name], f"buffer {name}")
         sides = (module.generator, module.make_optimizer_g), (module.discriminator, module.make_optimizer_d)
         if len(state["optimizer_states"]) != len(sides):
             raise NoMatch("it should hold the states of two optimisers")
