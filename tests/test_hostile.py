@@ -297,3 +297,78 @@ def test_a_planted_link_is_replaced_and_not_written_through(tmp_path):
     os.symlink(other, tmp_path / "scores.json")
     write_json(tmp_path / "scores.json", {"a": 1})
     assert other.read_text() == "mine" and json.loads((tmp_path / "scores.json").read_text()) == {"a": 1}
+
+
+def overlapping(checkpoint):
+    """Optimiser's values that share one place at the end of a storage: written to as if they had one each, memory breaks."""
+    for part in checkpoint["optimizer_states"]:
+        for values in part["state"].values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                shape = values[name].shape
+                values[name] = torch.zeros(values[name].numel())[-1:].expand(shape)
+
+
+MORE_RESUMED = {
+    "overlapping memory": overlapping,
+    "NumPy's position far out": put(("random", 0, "numpy", 2), 2**31 - 1),
+    "NumPy's words too few": put(("random", 0, "numpy"), ["MT19937", [1, 2], 0, 0, 0.0]),
+    "NumPy's state empty": put(("random", 0, "numpy"), []),
+    "Python's state empty": put(("random", 0, "python"), ()),
+    "many loaders": put(("loops", "fit_loop", "state_dict"), {"combined_loader": [{"epoch": 0, "position": 1}] * 9}),
+    "a place before the beginning": put(("ImageData",), {"epoch": -5, "position": 0}),
+}
+MORE_NETWORKS = {
+    "a discriminator": put((*GENERATOR, "_target_"), "gan_lightning.networks.mlp.Discriminator"),
+    "a layer": lambda c: c["config"]["network"].update(
+        generator={"_target_": "gan_lightning.networks.layers.MinibatchStddev"}
+    ),
+    "the pretrained network": lambda c: c["config"]["network"].update(
+        generator={"_target_": "gan_lightning.networks.pretrained.EfficientNetLite"}
+    ),
+}
+MORE_FOLDERS = {
+    "curves without a step": ("csv/metrics.csv", "a,b\n1,2\n"),
+    "curves without names": ("csv/metrics.csv", ",,,,\n1,2,3,4\n"),
+    "rows longer than the names": ("csv/metrics.csv", "step,loss/d\n1,2,3\n"),
+    "a curve of words": ("csv/metrics.csv", "step,loss/d\n1,x\n"),
+    "a field without end": ("csv/metrics.csv", "step,loss/d\n1," + "9" * 200_000),
+    "a configuration without end": (CONFIG, "a:\n" + "- 1\n" * 900_000),
+}
+
+
+def test_strangers_that_were_met_later(run, train_run, photos, tmp_path, capsys):
+    for name, change in MORE_RESUMED.items():
+        path = spoil(run, change)
+        with pytest.raises(UserError):
+            train_run("rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}")
+            pytest.fail(name)
+    for name, change in MORE_NETWORKS.items():
+        for command in commands(spoil(run, change), photos):
+            refused(command, capsys, name)
+    for name, (file, content) in MORE_FOLDERS.items():
+        folder = tmp_path / "evil"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run, folder)
+        (folder / file).write_text(content)
+        for command in (["diagnose", str(folder)], ["report", str(folder)]):
+            capsys.readouterr()
+            code, err = main(command), capsys.readouterr().err
+            assert code in (0, 1) and "Traceback" not in err and (code == 0 or err.startswith("error: ")), (
+                name,
+                command,
+            )
+
+
+@pytest.mark.parametrize("root", ["~nosuchuser/x", "a\0b", "\ud800"])
+def test_a_root_that_no_path_can_have(run, photos, root, capsys):
+    path = spoil(run, put(("config", "dataset", "root"), root))
+    capsys.readouterr()
+    code = main(["evaluate", str(path), "--data", str(photos), "--out", str(run / "out"), "--json"])
+    assert code in (0, 1) and "Traceback" not in capsys.readouterr().err
+
+
+def test_a_link_out_of_the_folder_is_not_diagnosed(run, tmp_path):
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    os.symlink(run / "signals.jsonl", folder / "signals.jsonl")
+    assert main(["diagnose", str(folder)]) == 1

@@ -170,7 +170,7 @@ def test_looks_become_rare_where_they_would_cost_too_much(tmp_path):
 
 
 # one step passes before an infinite pixel weight shows in a loss: tanh hides it until its gradient has spread
-@pytest.mark.parametrize("where,step", [("generator.layers.0.weight", 35), ("discriminator.1.head.linear.weight", 34)])
+@pytest.mark.parametrize("where,step", [("generator.layers.10.weight", 35), ("discriminator.1.head.linear.weight", 34)])
 def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step):
     def poison(module):
         dict(module.named_parameters())[where].data.view(-1)[0] = math.inf

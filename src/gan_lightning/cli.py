@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from gan_lightning import interrupt, places
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
-from gan_lightning.files import clear_abandoned, write_whole
+from gan_lightning.files import clear_abandoned, expanded, write_whole
 from gan_lightning.names import DATA_SETS, FEATURES
 from gan_lightning.text import printable, tolerant_output
 
@@ -42,6 +42,7 @@ def number(kind: Callable[[str], N], right: Callable[[N], bool], words: str) -> 
 
 
 positive = number(int, lambda n: 1 <= n <= 10**9, "whole number of at least 1")
+few = number(int, lambda n: 1 <= n <= 100, "whole number from 1 to 100")
 whole = number(int, lambda n: n >= 0, "whole number of at least 0")
 any_whole = number(int, lambda n: True, "whole number")
 factor = number(float, lambda n: 0 < n < 100, "number above 0 and below 100")
@@ -109,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
 
     interpolate = command("interpolate", "walk between random points of the noise: a strip and an animation")
     from_checkpoint(interpolate)
-    interpolate.add_argument("--rows", type=positive, default=6, help="walks")
-    interpolate.add_argument("--steps", type=positive, default=10, help="images of a walk")
+    interpolate.add_argument("--rows", type=few, default=6, help="walks")
+    interpolate.add_argument("--steps", type=few, default=10, help="images of a walk")
     interpolate.add_argument(
         "--out", type=path, default="samples", help="folder for interpolation.png and interpolation.gif"
     )
@@ -201,7 +202,7 @@ def check_paths(command: str, options: dict[str, Any]) -> None:
 def check_data(options: dict[str, Any]) -> None:
     """What `evaluate` is to score, and against what."""
     typed, data, root = options["path"], options["data"], options["data_root"]
-    scored = Path(typed).expanduser()
+    scored = expanded(typed)
     if (scored / "checkpoints").is_dir() or not scored.is_dir():
         places.checkpoint_file(typed)
     elif options["truncation"] != 1 or options["reject"] != 0:
@@ -211,7 +212,7 @@ def check_data(options: dict[str, Any]) -> None:
             places.folder("--data-root ", root, f"the folder in which {data} lies")
     elif root:
         raise UserError(f"--data-root is for {', '.join(DATA_SETS)}: leave it out with a folder")
-    elif not Path(data).expanduser().is_dir():
+    elif not expanded(data).is_dir():
         near = difflib.get_close_matches(data, DATA_SETS, n=1)
         meant = f", did you mean {near[0]}?" if near else ""
         places.folder("--data ", data, f"a folder of images, or one of {', '.join(DATA_SETS)}{meant}")

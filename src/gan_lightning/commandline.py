@@ -190,7 +190,15 @@ def _variants(parsed: Override) -> list[str]:
         ends: Any = parsed.value()
         return [f"{prefix}={end}" for end in (ends.start, ends.end)]
     if parsed.is_sweep_override() and parsed.is_discrete_sweep() and not _is_glob(parsed):
-        return [f"{prefix}={value}" for value in islice(parsed.sweep_string_iterator(), SWEEP_VALUES)]
+        try:
+            values = list(islice(parsed.sweep_string_iterator(), SWEEP_VALUES))
+        except ValueError as error:
+            raise UserError(f"{parsed.input_line} cannot be swept: {error}") from None
+        if not values:
+            raise UserError(
+                f"{parsed.input_line} stands for no value at all: choice(a,b) or range(start,stop) have some"
+            )
+        return [f"{prefix}={value}" for value in values]
     if parsed.is_sweep_override() and not _options(parsed.key_or_group):
         raise UserError(f"{parsed.input_line}: glob(...) is for groups, as {prefix}=choice(a,b) is for values")
     return [] if parsed.is_sweep_override() else [str(parsed.input_line)]

@@ -13,6 +13,7 @@ import secrets
 import socket
 import stat
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,8 @@ SCALAR = (bool, int, float, str, None)
 ANY = (*SCALAR, list, dict)
 LARGEST_INT = 2**63
 MOST_VALUES = 1_000_000  # values in the plain part of a file, counted as often as they are referred to
-LARGEST_TEXT = 256 * 2**20  # bytes of a text file
+LARGEST_TEXT = 16 * 2**20  # bytes of a text file
+LARGEST_YAML, LARGEST_PICTURE = 2**20, 32 * 2**20
 
 
 class NoMatch(ValueError):
@@ -118,7 +120,9 @@ def plain(value: Any, where: str = "it") -> Any:
 def untrusted(path: str | Path) -> Iterator[None]:
     """Within, whatever goes wrong is the file's fault, and is said in one line that names it. HYDRA_FULL_ERROR=1: as it is."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the answer is one line
+            yield
     except UserError:
         raise
     except NoMatch as error:
@@ -134,15 +138,26 @@ def untrusted(path: str | Path) -> Iterator[None]:
         ) from None
 
 
+def expanded(path: str | Path) -> Path:
+    """With a home folder in the place of `~`; an unknown user's stays as it is, and is then not there."""
+    return Path(os.path.expanduser(path))
+
+
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_text(path: str | Path) -> str:
-    """A text file as UTF-8, odd bytes replaced. Raises UserError beyond 256 MiB and for what is no plain file."""
+def inside(folder: str | Path, name: str) -> Path | None:
+    """A file of a folder; None where there is none, or a link that leads out of the folder."""
+    path = Path(folder) / name
+    return path if path.is_file() and path.resolve().is_relative_to(Path(folder).resolve()) else None
+
+
+def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
+    """A text file as UTF-8, odd bytes replaced. Raises UserError beyond `largest` bytes and for what is no plain file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file")
-    if path.stat().st_size > LARGEST_TEXT:
+    if path.stat().st_size > largest:
         raise UserError(f"{path} is larger than any file of this kind that this program writes")
     return path.read_text(encoding="utf-8", errors="replace")
 
@@ -174,7 +189,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
                 raise NoMatch("it holds an alias")
             return super().compose_node(parent, index)
 
-    text = read_text(path)
+    text = read_text(path, LARGEST_YAML)
     with untrusted(path):
         return match(plain(yaml.load(text, Loader) or {}, "the file"), {str: (dict, list, *SCALAR)}, "the file")
 
@@ -209,7 +224,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def checkpoint_file(path: str | Path, key: str = "") -> Path:
     """The path of a checkpoint; raises UserError, with `key` before the path, where there is no file."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         found = sorted(path.glob("checkpoints/last.ckpt")) + sorted(path.glob("last.ckpt"))
         right = f"give a checkpoint, as {found[0]}" if found else "give a checkpoint file, as .../checkpoints/last.ckpt"
@@ -241,9 +256,22 @@ def sound(weight: Any, where: str) -> Any:
     dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_quantized
     if not dense or weight.is_complex():
         raise NoMatch(f"{where} is of an odd kind ({weight.layout}, {weight.device}, {weight.dtype})")
-    if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
+    # a view that ends beyond its storage, or repeats one value, would be written past its end
+    end = (weight.storage_offset() + weight.numel()) * weight.element_size()
+    if not _dense(weight) or end > weight.untyped_storage().nbytes():
         raise NoMatch(f"{where} says it is larger than the file")
     return weight
+
+
+def _dense(weight: Any) -> bool:
+    """Whether every value has a place of its own, without gaps, in whatever order of dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 
 from gan_lightning.errors import UserError
-from gan_lightning.files import checkpoint_file
+from gan_lightning.files import checkpoint_file, expanded
 
 __all__ = ["can_be_folder", "checkpoint_file", "file", "folder", "run_folder"]
 
 
 def folder(key: str, typed: str, what: str = "the folder that holds your images") -> Path:
     """A folder that is there. Raises UserError."""
-    path = Path(typed).expanduser()
+    path = expanded(typed)
     if not path.is_dir():
         there = "is a file" if path.is_file() else "is no folder" if path.exists() else "does not exist"
         raise UserError(f"{key}{typed} {there}: give {what}")
@@ -23,7 +23,7 @@ def folder(key: str, typed: str, what: str = "the folder that holds your images"
 
 def file(key: str, typed: str, what: str) -> Path:
     """A file that is there. Raises UserError."""
-    path = Path(typed).expanduser()
+    path = expanded(typed)
     if not path.is_file():
         there = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
         raise UserError(f"{key}{typed} {there}: give {what}")
@@ -32,7 +32,7 @@ def file(key: str, typed: str, what: str) -> Path:
 
 def run_folder(typed: str) -> Path:
     """The folder of a run. Raises UserError, which names it where a file of the run was given."""
-    path = Path(typed).expanduser()
+    path = expanded(typed)
     if path.is_dir():
         return path
     home = next((p for p in path.absolute().parents if (p / "config.yaml").is_file()), None)
@@ -43,7 +43,7 @@ def run_folder(typed: str) -> Path:
 
 def can_be_folder(key: str, typed: str, write: bool = False) -> None:
     """Raises UserError where something else stands at this path or on the way to it, or, to `write`, nothing may be made."""
-    path = Path(typed).expanduser().absolute()
+    path = expanded(typed).absolute()
     first = next(part for part in (path, *path.parents) if os.path.lexists(part))
     if not first.is_dir():
         where = "" if first == path else f" ({first})"

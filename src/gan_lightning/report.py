@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from gan_lightning.errors import UserError
-from gan_lightning.files import ANY, read_json, read_text, write_text
+from gan_lightning.files import ANY, LARGEST_PICTURE, inside, read_json, read_text, untrusted, write_text
 
 PANES = {  # title: log keys that share an axis
     "loss": ["loss/d", "loss/g"],
@@ -68,12 +68,14 @@ def write_report(run_dir: Path) -> Path:
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Key to (images shown, value) pairs."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    for row in csv.DictReader(read_text(path).replace("\0", "").splitlines()):
-        with suppress(TypeError, ValueError):  # a live run's last line may be cut anywhere
-            step = float(row.pop("step"))
-            for key, text in row.items():
-                if text not in ("", None):
-                    curves.setdefault(key, []).append((step, float(text)))
+    with untrusted(path):
+        for row in csv.DictReader(read_text(path).replace("\0", "").splitlines()):
+            with suppress(TypeError, ValueError, KeyError):  # a live run's last line may be cut anywhere
+                step = float(row.pop("step"))
+                for key, text in row.items():
+                    if isinstance(key, str) and text:
+                        value = float(text)
+                        curves.setdefault(key, []).append((step, value))
     return curves
 
 
@@ -83,14 +85,11 @@ def written(run_dir: Path, name: str, pattern: Any) -> Any:
     return None if path is None else read_json(path, pattern)
 
 
-def inside(run_dir: Path, name: str) -> Path | None:
-    """A file of the run folder; None where there is none, or a link that leads out of the folder."""
-    path = run_dir / name
-    return path if path.is_file() and path.resolve().is_relative_to(run_dir.resolve()) else None
-
-
 def picture(path: Path | None) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
+    """A PNG as the page holds it; nothing for one that is larger than any of this program's."""
+    if path is None or path.stat().st_size > LARGEST_PICTURE:
+        return ""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:

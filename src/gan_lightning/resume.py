@@ -65,8 +65,10 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
             "fit_loop": match(checkpoint.get("loops"), {"fit_loop": dict, str: dict}, "loops")["fit_loop"]
         }
         state = match({k: v for k, v in found.items() if v is not None}, STATE, "the training state")
-        if min(state["nimg"], state["step"]) < 0:
-            raise NoMatch("nimg and step should be 0 or more")
+        loaders = state["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        places = [state.get("ImageData") or {}, *loaders]
+        if len(loaders) > 1 or min(state["nimg"], state["step"], *(v for place in places for v in place.values())) < 0:
+            raise NoMatch("nimg, step and the place in the data should be 0 or more")
     state |= {key: checkpoint[key] for key in ("config", "state_dict")}
     # whatever the file says of itself: Lightning would change it, step by step, to what the installed version writes
     return state | {"lr_schedulers": [], "pytorch-lightning_version": lightning.__version__}
@@ -105,6 +107,7 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
         for name, weight in loaded.items():
             _same_kind(weight, own[name], f"weight {name}")
         for part in state["random"]:
+            _check_random(part)
             for name, value in part.get("buffers", {}).items():
                 if name not in own:
                     raise NoMatch(f"a process's buffer {ascii(name)[:80]} is none of this run's")
@@ -114,6 +117,15 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
             raise NoMatch("it should hold the states of two optimisers")
         for saved, (network, make) in zip(state["optimizer_states"], sides, strict=True):
             _check_optimizer(saved, list(network.parameters()), make)
+
+
+def _check_random(state: dict[str, Any]) -> None:
+    """Lengths and positions of what Python's and NumPy's generators are set to, which they do not all check themselves."""
+    words, numpy = state["python"], state["numpy"]
+    right = len(words) == 3 and isinstance(words[1], tuple) and len(words[1]) == 625 and 0 <= words[1][-1] <= 624
+    right &= len(numpy) == 5 and numpy[0] == "MT19937" and isinstance(numpy[1], list) and len(numpy[1]) == 624
+    if not right or not 0 <= numpy[2] <= 624:
+        raise NoMatch("its random states are not those of Python and NumPy")
 
 
 def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[Any], Any]) -> None:

@@ -27,7 +27,7 @@ from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_json
+from gan_lightning.files import expanded, write_json
 from gan_lightning.keeping import Guard
 from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
@@ -72,7 +72,7 @@ def train(cfg: DictConfig) -> float | None:
     if gone := let_last_rate_win(cfg, overrides):
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
     if cfg.ckpt_path:
-        cfg.ckpt_path = str(Path(cfg.ckpt_path).expanduser())  # for Lightning, which reads it again
+        cfg.ckpt_path = str(expanded(cfg.ckpt_path))  # for Lightning, which reads it again
     elif together.restarted(os.environ) and (last := run_dir / "checkpoints" / "last.ckpt").is_file():
         cfg.ckpt_path = str(last)
         say(f"SLURM has started this job again: it goes on from {last}")

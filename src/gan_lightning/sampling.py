@@ -49,6 +49,8 @@ def build_trusted(
     if not ours or not any((network.__module__ + ".").startswith(package + ".") for package in packages):
         raise UserError(f"the checkpoint wants to build {target}, which is no network of {' or '.join(packages)}")
     arguments = {key: value for key, value in node.items() if key != "_target_"}
+    if home.startswith("gan_lightning.networks") and name != "Generator":
+        raise UserError(f"the checkpoint wants to build {target}, which is no generator")
     try:
         match(arguments, {str: (*SCALAR, [int])}, "its arguments")
         if weights is not None:
@@ -202,6 +204,15 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+@torch.no_grad()
+def _must_make_images(generator: torch.nn.Module, config: dict[str, Any]) -> None:
+    """Raises NoMatch where one noise vector does not become one image."""
+    labels = (torch.zeros(1, dtype=torch.long),) if config["num_classes"] else ()
+    made = generator.float().eval()(torch.zeros(1, config["latent_dim"]), *labels)
+    if made.ndim != 4 or made.shape[:1] != (1,) or made.shape[1] not in (1, 3, 4):
+        raise NoMatch(f"its generator makes {tuple(made.shape)} where an image should be")
+
+
 def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:
     """The generator of a checkpoint, averaged weights where there are any. Raises UserError, see `read_checkpoint`."""
     checkpoint = read_checkpoint(path)
@@ -213,6 +224,7 @@ def load_generator(path: str | Path, trust: str | None = None, device: str | Non
         config = _config(checkpoint["config"])
         generator = build_trusted(config["network"]["generator"], trust, weights)
         generator.load_state_dict(weights)
+        _must_make_images(generator, config)
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         generator = generator.float().to(where).eval()

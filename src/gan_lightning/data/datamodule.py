@@ -17,6 +17,7 @@ from gan_lightning.data import images, similar
 from gan_lightning.data.check import CheckReport, check, nothing_usable
 from gan_lightning.data.images import ImageStore, LazyStore, Shape, Source
 from gan_lightning.errors import UserError
+from gan_lightning.files import expanded
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -159,7 +160,7 @@ class ImageData(LightningDataModule):
         self.shrink_batch = shrink_batch or batch_size is None
         self.batch_size = batch_size or 64
         self.flip, self.holdout, self.drop_last, self.seed = flip, holdout, drop_last, seed
-        self.cache_dir, self.cache_limit_gb = Path(cache_dir).expanduser(), cache_limit_gb
+        self.cache_dir, self.cache_limit_gb = expanded(cache_dir), cache_limit_gb
         self.num_workers, self.steps_per_turn = num_workers, steps_per_turn
         self.report_dir: Path | None = None  # where the data check is written
         self.check_report: CheckReport | None = None

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gan_lightning.data import images
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_whole
+from gan_lightning.files import expanded, write_whole
 from gan_lightning.text import printable
 
 
@@ -30,7 +30,7 @@ class FolderImages:
     num_test = 0
 
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
-        self.root, self.without = Path(root).expanduser(), without
+        self.root, self.without = expanded(root), without
         name = printable(self.root.resolve().name)[:100] or "images"
         self.name = f"folder_{name}" if name in ("mnist", "fashion_mnist") else name  # those names mean more elsewhere
         self.labels = labels
@@ -159,7 +159,7 @@ class TorchvisionImages:
     def __init__(self, dataset: str, root: str, download: bool = True) -> None:
         self.dataset = dataset
         self.name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}.get(dataset, dataset.lower())
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.download = download
 
     @functools.cached_property

@@ -12,7 +12,7 @@ from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
 from gan_lightning.diagnosis.rules import RECORD, SEVERITIES, History, Thresholds, diagnose, longer, setting, status
 from gan_lightning.errors import UserError
-from gan_lightning.files import ANY, match, read_json_lines, read_yaml, untrusted, write_json, write_text
+from gan_lightning.files import ANY, inside, match, read_json_lines, read_yaml, untrusted, write_json, write_text
 from gan_lightning.text import console as plain_console
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def plain(value: Any) -> Any:
 
 def read(run_dir: str | Path) -> History:
     """A run's records from signals.jsonl; a last line that is still being written is left out. Raises UserError."""
-    path = Path(run_dir) / "signals.jsonl"
-    if not path.is_file():
+    path = inside(run_dir, "signals.jsonl")
+    if path is None:
         raise UserError(
             f"{run_dir} holds no signals.jsonl: it should be the folder of a run that was started without diagnosis=off"
         )
@@ -178,8 +178,8 @@ def read(run_dir: str | Path) -> History:
             if records and records[-1]["step"] == record["step"]:
                 records.pop()  # the look at the end says more about the same step
             records.append(record)
-    config = Path(run_dir) / "config.yaml"
-    if config.is_file():
+    config = inside(run_dir, "config.yaml")
+    if config is not None:
         facts["config"] = read_yaml(config)
     return History(records, facts)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -453,7 +454,8 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir:
     elif name == "egg":
         source = EggImages(root or EggImages.DEFAULT_ROOT)
     else:
-        same = bool(settings.get("root")) and Path(settings["root"]).expanduser().resolve() == Path(name).resolve()
+        trained_on = os.path.abspath(os.path.expanduser(settings.get("root") or ""))  # compared, never opened
+        same = bool(settings.get("root")) and trained_on == os.path.abspath(os.path.expanduser(name))
         source = FolderImages(name, bool(settings.get("labels")) and same)  # another folder need not have classes
     real = ImageData(source, shrink_batch=True, **options)
     real.prepare()
