@@ -20,7 +20,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from gan_lightning.config import key_of
+from gan_lightning.config import key_of, lookup
 from gan_lightning.diagnosis import words
 
 Thresholds = dict[str, float]
@@ -79,9 +79,8 @@ class History:
 
 def setting(config: Any, path: str, default: Any = None) -> Any:
     """A nested configuration value by its dotted name; `default` where it is missing or null."""
-    for key in path.split("."):
-        config = config.get(key) if isinstance(config, dict) else None
-    return default if config is None else config
+    value = lookup(config, path)
+    return default if value is None else value
 
 
 def _number(value: Any) -> float:
