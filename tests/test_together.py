@@ -220,6 +220,7 @@ def test_one_that_is_gone_is_named(pair, capfd):
 def test_one_that_fails_is_quoted_and_silent(pair):
     first, second = pair
     first._write(first.store)
+    until(lambda: second._read(second.store, [0]))  # a store's `set` returns before the store has it
     assert second.leave("its disk is full") is False  # process 0 says it
     first.watch()
     until(lambda: first.over)
