@@ -32,18 +32,28 @@ def commands(data: str | None) -> dict[str, list[str]]:
 def main() -> int:
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default=os.environ.get("GAN_LIGHTNING_DATA") or None)
     parser.add_argument("--only", nargs="*", choices=commands(None))
     options = parser.parse_args()
     path = ROOT / "benchmarks" / "RESULTS.md"
-    kept = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", path.read_text() if path.is_file() else "", re.M | re.S))
+    kept = dict(
+        re.findall(
+            r"^## (\w+)\n\n(.*?)(?=^## |\Z)",
+            path.read_text() if path.is_file() else "",
+            re.M | re.S,
+        )
+    )
     failed = []
     for name, command in commands(options.data).items():
         if options.only and name not in options.only:
             continue
         print(f"\n== {name}: python {' '.join(command)}", flush=True)
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         lines = []
         for line in process.stdout:

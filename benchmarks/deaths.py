@@ -37,15 +37,27 @@ RUN = [
     "hydra.run.dir=run",
 ]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(ROOT / "train.py")]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc_per_node=2",
+    str(ROOT / "train.py"),
+]
 # name: (commands, what only the environment of the process to kill holds)
 CASES = {
     "Lightning's process 1": ([([*TRAIN, "trainer.devices=2"], {})], "LOCAL_RANK=1"),
     "Lightning's process 0": ([([*TRAIN, "trainer.devices=2"], {})], ""),
     "torchrun's process 1": ([(TORCHRUN, {})], "RANK=1"),
     "torchrun's process 0": ([(TORCHRUN, {})], "RANK=0"),
-    "the second node": ([([*TRAIN, "trainer.num_nodes=2"], {"NODE_RANK": str(k)}) for k in (0, 1)], "NODE_RANK=1"),
-    "the first node": ([([*TRAIN, "trainer.num_nodes=2"], {"NODE_RANK": str(k)}) for k in (0, 1)], "NODE_RANK=0"),
+    "the second node": (
+        [([*TRAIN, "trainer.num_nodes=2"], {"NODE_RANK": str(k)}) for k in (0, 1)],
+        "NODE_RANK=1",
+    ),
+    "the first node": (
+        [([*TRAIN, "trainer.num_nodes=2"], {"NODE_RANK": str(k)}) for k in (0, 1)],
+        "NODE_RANK=0",
+    ),
 }
 
 
@@ -92,13 +104,21 @@ def kill_one(name: str) -> tuple[bool, str]:
             meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if more else {}
             with open(folder / f"out{k}", "w") as out, open(folder / f"err{k}", "w") as err:
                 env = os.environ | {"OMP_NUM_THREADS": "1"} | meeting | more
-                started.append(subprocess.Popen([*command, *RUN], cwd=folder, env=env, stdout=out, stderr=err))
+                started.append(
+                    subprocess.Popen([*command, *RUN], cwd=folder, env=env, stdout=out, stderr=err)
+                )
         end = time.monotonic() + 300
         while time.monotonic() < end and not list(folder.glob("run/checkpoints/kimg*.ckpt")):
             time.sleep(0.2)
         members = family([process.pid for process in started])
-        trainers = [pid for pid in members if "torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_text()]
-        victim = next(pid for pid in trainers if mark in environment(pid)) if mark else started[0].pid
+        trainers = [
+            pid
+            for pid in members
+            if "torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+        victim = (
+            next(pid for pid in trainers if mark in environment(pid)) if mark else started[0].pid
+        )
         os.kill(victim, signal.SIGKILL)
         began = time.monotonic()
         codes = [process.wait(timeout=120) for process in started]
@@ -106,7 +126,9 @@ def kill_one(name: str) -> tuple[bool, str]:
             time.sleep(0.1)
         seconds = time.monotonic() - began
         said = "".join((folder / f"err{k}").read_text() for k in range(len(started)))
-        sentence = next((line for line in said.splitlines() if f"process id {victim} on " in line), "")
+        sentence = next(
+            (line for line in said.splitlines() if f"process id {victim} on " in line), ""
+        )
         kept = sorted(folder.glob("run/checkpoints/*.ckpt"))
         whole = (
             bool(kept)
@@ -122,7 +144,9 @@ def kill_one(name: str) -> tuple[bool, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=CASES, metavar="NAME")
     results = []
     for name in parser.parse_args().only or CASES:

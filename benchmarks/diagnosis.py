@@ -44,7 +44,12 @@ SETS = {
     "mnist": ["dataset=mnist", "dataset.root={data}", "augment=none"],
     "egg": ["dataset=egg", "dataset.image_size=32", "augment=diffaugment"],
     "fashion": ["dataset=fashion_mnist", "dataset.root={data}", "augment=none"],
-    "photos": ["dataset=folder", "dataset.root={data}/eggs_candling", "dataset.image_size=32", "augment=diffaugment"],
+    "photos": [
+        "dataset=folder",
+        "dataset.root={data}/eggs_candling",
+        "dataset.image_size=32",
+        "augment=diffaugment",
+    ],
 }
 LIKE = {"fashion": "mnist"}  # the same faults and healthy runs as there
 NOTE = ["network=mlp", "loss.gamma=0", "ema.halflife_kimg=0", "optimizer_g.betas=[0.9,0.999]", "optimizer_d.betas=[0.9,0.999]"]  # fmt: skip
@@ -59,7 +64,9 @@ class Fault:
     plant: str = ""  # a function below
     sets: tuple[str, ...] = ("mnist", "egg")
     curable: bool = True  # can an override undo it? (code that was planted cannot be undone by one)
-    healthy: list[str] | None = None  # overrides of a healthy run with the same plant, where no override undoes that
+    healthy: list[str] | None = (
+        None  # overrides of a healthy run with the same plant, where no override undoes that
+    )
 
 
 FAULTS = {
@@ -116,8 +123,14 @@ UNSEEN = {
 
 LOSSES = ["loss=bce", "loss=hinge", "loss=lsgan", "loss=rpgan", "loss=wgan_gp"]
 HEALTHY = {
-    **{f"{data}_{loss.partition('=')[2]}": (data, [loss]) for data in ("mnist", "egg") for loss in LOSSES},
-    **{f"{data}_wgan_gp": (data, ["loss=wgan_gp", "n_critic=5"]) for data in ("mnist", "egg")},  # as published
+    **{
+        f"{data}_{loss.partition('=')[2]}": (data, [loss])
+        for data in ("mnist", "egg")
+        for loss in LOSSES
+    },
+    **{
+        f"{data}_wgan_gp": (data, ["loss=wgan_gp", "n_critic=5"]) for data in ("mnist", "egg")
+    },  # as published
     "mnist_batch32": ("mnist", ["dataset.batch_size=32", "total_kimg=48"]),
     "mnist_batch64": ("mnist", ["dataset.batch_size=64", "total_kimg=96"]),
     "mnist_lr": ("mnist", ["optimizer_g.lr=1e-3", "optimizer_d.lr=1e-3"]),
@@ -126,13 +139,19 @@ HEALTHY = {
     "mnist_seed7": ("mnist", ["seed=7"]),
     "mnist_classes": ("mnist", ["conditional=true"]),
     "egg_64": ("egg", ["dataset.image_size=64", "network.generator.upsample=smooth"]),
-    "egg_resnet": ("egg", ["network=resnet", "network.generator.channels=64", "network.discriminator.channels=64"]),
+    "egg_resnet": (
+        "egg",
+        ["network=resnet", "network.generator.channels=64", "network.discriminator.channels=64"],
+    ),
     "egg_ada": ("egg", ["augment=ada", "network.generator.upsample=smooth"]),
     "egg_batch32": ("egg", ["dataset.batch_size=32", "total_kimg=48"]),
     "egg_seed7": ("egg", ["seed=7"]),
     "photos": ("photos", []),
     "photos_rpgan": ("photos", ["loss=rpgan"]),
-    "photos_64": ("photos", ["dataset.image_size=64", "network.generator.upsample=smooth", "total_kimg=32"]),
+    "photos_64": (
+        "photos",
+        ["dataset.image_size=64", "network.generator.upsample=smooth", "total_kimg=32"],
+    ),
 }
 
 
@@ -172,7 +191,9 @@ def deaf(module: Any, data: Any) -> None:
     """A generator that does not hear its noise."""
     module.generator.register_forward_pre_hook(lambda layer, inputs: (inputs[0] * 0, *inputs[1:]))
     if module.generator_ema is not None:
-        module.generator_ema.register_forward_pre_hook(lambda layer, inputs: (inputs[0] * 0, *inputs[1:]))
+        module.generator_ema.register_forward_pre_hook(
+            lambda layer, inputs: (inputs[0] * 0, *inputs[1:])
+        )
 
 
 def checkered(module: Any, data: Any) -> None:
@@ -228,8 +249,13 @@ def in_order(module: Any, data: Any) -> None:
     from gan_lightning.data.datamodule import BatchStream
 
     stored = data.train_images[torch.arange(len(data.train_images))]
-    order = (stored.float().mean((1, 2, 3)) if data.train_labels is None else data.train_labels).argsort()
-    BatchStream._rows = lambda stream, epoch: (order[: stream.share], torch.zeros(stream.share, dtype=torch.bool))  # type: ignore[method-assign]
+    order = (
+        stored.float().mean((1, 2, 3)) if data.train_labels is None else data.train_labels
+    ).argsort()
+    BatchStream._rows = lambda stream, epoch: (
+        order[: stream.share],
+        torch.zeros(stream.share, dtype=torch.bool),
+    )  # type: ignore[method-assign]
 
 
 def accumulated(module: Any, data: Any) -> None:
@@ -249,14 +275,19 @@ def cut_reals(module: Any, data: Any) -> None:
     from gan_lightning.augment import Augment
 
     augment, original = Augment(["translation", "cutout"], p=1.0), data.on_after_batch_transfer
-    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: (augment(x), y))(*original(batch, index))
+    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: (augment(x), y))(
+        *original(batch, index)
+    )
 
 
 def without_ones(module: Any, data: Any) -> None:
     from gan_lightning.data.images import ImageStore
 
     rows = (data.train_labels != 1).nonzero()[:, 0]
-    data.train_images, data.train_labels = ImageStore(data.train_images[rows]), data.train_labels[rows]
+    data.train_images, data.train_labels = (
+        ImageStore(data.train_images[rows]),
+        data.train_labels[rows],
+    )
 
 
 def saturate(module: Any, data: Any) -> None:
@@ -286,12 +317,16 @@ def infinity(module: Any, data: Any) -> None:
 
 def unnormalised(module: Any, data: Any) -> None:
     original = data.on_after_batch_transfer
-    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: ((x + 1) / 2, y))(*original(batch, index))
+    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: ((x + 1) / 2, y))(
+        *original(batch, index)
+    )
 
 
 def inverted(module: Any, data: Any) -> None:
     original = data.on_after_batch_transfer
-    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: (-x, y))(*original(batch, index))
+    data.on_after_batch_transfer = lambda batch, index: (lambda x, y: (-x, y))(
+        *original(batch, index)
+    )
 
 
 PLANTS: dict[str, Callable[[Any, Any], None]] = {
@@ -333,15 +368,33 @@ def jobs(data: str, seeds: list[int], on: list[str]) -> list[Job]:
         for kind, faults in (("fault", FAULTS), ("unseen", UNSEEN)):
             for where in on:
                 for name, fault in faults.items():
-                    if LIKE.get(where, where) in fault.sets or (kind, where) == ("unseen", "photos"):
-                        planned.append(Job(kind, name, where, seed, merged(where, fault.overrides), fault.plant))
+                    if LIKE.get(where, where) in fault.sets or (kind, where) == (
+                        "unseen",
+                        "photos",
+                    ):
+                        planned.append(
+                            Job(
+                                kind, name, where, seed, merged(where, fault.overrides), fault.plant
+                            )
+                        )
                         if fault.healthy is not None:
-                            planned.append(Job("same", name, where, seed, merged(where, fault.healthy), fault.plant))
+                            planned.append(
+                                Job(
+                                    "same",
+                                    name,
+                                    where,
+                                    seed,
+                                    merged(where, fault.healthy),
+                                    fault.plant,
+                                )
+                            )
         if seed == seeds[0]:
             for number, (name, (home, overrides)) in enumerate(HEALTHY.items()):
                 for where in on:
                     if LIKE.get(where, where) == home:
-                        planned.append(Job("healthy", name, where, 100 + number, merged(where, overrides)))
+                        planned.append(
+                            Job("healthy", name, where, 100 + number, merged(where, overrides))
+                        )
     return planned
 
 
@@ -353,7 +406,9 @@ def cures(planned: list[Job]) -> list[Job]:
             override = next((f["override"] for f in findings(job.folder) if f["override"]), "")
             if override:
                 overrides = merge(job.overrides, [override])
-                again.append(Job("cure", job.name, job.data, job.seed, overrides, job.plant, override))
+                again.append(
+                    Job("cure", job.name, job.data, job.seed, overrides, job.plant, override)
+                )
     return again
 
 
@@ -369,7 +424,15 @@ def run(job: Job) -> None:
     """One job in a process of its own; leaves job.json behind even where the run was ended by a fatal finding."""
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "benchmarks.diagnosis", "--one", job.plant or "none", "--", *job.overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.diagnosis",
+        "--one",
+        job.plant or "none",
+        "--",
+        *job.overrides,
+    ]
     command += [] if any(o.startswith("seed=") for o in job.overrides) else [f"seed={job.seed}"]
     started = time.monotonic()
     with open(job.folder / "log.txt", "w") as log:
@@ -380,9 +443,18 @@ def run(job: Job) -> None:
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         ).returncode
-    summary = {"overrides": job.overrides, "cure": job.cure, "code": code, "seconds": time.monotonic() - started}
+    summary = {
+        "overrides": job.overrides,
+        "cure": job.cure,
+        "code": code,
+        "seconds": time.monotonic() - started,
+    }
     (job.folder / "job.json").write_text(json.dumps(summary, indent=1))
-    for path in ("tensorboard", "checkpoints", "results"):  # a hundred runs of them would fill the disk
+    for path in (
+        "tensorboard",
+        "checkpoints",
+        "results",
+    ):  # a hundred runs of them would fill the disk
         shutil.rmtree(job.folder / path, ignore_errors=True)
     names = ", ".join(f["name"] for f in findings(job.folder)) or "nothing"
     print(
@@ -398,7 +470,9 @@ def findings(folder: Path) -> list[dict[str, Any]]:
     from gan_lightning.diagnosis.verdict import judge, read
     from gan_lightning.errors import UserError
 
-    thresholds: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "diagnosis" / "default.yaml"))
+    thresholds: Any = OmegaConf.to_container(
+        OmegaConf.load(ROOT / "conf" / "diagnosis" / "default.yaml")
+    )
     try:
         verdict = judge(read(folder), thresholds["thresholds"])
     except UserError:  # it ended before it began
@@ -462,26 +536,43 @@ def table(planned: list[Job], cured: list[Job]) -> str:
             if not runs:
                 continue
             names = [[f["name"] for f in said[j.folder]] or ["nothing"] for j in runs]
-            top, some = sum(n[0] in fault.names for n in names), sum(bool(fault.names & set(n)) for n in names)
+            top, some = (
+                sum(n[0] in fault.names for n in names),
+                sum(bool(fault.names & set(n)) for n in names),
+            )
             total, first, anywhere = total + len(runs), first + top, anywhere + some
-            since = [f["since_kimg"] for j in runs for f in said[j.folder] if f["name"] in fault.names]
+            since = [
+                f["since_kimg"] for j in runs for f in said[j.folder] if f["name"] in fault.names
+            ]
             again = [j for j in done if (j.kind, j.name, j.data) == ("cure", name, where)]
             after = [s for j in again if (s := score(j.folder)) is not None]
             ratio = within = ""
             if fault.curable:
                 treated, waiting = treated + bool(again), waiting + (not again)
-                same = [s for j in done if (j.kind, j.name, j.data) == ("same", name, where) and (s := score(j.folder))]
+                same = [
+                    s
+                    for j in done
+                    if (j.kind, j.name, j.data) == ("same", name, where) and (s := score(j.folder))
+                ]
                 if after and (same or healthy[where]):
                     usual = statistics.median(same or healthy[where])
                     ratio = f"{(times := statistics.median(after) / usual):.2f}"
                     recovered += times <= 1.5
                     well = sum(s <= 1.5 * usual for s in after)
-                    mended, repeated, within = mended + well, repeated + len(again), f"{well} of {len(again)}"
+                    mended, repeated, within = (
+                        mended + well,
+                        repeated + len(again),
+                        f"{well} of {len(again)}",
+                    )
             lines.append(
                 f"| {name} | {where} | {len(runs)} | {top} | {some} | {middle(since)} | {most(n[0] for n in names)} | {middle(score(j.folder) for j in runs)} "
                 f"| {f'`{most(j.cure for j in again)}`' if again else '' if fault.curable else 'planted in code' if fault.plant else 'go on'} | {middle(after) if again else ''} | {ratio} | {within} |"
             )
-    alarms = [j for j in done if j.kind == "healthy" and any(f["severity"] != "note" for f in said[j.folder])]
+    alarms = [
+        j
+        for j in done
+        if j.kind == "healthy" and any(f["severity"] != "note" for f in said[j.folder])
+    ]
     count = sum(j.kind == "healthy" for j in done)
     lines += [
         "",
@@ -503,16 +594,24 @@ def table(planned: list[Job], cured: list[Job]) -> str:
         for name, where in groups:
             runs = [j for j in done if (j.kind, j.name, j.data) == (kind, name, where)]
             said_names = "; ".join(
-                dict.fromkeys(", ".join(f["name"] for f in said[j.folder]) or "nothing" for j in runs)
+                dict.fromkeys(
+                    ", ".join(f["name"] for f in said[j.folder]) or "nothing" for j in runs
+                )
             )
             number = runs[0].seed if kind == "healthy" else len(runs)
-            lines.append(f"| {name} | {where} | {number} | {said_names} | {middle(score(j.folder) for j in runs)} |")
+            lines.append(
+                f"| {name} | {where} | {number} | {said_names} | {middle(score(j.folder) for j in runs)} |"
+            )
     return "\n".join(lines)
 
 
 def write(text: str, mark: str) -> None:
     """Puts the tables between the marks of benchmarks/DIAGNOSIS.md; what people wrote around them stays."""
-    path, begin, end = ROOT / "benchmarks" / "DIAGNOSIS.md", f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    path, begin, end = (
+        ROOT / "benchmarks" / "DIAGNOSIS.md",
+        f"<!-- {mark} -->",
+        f"<!-- end of {mark} -->",
+    )
     before, _, rest = path.read_text().partition(begin)
     path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
@@ -521,14 +620,20 @@ def main() -> None:
     if "--one" in sys.argv:
         at = sys.argv.index("--one")
         return one(sys.argv[at + 1], sys.argv[at + 3 :])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, help="the folder with MNIST/raw and eggs_candling")
     parser.add_argument("--on", nargs="*", choices=SETS, default=["mnist", "egg", "photos"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="*", help="names of faults or healthy runs")
-    parser.add_argument("--kinds", nargs="*", default=["fault", "same", "unseen", "healthy", "cure"])
+    parser.add_argument(
+        "--kinds", nargs="*", default=["fault", "same", "unseen", "healthy", "cure"]
+    )
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, of one thread each")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="start no run after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="start no run after so many"
+    )
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes

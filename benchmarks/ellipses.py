@@ -38,7 +38,9 @@ def overlap(shape: NDArray[np.bool_]) -> float:
 
 def roundest(image: NDArray[np.uint8]) -> float:
     """The best overlap of any shape in an RGB image (H, W, 3); 0 where nothing stands out."""
-    pixels = ndimage.zoom(image.astype(float), (SIDE / image.shape[0], SIDE / image.shape[1], 1), order=1)
+    pixels = ndimage.zoom(
+        image.astype(float), (SIDE / image.shape[0], SIDE / image.shape[1], 1), order=1
+    )
     red, green, blue = np.moveaxis(pixels, -1, 0)
     best = 0.0
     for plane in (np.ptp(pixels, -1), red, green, red - blue, red - green, pixels.mean(-1)):
@@ -62,20 +64,32 @@ def images_of(path: Path, size: int, count: int, **noise: float) -> list[NDArray
     source = FolderImages(str(path))
     source.prepare()
     pictures = (source.open(number)[0].convert("RGB") for number in range(len(source)))
-    return [np.array(picture.resize((size, size), Image.Resampling.LANCZOS)) for picture in pictures]
+    return [
+        np.array(picture.resize((size, size), Image.Resampling.LANCZOS)) for picture in pictures
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--truncation", type=float, default=1.0)
     parser.add_argument("--reject", type=float, default=0.0)
     options = parser.parse_args()
-    images = images_of(options.path, options.size, options.count, truncation=options.truncation, reject=options.reject)
+    images = images_of(
+        options.path,
+        options.size,
+        options.count,
+        truncation=options.truncation,
+        reject=options.reject,
+    )
     found = np.array([roundest(image) for image in images])
-    shares = "  ".join(f"above .{int(100 * t)}: {(found > t).mean():.3f}" for t in (0.85, 0.88, 0.90, 0.92, 0.94))
+    shares = "  ".join(
+        f"above .{int(100 * t)}: {(found > t).mean():.3f}" for t in (0.85, 0.88, 0.90, 0.92, 0.94)
+    )
     print(f"{len(found)} images, mean overlap {found.mean():.3f}; {shares}")
 
 

@@ -45,14 +45,30 @@ KINDS: dict[str, tuple[list[str], int]] = {  # what is typed, and the share of t
         [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "pictures.every_kimg=0.1"],
         16,
     ),
-    "scores, diagnosis": ([*TINY, "dataset.root=../small", "total_kimg=0.12", "metrics.every_kimg=0.05"], 3),
+    "scores, diagnosis": (
+        [*TINY, "dataset.root=../small", "total_kimg=0.12", "metrics.every_kimg=0.05"],
+        3,
+    ),
     "writing checkpoints": (
-        [*MLP, *WIDE, *LIGHT, "dataset.root=../small", "trainer.max_epochs=3", "checkpoints.every_kimg=0.008"],
+        [
+            *MLP,
+            *WIDE,
+            *LIGHT,
+            "dataset.root=../small",
+            "trainer.max_epochs=3",
+            "checkpoints.every_kimg=0.008",
+        ],
         14,
     ),
-    "decoding images": ([*TINY, *LIGHT, "dataset.root=../large", "total_kimg=0.024", "dataset.cache_dir=cache"], 10),
+    "decoding images": (
+        [*TINY, *LIGHT, "dataset.root=../large", "total_kimg=0.024", "dataset.cache_dir=cache"],
+        10,
+    ),
     "sampling": ([], 10),
-    "two processes": ([*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "trainer.devices=2"], 8),
+    "two processes": (
+        [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "trainer.devices=2"],
+        8,
+    ),
     "two processes, launched": (
         [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "trainer.devices=2"],
         1,
@@ -116,18 +132,27 @@ def start(kind: str, folder: Path, more: Sequence[str] = ()) -> list[int]:
     arguments = [*KINDS[kind][0], *more]
     if kind == "sampling":
         model = folder.parent / "model.ckpt"
-        return [fork(["sample", str(model), "--num-images", "400", "--grid", "--out", "out"], folder)]
+        return [
+            fork(["sample", str(model), "--num-images", "400", "--grid", "--out", "out"], folder)
+        ]
     if kind == "two processes, launched":
         command = [sys.executable, str(ROOT / "train.py"), *arguments]
         with open(folder / "log.txt", "a") as log:
-            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
         return [process.pid]
     if kind != "two processes":
         return [fork(arguments, folder)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+    }
     return [fork(arguments, folder, common | {"LOCAL_RANK": str(rank)}) for rank in range(2)]
 
 
@@ -181,7 +206,11 @@ def differs(a: Any, b: Any, where: str = "") -> str:
         if len(a) != len(b):
             return where
         return next(
-            filter(None, (differs(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))), ""
+            filter(
+                None,
+                (differs(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))),
+            ),
+            "",
         )
     return "" if a == b else where
 
@@ -201,7 +230,9 @@ def events(folder: Path) -> list[int]:
 
 def compare(kind: str, folder: Path, whole: Path) -> str:
     """What differs from the undisturbed run; "" for nothing."""
-    if left := [str(path) for path in folder.rglob("*") if path.suffix in (".partial", ".part", ".tmp")]:
+    if left := [
+        str(path) for path in folder.rglob("*") if path.suffix in (".partial", ".part", ".tmp")
+    ]:
         return f"temporary files: {left}"
     if kind == "sampling":
         return images(folder, whole, all_of_them=True)
@@ -234,13 +265,17 @@ def undisturbed(kind: str, folder: Path) -> float:
         began = time.monotonic()
         codes = ended(start(kind, folder / name), 180)
         if codes is None or any(codes):
-            raise SystemExit(f"error: an undisturbed run ended with {codes}: see {folder / name / 'log.txt'}")
+            raise SystemExit(
+                f"error: an undisturbed run ended with {codes}: see {folder / name / 'log.txt'}"
+            )
     if wrong := compare(kind, folder / "first", folder / "whole"):
         raise SystemExit(f"error: two undisturbed runs differ: {wrong}")
     return time.monotonic() - began
 
 
-def disturb(kind: str, pids: list[int], moment: float, draw: random.Random) -> tuple[list[int], list[int] | None]:
+def disturb(
+    kind: str, pids: list[int], moment: float, draw: random.Random
+) -> tuple[list[int], list[int] | None]:
     """Sends signals after so many seconds: (signals sent, exit codes)."""
     time.sleep(moment)
     number = draw.choice([signal.SIGKILL, signal.SIGKILL, *POLITE])
@@ -259,7 +294,11 @@ def answer(sent: list[int], codes: list[int] | None, folder: Path) -> str:
     if codes is None:
         return "it did not end"
     # the last moments of a process that has done all are Python's own: there a signal counts as the system counts it
-    right = {-sent[0], 0} if sent[0] == signal.SIGKILL else {POLITE[sent[0]], -sent[0], 0, -signal.SIGKILL}
+    right = (
+        {-sent[0], 0}
+        if sent[0] == signal.SIGKILL
+        else {POLITE[sent[0]], -sent[0], 0, -signal.SIGKILL}
+    )
     if (
         sent[0] != signal.SIGKILL
         and codes[0] == -sent[0]
@@ -273,7 +312,12 @@ def answer(sent: list[int], codes: list[int] | None, folder: Path) -> str:
         return f"exit codes {codes}"
     if "Traceback" in text:
         return "a traceback"
-    if sent[0] != signal.SIGKILL and codes[0] > 0 and "stopp" not in text and "interrupted by" not in text:
+    if (
+        sent[0] != signal.SIGKILL
+        and codes[0] > 0
+        and "stopp" not in text
+        and "interrupted by" not in text
+    ):
         return "no message"
     stepped = "d_loss" in text and sent[0] != signal.SIGKILL
     return "no checkpoint though a step was made" if stepped and state(folder) is None else ""
@@ -300,12 +344,27 @@ def trial(kind: str, number: int, folder: Path, seconds: float, seed: int) -> Tr
     if not done:
         more = [] if saved is None else ["ckpt_path=run/checkpoints/last.ckpt"]
         again = ended(start(kind, here, more), 180)
-        wrong = wrong or ("" if again == [0] * len(again or [1]) else f"going on ended with {again}")
+        wrong = wrong or (
+            "" if again == [0] * len(again or [1]) else f"going on ended with {again}"
+        )
     names = " ".join(signal.Signals(n).name for n in sent)
-    wrong = wrong or ("" if done and kind != "sampling" and _same_weights(here, whole) else compare(kind, here, whole))
+    wrong = wrong or (
+        ""
+        if done and kind != "sampling" and _same_weights(here, whole)
+        else compare(kind, here, whole)
+    )
     if not wrong:
         shutil.rmtree(here)
-    return Trial(kind, number, names, round(moment, 3), str(codes), there, wrong, round(time.monotonic() - began, 1))
+    return Trial(
+        kind,
+        number,
+        names,
+        round(moment, 3),
+        str(codes),
+        there,
+        wrong,
+        round(time.monotonic() - began, 1),
+    )
 
 
 def _same_weights(here: Path, whole: Path) -> bool:
@@ -323,7 +382,9 @@ def pictures(folder: Path, count: int, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     for k in range(count):
-        pixels = np.kron(generator.integers(0, 256, (4, 4, 3)), np.ones((size // 4, size // 4, 1))).astype(np.uint8)
+        pixels = np.kron(
+            generator.integers(0, 256, (4, 4, 3)), np.ones((size // 4, size // 4, 1))
+        ).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{k:03d}.png")
 
 
@@ -358,7 +419,9 @@ def prepare(folder: Path) -> None:
             shutil.copy(trained / "run" / "checkpoints" / "last.ckpt", place / "model.ckpt")
 
 
-def trials(kind: str, wanted: int, folder: Path, log: Path, say: Callable[[str], None], seed: int) -> list[Trial]:
+def trials(
+    kind: str, wanted: int, folder: Path, log: Path, say: Callable[[str], None], seed: int
+) -> list[Trial]:
     """The trials of a kind: those that are in the log, and as many more as are wanted."""
     lines = log.read_text().splitlines() if log.is_file() else []
     done = [Trial(**json.loads(line)) for line in lines]
@@ -432,7 +495,10 @@ def page(found: dict[str, list[Trial]], verdict: str, counts: dict[str, int], co
         lines += [
             "Not so:",
             "",
-            *(f"- {one.kind} {one.number}, {one.signals} at {one.moment:.0%}: {one.wrong}" for one in bad),
+            *(
+                f"- {one.kind} {one.number}, {one.signals} at {one.moment:.0%}: {one.wrong}"
+                for one in bad
+            ),
             "",
         ]
     total = sum(counts.values())
@@ -442,7 +508,9 @@ def page(found: dict[str, list[Trial]], verdict: str, counts: dict[str, int], co
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
@@ -455,13 +523,17 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     prepare(folder)
     shares = {kind: share for kind, (_, share) in KINDS.items()}
-    wanted = {kind: -(-options.kills * share // sum(shares.values())) for kind, share in shares.items()}
+    wanted = {
+        kind: -(-options.kills * share // sum(shares.values())) for kind, share in shares.items()
+    }
 
     def say(text: str) -> None:
         print(text, flush=True)
 
     log = folder / "trials.jsonl"
-    found = {kind: trials(kind, wanted[kind], folder, log, say, options.seed) for kind in options.only}
+    found = {
+        kind: trials(kind, wanted[kind], folder, log, say, options.seed) for kind in options.only
+    }
     wrong = sum(bool(one.wrong) for rows in found.values() for one in rows)
     if len(options.only) == len(KINDS):
         verdict, counts = hostile(folder)

@@ -50,7 +50,8 @@ def seconds_per_image(scratch: str, folder: Path, size: int, batch: int, steps: 
 def of_batch(scratch: str, quick: bool) -> dict[int, float]:
     folder = photos(Path(scratch) / "b", 200, 32)
     return {
-        batch: seconds_per_image(scratch, folder, 32, batch, 6) for batch in ((8, 32) if quick else (4, 8, 16, 32, 64))
+        batch: seconds_per_image(scratch, folder, 32, batch, 6)
+        for batch in ((8, 32) if quick else (4, 8, 16, 32, 64))
     }
 
 
@@ -136,9 +137,7 @@ def plot(path: Path, title: str, figures: dict[int, float], slope: float) -> Non
     low, high = min(ys + expected), max(ys + expected)
 
     def place(x: float, y: float) -> str:
-        return (
-            f"{50 + 330 * (x - xs[0]) / ((xs[-1] - xs[0]) or 1):.0f},{200 - 170 * (y - low) / ((high - low) or 1):.0f}"
-        )
+        return f"{50 + 330 * (x - xs[0]) / ((xs[-1] - xs[0]) or 1):.0f},{200 - 170 * (y - low) / ((high - low) or 1):.0f}"
 
     lines = [f'<polyline fill="none" stroke="{colour}" stroke-dasharray="{dash}" points="{" ".join(place(x, y) for x, y in zip(xs, values, strict=True))}"/>'
              for values, colour, dash in ((ys, "#1b6ca8", "none"), (expected, "#999", "4"))]  # fmt: skip
@@ -157,7 +156,11 @@ def measure(quick: bool, plots: Path | None) -> dict[str, dict]:
     with tempfile.TemporaryDirectory() as scratch:
         figures = {
             "batch": (of_batch(scratch, quick), 0.0, "ms per image by batch size, 32 px"),
-            "resolution": (of_resolution(scratch, quick), 2.0, "ms per image by resolution, batch 8"),
+            "resolution": (
+                of_resolution(scratch, quick),
+                2.0,
+                "ms per image by resolution, batch 8",
+            ),
             "processes": (
                 of_processes(scratch, quick),
                 -1.0,
@@ -169,13 +172,17 @@ def measure(quick: bool, plots: Path | None) -> dict[str, dict]:
             plots.mkdir(parents=True, exist_ok=True)
             for name, (values, slope, title) in figures.items():
                 plot(plots / f"{name}.svg", title, values, slope)
-        return {name: values for name, (values, _, _) in figures.items()} | {"memory": memory(scratch, quick)}
+        return {name: values for name, (values, _, _) in figures.items()} | {
+            "memory": memory(scratch, quick)
+        }
 
 
 def main() -> None:
     from gan_lightning.run import quieten
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--plots", type=Path)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -184,7 +191,11 @@ def main() -> None:
         for key, value in values.items():
             print(
                 f"{name:12} {key!s:>14}  "
-                + ("  ".join(f"{v:.0f} MiB" for v in value) if name == "memory" else f"{value * 1e3:.4f} ms per image")
+                + (
+                    "  ".join(f"{v:.0f} MiB" for v in value)
+                    if name == "memory"
+                    else f"{value * 1e3:.4f} ms per image"
+                )
             )
 
 

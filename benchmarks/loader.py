@@ -44,7 +44,11 @@ def compare(name: str, data: ImageData, usual: DataLoader, rounds: int, seconds:
     stream = data.train_dataloader()
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(batches_per_second(stream, lambda batch: data.on_after_batch_transfer(batch, 0), seconds))
+        ours.append(
+            batches_per_second(
+                stream, lambda batch: data.on_after_batch_transfer(batch, 0), seconds
+            )
+        )
         theirs.append(batches_per_second(usual, lambda batch: None, seconds))
     fast, slow = statistics.median(ours), statistics.median(theirs)
     size = "x".join(str(side) for side in data.train_images.shape[1:])
@@ -55,13 +59,19 @@ def compare(name: str, data: ImageData, usual: DataLoader, rounds: int, seconds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with MNIST/raw and, or, folders of images")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with MNIST/raw and, or, folders of images"
+    )
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4, help="per measurement")
     args = parser.parse_args()
-    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(
+        f"python {sys.version.split()[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
     options = {"batch_size": BATCH, "shuffle": True, "num_workers": 0, "drop_last": True}
     with tempfile.TemporaryDirectory() as scratch:
         folders = []
@@ -73,19 +83,33 @@ def main() -> None:
             print(f"1000 eggs at 128 px rendered in {time.perf_counter() - start:.1f} s")
         elif (args.data / "MNIST").is_dir():
             norm = transforms.Normalize((0.5,), (0.5,))
-            mnist = datasets.MNIST(args.data, transform=transforms.Compose([transforms.ToTensor(), norm]))
+            mnist = datasets.MNIST(
+                args.data, transform=transforms.Compose([transforms.ToTensor(), norm])
+            )
             data = ImageData(TorchvisionImages("MNIST", str(args.data)), 28, 1, BATCH)
             compare("MNIST", data, DataLoader(mnist, **options), args.rounds, args.seconds)
         if args.data is not None:
-            folders = [path for path in sorted(args.data.iterdir()) if path.is_dir() and any(path.glob("*.[jp][pn]g"))]
-        steps = [transforms.Resize(args.image_size), transforms.CenterCrop(args.image_size), transforms.ToTensor()]
+            folders = [
+                path
+                for path in sorted(args.data.iterdir())
+                if path.is_dir() and any(path.glob("*.[jp][pn]g"))
+            ]
+        steps = [
+            transforms.Resize(args.image_size),
+            transforms.CenterCrop(args.image_size),
+            transforms.ToTensor(),
+        ]
         steps.append(transforms.Normalize((0.5,) * 3, (0.5,) * 3))
         for number, folder in enumerate(folders):
             parent = Path(scratch) / f"usual{number}"  # ImageFolder wants a folder per class
             parent.mkdir()
             (parent / "class").symlink_to(folder.resolve(), target_is_directory=True)
-            usual = DataLoader(datasets.ImageFolder(str(parent), transforms.Compose(steps)), **options)
-            data = ImageData(FolderImages(str(folder)), args.image_size, 3, BATCH, cache_dir=f"{scratch}/cache")
+            usual = DataLoader(
+                datasets.ImageFolder(str(parent), transforms.Compose(steps)), **options
+            )
+            data = ImageData(
+                FolderImages(str(folder)), args.image_size, 3, BATCH, cache_dir=f"{scratch}/cache"
+            )
             compare(folder.name, data, usual, args.rounds, args.seconds)
 
 

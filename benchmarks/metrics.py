@@ -36,20 +36,35 @@ def main() -> None:
         cache = args.cache or folder
         source = TorchvisionImages("MNIST", str(args.data), download=False)
         data = ImageData(source, 28, 1, cache_dir=cache)
-        evaluator = timed("prepare: digit classifier (once)", Evaluator, data, "digits", cache_dir=cache)
+        evaluator = timed(
+            "prepare: digit classifier (once)", Evaluator, data, "digits", cache_dir=cache
+        )
         print(f"  test accuracy {evaluator.extractor.accuracy:.2%}")
-        reals = data.train_images[torch.arange(len(data.train_images) - args.images, len(data.train_images))]
+        reals = data.train_images[
+            torch.arange(len(data.train_images) - args.images, len(data.train_images))
+        ]
         timed("prepare: features of the reals, floor (once)", evaluator.evaluate, reals, light=True)
-        found = timed("features, Frechet, KID, PRDC, class histogram, diversity", evaluator.evaluate, reals, light=True)
+        found = timed(
+            "features, Frechet, KID, PRDC, class histogram, diversity",
+            evaluator.evaluate,
+            reals,
+            light=True,
+        )
         x = timed("  of these: features", evaluator.extractor, reals)
         real = evaluator._features(*evaluator.folds[0][0])
         timed("  of these: Frechet", D.frechet, real, x)
         timed("  of these: KID", D.kid, real, x, 10)
         timed("  of these: precision, recall, density, coverage", D.prdc_terms, real, x)
         timed("the same with bootstrap intervals", evaluator._measure, reals, False, light=True)
-        timed("all, first time (sliced Wasserstein and copies of the reals)", evaluator.evaluate, reals)
+        timed(
+            "all, first time (sliced Wasserstein and copies of the reals)",
+            evaluator.evaluate,
+            reals,
+        )
         timed("all with intervals, sliced Wasserstein, copies", evaluator.evaluate, reals)
-        print(f"  {found.main.name} of training digits {found.main.value:.3f} (floor {found.main.floor:.3f})")
+        print(
+            f"  {found.main.name} of training digits {found.main.value:.3f} (floor {found.main.floor:.3f})"
+        )
 
 
 if __name__ == "__main__":

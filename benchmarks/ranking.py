@@ -25,9 +25,13 @@ HIGHER = ("precision", "recall", "density", "coverage")
 def warp(x: Tensor, amount: float, waves: int, draw: torch.Generator) -> Tensor:
     """Float images (N, C, H, W), each bent by a smooth random field of `amount` of its side and so many waves."""
     field = amount * torch.randn(len(x), 2, waves, waves, generator=draw)
-    field = F.interpolate(field, x.shape[2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    field = F.interpolate(field, x.shape[2:], mode="bicubic", align_corners=True).permute(
+        0, 2, 3, 1
+    )
     grid = F.affine_grid(torch.eye(2, 3).expand(len(x), 2, 3), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid + field, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(
+        x, grid + field, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
 
 
 def scrambled(x: Tensor, draw: torch.Generator) -> Tensor:
@@ -78,12 +82,16 @@ def main() -> None:
     names = list(treatments(torch.Generator()))
     for folder in options.folders:
         found = table(folder, options.features, options.size, options.images, options.cache)
-        print(f"\n| {Path(folder).name} | {' | '.join(names)} | in order |\n|{'---|' * (len(names) + 2)}")
+        print(
+            f"\n| {Path(folder).name} | {' | '.join(names)} | in order |\n|{'---|' * (len(names) + 2)}"
+        )
         for score, values in found.items():
             sign = -1 if score in HIGHER else 1
             order = all(sign * a <= sign * b for a, b in itertools.pairwise(values))
             right.setdefault(score, []).append(order)
-            print(f"| {score} | {' | '.join(f'{v:.3g}' for v in values)} | {'yes' if order else 'no'} |")
+            print(
+                f"| {score} | {' | '.join(f'{v:.3g}' for v in values)} | {'yes' if order else 'no'} |"
+            )
     print()
     for score, orders in right.items():
         print(f"{score}: in order on {sum(orders)} of {len(orders)} folders")

@@ -19,10 +19,16 @@ RESULTS = ROOT / "benchmarks" / "recipes.jsonl"
 
 # name: (overrides, what to score against)
 RECIPES = {
-    "vanilla_mnist_5_epochs": (["experiment=vanilla_mnist", "trainer.max_epochs=5", "dataset.root={data}"], "mnist"),
+    "vanilla_mnist_5_epochs": (
+        ["experiment=vanilla_mnist", "trainer.max_epochs=5", "dataset.root={data}"],
+        "mnist",
+    ),
     "mnist": (["experiment=mnist", "dataset.root={data}"], "mnist"),
     "egg": (["experiment=egg"], "egg"),
-    "few_photos": (["experiment=few_photos", "dataset.root={data}/eggs_candling"], "{data}/eggs_candling"),
+    "few_photos": (
+        ["experiment=few_photos", "dataset.root={data}/eggs_candling"],
+        "{data}/eggs_candling",
+    ),
     "few_photos_64": (
         ["experiment=few_photos", "total_kimg=60", "dataset.root={data}/eggs_candling"],
         "{data}/eggs_candling",
@@ -65,9 +71,17 @@ def run(name: str, seed: int, data: str) -> None:
         "--json",
     ]
     command += ["--data-root", data] if target == "mnist" else []
-    scores = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    scores = json.loads(
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    )
     result = json.loads((folder / "result.json").read_text())
-    line = {"name": name, "seed": seed, "minutes": minutes, "nimg": result["nimg"], "scores": scores}
+    line = {
+        "name": name,
+        "seed": seed,
+        "minutes": minutes,
+        "nimg": result["nimg"],
+        "scores": scores,
+    }
     with open(RESULTS, "a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line)[:400], flush=True)
@@ -96,7 +110,9 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=False, help="folder with MNIST/raw and eggs_candling")
     parser.add_argument("--only", nargs="*", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])

@@ -22,7 +22,10 @@ from lightning import Callback
 from benchmarks.two_as_one import Batches, Photos
 
 CASES: dict[str, tuple[int, list[str]]] = {
-    "mlp, 28 px": (28, ["network=mlp", "dataset.image_channels=1", "dataset.batch_size=64", "augment=none"]),
+    "mlp, 28 px": (
+        28,
+        ["network=mlp", "dataset.image_channels=1", "dataset.batch_size=64", "augment=none"],
+    ),
     "dcgan, 32 px": (32, ["dataset.batch_size=16"]),
     "dcgan, 64 px": (64, ["dataset.batch_size=16"]),
 }
@@ -53,7 +56,9 @@ def seconds_per_step(name: str, rank: int, world: int, steps: int) -> tuple[floa
     choose(cfg, Photos(), on_gpu=False)
     torch.manual_seed(0)
     module, clock, batch = build_module(cfg, {}), Clock(), cfg.dataset.batch_size
-    images = torch.rand(1, batch, cfg.dataset.image_channels, size, size).expand(steps + 5, -1, -1, -1, -1)
+    images = torch.rand(1, batch, cfg.dataset.image_channels, size, size).expand(
+        steps + 5, -1, -1, -1, -1
+    )
     several: dict[str, Any] = {"devices": world, "strategy": Together()}
     alone: dict[str, Any] = {"devices": 1, "plugins": [LightningEnvironment()]}
     trainer = Trainer(
@@ -69,7 +74,9 @@ def seconds_per_step(name: str, rank: int, world: int, steps: int) -> tuple[floa
     )
     trainer.fit(module, Batches(images, 0, 1))
     gaps = [b - a for a, b in zip(clock.times[4:], clock.times[5:], strict=False)]
-    weights = sum(p.numel() for part in (module.generator, module.discriminator) for p in part.parameters())
+    weights = sum(
+        p.numel() for part in (module.generator, module.discriminator) for p in part.parameters()
+    )
     return statistics.fmean(gaps), batch * world, weights
 
 
@@ -78,16 +85,30 @@ def start_other() -> subprocess.Popen[bytes]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "scale", "GROUP_RANK": "0"}
-    os.environ |= common | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "scale",
+        "GROUP_RANK": "0",
+    }
+    os.environ |= common | {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+    }
     other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-m", "benchmarks.scale", *sys.argv[1:]], env=other)
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", *sys.argv[1:]], env=other
+    )
 
 
 def main() -> int:
     from gan_lightning.run import quieten
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
@@ -102,7 +123,10 @@ def main() -> int:
                 seconds, images, weights = seconds_per_step(name, rank, world, options.steps)
                 speeds[world].append(images / seconds)
         if rank == 0:
-            shown = [f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})" for v in speeds.values()]
+            shown = [
+                f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})"
+                for v in speeds.values()
+            ]
             ratio = statistics.median(b / a for a, b in zip(speeds[1], speeds[2], strict=True))
             print(
                 f"{name}: images a second 1 process {shown[0]}, 2 processes {shown[1]}, median ratio of a round {ratio:.2f};"

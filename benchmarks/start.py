@@ -43,7 +43,9 @@ def imports() -> dict[str, float]:
     """Seconds each heavy package adds, in the order in which a run loads them."""
     code = "import time\nfor name in ('hydra', 'torch', 'torchvision', 'lightning', 'gan_lightning.run'):\n"
     code += "    t = time.perf_counter(); __import__(name); print(name, time.perf_counter() - t)"
-    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+    lines = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    ).stdout.splitlines()
     return {name: float(spent) for name, spent in (line.split() for line in lines)}
 
 
@@ -73,7 +75,9 @@ def measure(data: Path | None, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="folder with MNIST/raw; rendered eggs otherwise")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

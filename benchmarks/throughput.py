@@ -96,9 +96,14 @@ def note_loop(loader: DataLoader, device: torch.device) -> Callable[[int], float
                 batches = iter(loader)
                 images, _ = next(batches)
             real = images.view(len(images), -1).to(device)
-            ones, zeros = torch.ones(len(real), 1, device=device), torch.zeros(len(real), 1, device=device)
+            ones, zeros = (
+                torch.ones(len(real), 1, device=device),
+                torch.zeros(len(real), 1, device=device),
+            )
             fake = generator(torch.randn(len(real), 100, device=device))
-            d_loss = criterion(discriminator(real), ones) + criterion(discriminator(fake.detach()), zeros)
+            d_loss = criterion(discriminator(real), ones) + criterion(
+                discriminator(fake.detach()), zeros
+            )
             d_optimizer.zero_grad()
             d_loss.backward()
             d_optimizer.step()
@@ -112,7 +117,9 @@ def note_loop(loader: DataLoader, device: torch.device) -> Callable[[int], float
     return run
 
 
-def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int) -> Callable[[int], float]:
+def bare_loop(
+    cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int
+) -> Callable[[int], float]:
     """The best plain loop for the same networks and mathematics, without Lightning: the yardstick of its overhead."""
     with open_dict(cfg):
         module = build_module(cfg, {}, device.type == "cuda").to(device)
@@ -129,13 +136,24 @@ def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16 and not penalise):
             real.requires_grad_(penalise)
             if module.joint and not penalise:
-                real_logits, fake_logits = discriminator(augment(torch.cat([real, fake.detach()]))).chunk(2)
+                real_logits, fake_logits = discriminator(
+                    augment(torch.cat([real, fake.detach()]))
+                ).chunk(2)
             else:
-                real_logits, fake_logits = discriminator(augment(real)), discriminator(augment(fake.detach()))
+                real_logits, fake_logits = (
+                    discriminator(augment(real)),
+                    discriminator(augment(fake.detach())),
+                )
             loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
             if penalise:
                 (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-                loss = loss + cfg.loss.penalty_every * cfg.loss.gamma / 2 * gradient.square().sum((1, 2, 3)).mean()
+                loss = (
+                    loss
+                    + cfg.loss.penalty_every
+                    * cfg.loss.gamma
+                    / 2
+                    * gradient.square().sum((1, 2, 3)).mean()
+                )
         d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         d_optimizer.step()
@@ -147,7 +165,9 @@ def bare_loop(cfg: DictConfig, pixels: Tensor, device: torch.device, batch: int)
         g_optimizer.step()
         discriminator.requires_grad_(True)
         if module.generator_ema is not None:
-            torch._foreach_lerp_(list(module.generator_ema.parameters()), list(generator.parameters()), 0.001)
+            torch._foreach_lerp_(
+                list(module.generator_ema.parameters()), list(generator.parameters()), 0.001
+            )
 
     def run(steps: int) -> float:
         nonlocal step, at, order
@@ -181,7 +201,9 @@ class Timed(Callback):
             self.speed = (module.nimg - self.first) / (self.clock() - self.start)
 
 
-def our_run(cfg: DictConfig, device: torch.device, scratch: str, **settings: Any) -> Callable[[int], float]:
+def our_run(
+    cfg: DictConfig, device: torch.device, scratch: str, **settings: Any
+) -> Callable[[int], float]:
     """This project's module in Lightning's Trainer with the callbacks and loggers of a real run."""
     from gan_lightning.run import build_trainer
 
@@ -203,7 +225,9 @@ def our_run(cfg: DictConfig, device: torch.device, scratch: str, **settings: Any
             module = build_module(local, {}, device.type == "cuda")
             trainer = build_trainer(local, Path(scratch))
         timed = Timed(Clock(device), steps)
-        trainer.callbacks.insert(0, timed)  # the last step ends with a checkpoint, which is none of its cost
+        trainer.callbacks.insert(
+            0, timed
+        )  # the last step ends with a checkpoint, which is none of its cost
         trainer.fit(module, datamodule=data)
         return timed.speed
 
@@ -212,23 +236,37 @@ def our_run(cfg: DictConfig, device: torch.device, scratch: str, **settings: Any
 
 def compose(*overrides: str) -> DictConfig:
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        cfg = hydra.compose("config", ["logger=csv", f"logger.csv.save_dir={tempfile.gettempdir()}", *overrides])
+        cfg = hydra.compose(
+            "config", ["logger=csv", f"logger.csv.save_dir={tempfile.gettempdir()}", *overrides]
+        )
     return cfg
 
 
-def take_turns(runs: dict[str, Callable[[int], float]], steps: int, rounds: int) -> dict[str, float]:
+def take_turns(
+    runs: dict[str, Callable[[int], float]], steps: int, rounds: int
+) -> dict[str, float]:
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
             torch.use_deterministic_algorithms(False)  # one run's wish must not slow down the next
             speeds[name].append(run(steps))
-    return {name: statistics.median(values[1:]) for name, values in speeds.items()}  # the first round warms up
+    return {
+        name: statistics.median(values[1:]) for name, values in speeds.items()
+    }  # the first round warms up
 
 
-def vanilla(data: Path | None, device: torch.device, steps: int, rounds: int, scratch: str) -> dict[str, float]:
+def vanilla(
+    data: Path | None, device: torch.device, steps: int, rounds: int, scratch: str
+) -> dict[str, float]:
     """Images a second of the note's loop, the bare loop and ours, batch 64."""
-    cfg = compose("experiment=vanilla_mnist", f"dataset.root={data or 'none'}", f"logger.csv.save_dir={scratch}")
-    prepare = transforms.Compose([transforms.Resize(28), transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    cfg = compose(
+        "experiment=vanilla_mnist",
+        f"dataset.root={data or 'none'}",
+        f"logger.csv.save_dir={scratch}",
+    )
+    prepare = transforms.Compose(
+        [transforms.Resize(28), transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
+    )
     if data:
         digits: Dataset = datasets.MNIST(data, transform=prepare)
         pixels = digits.data[:, None]  # type: ignore[attr-defined]
@@ -266,13 +304,21 @@ def stand_in(cfg: DictConfig, scratch: str, pixels: Tensor) -> None:
 
 
 def recipe(
-    name: str, overrides: list[str], pixels: Tensor, device: torch.device, steps: int, rounds: int, scratch: str
+    name: str,
+    overrides: list[str],
+    pixels: Tensor,
+    device: torch.device,
+    steps: int,
+    rounds: int,
+    scratch: str,
 ) -> dict[str, float]:
     """Images a second of the bare loop and ours, for a convolutional recipe on random images."""
     folder = Path(scratch) / f"photos_{name}"
     folder.mkdir(exist_ok=True)
     for k, image in enumerate(pixels):
-        Image.fromarray(image.permute(1, 2, 0).squeeze().numpy()).save(folder / f"{k:05d}.png", compress_level=0)
+        Image.fromarray(image.permute(1, 2, 0).squeeze().numpy()).save(
+            folder / f"{k:05d}.png", compress_level=0
+        )
     cfg = compose(*overrides, "dataset=folder", f"dataset.root={folder}", f"dataset.image_size={pixels.shape[-1]}", f"dataset.image_channels={pixels.shape[1]}",
                   f"dataset.cache_dir={scratch}/cache", f"logger.csv.save_dir={scratch}")  # fmt: skip
     choose(cfg, instantiate(cfg.dataset.source), device.type == "cuda")
@@ -294,7 +340,9 @@ def main() -> None:
 
     from gan_lightning.run import quieten
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--data", type=Path, help="folder with MNIST/raw")
     parser.add_argument("--steps", type=int, default=200)
@@ -308,14 +356,22 @@ def main() -> None:
     print(machine(device))
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        figures["vanilla_mnist"] = v = vanilla(options.data, device, options.steps, options.rounds, scratch)
+        figures["vanilla_mnist"] = v = vanilla(
+            options.data, device, options.steps, options.rounds, scratch
+        )
         print(
             f"vanilla_mnist, batch 64, images a second: the note's loop {v['note']:,.0f}, bare {v['bare']:,.0f}, ours {v['ours']:,.0f}"
         )
-        print(f"  ours / note {v['ours'] / v['note']:.2f}   ours / bare {v['ours'] / v['bare']:.3f}", flush=True)
+        print(
+            f"  ours / note {v['ours'] / v['note']:.2f}   ours / bare {v['ours'] / v['bare']:.3f}",
+            flush=True,
+        )
         for name in ("several", "graphs"):
             if name in v:
-                print(f"  {name}: {v[name]:,.0f}, {v[name] / v['note']:.1f} times the note's loop", flush=True)
+                print(
+                    f"  {name}: {v[name]:,.0f}, {v[name] / v['note']:.1f} times the note's loop",
+                    flush=True,
+                )
         for size, channels in ((28, 1), (64, 3), *(((128, 3), (256, 3)) if options.gpu else ())):
             pixels = torch.randint(0, 256, (2000, channels, size, size), dtype=torch.uint8)
             figures[f"dcgan_{size}"] = v = recipe(

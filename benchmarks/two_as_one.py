@@ -36,7 +36,11 @@ COMMON = [
     "trainer.precision=32-true",
     "total_kimg=0.192",
 ]
-SMALL = [f"network.{side}.{key}=16" for side in ("generator", "discriminator") for key in ("channels", "min_channels")]
+SMALL = [
+    f"network.{side}.{key}=16"
+    for side in ("generator", "discriminator")
+    for key in ("channels", "min_channels")
+]
 DCGAN = [*SMALL, "network.generator.norm=none"]
 CASES: dict[str, list[str]] = {
     "mlp": ["network=mlp", "network.discriminator.dropout=0", "augment=none", "loss.gamma=0.1"],
@@ -50,7 +54,12 @@ CASES: dict[str, list[str]] = {
         "loss.gamma=0",
         "network.discriminator.minibatch_stddev=0",
     ],
-    "dcgan, group norm": [*SMALL, "network.generator.norm=group", "network.discriminator.norm=group", "loss.gamma=0.1"],
+    "dcgan, group norm": [
+        *SMALL,
+        "network.generator.norm=group",
+        "network.discriminator.norm=group",
+        "loss.gamma=0.1",
+    ],
     "dcgan, spectral norm": [
         *SMALL,
         "network.generator.norm=spectral",
@@ -77,10 +86,14 @@ class Shared(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (torch.rand, torch.randn) and "generator" not in kwargs:
-            return func(args[0] * self.world, *args[1:], generator=self.draw, **kwargs)[self.rank :: self.world]
+            return func(args[0] * self.world, *args[1:], generator=self.draw, **kwargs)[
+                self.rank :: self.world
+            ]
         if func is torch.Tensor.uniform_:
             size = (len(args[0]) * self.world, *args[0].shape[1:])
-            return args[0].copy_(torch.empty(size).uniform_(*args[1:], generator=self.draw)[self.rank :: self.world])
+            return args[0].copy_(
+                torch.empty(size).uniform_(*args[1:], generator=self.draw)[self.rank :: self.world]
+            )
         return func(*args, **kwargs)
 
 
@@ -105,7 +118,9 @@ class Photos:
         return 32, 32
 
 
-def states(overrides: list[str], rank: int, world: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def states(
+    overrides: list[str], rank: int, world: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and buffers before and after the steps."""
     from hydra import compose, initialize_config_dir
     from lightning import Trainer
@@ -150,7 +165,9 @@ def difference(before: dict[str, Tensor], one: dict[str, Tensor], two: dict[str,
             continue
         moved = float((value.float() - before[name].float()).abs().max())
         off = float((value.float() - two[name].float()).abs().max())
-        rounding = 4 * torch.finfo(torch.float32).eps * float(value.float().abs().max())  # of the weight itself
+        rounding = (
+            4 * torch.finfo(torch.float32).eps * float(value.float().abs().max())
+        )  # of the weight itself
         worst = max(worst, (off - rounding) / max(moved, 1e-6))
     return worst
 
@@ -158,7 +175,9 @@ def difference(before: dict[str, Tensor], one: dict[str, Tensor], two: dict[str,
 def main() -> int:
     from gan_lightning.run import quieten
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=CASES, metavar="NAME")
     names = parser.parse_args().only or list(CASES)
     quieten()
@@ -176,9 +195,16 @@ def main() -> int:
             "TORCHELASTIC_RUN_ID": "test",
             "GROUP_RANK": "0",
         }
-        os.environ |= common | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+        os.environ |= common | {
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+        }
         other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.two_as_one", *sys.argv[1:]], env=other)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.two_as_one", *sys.argv[1:]], env=other
+        )
     found = {}
     for name in names:
         _, after = states(CASES[name], rank, 2)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 DATA = os.environ.get("GAN_LIGHTNING_DATA")
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first matrix product on a GPU, or never
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # before the first matrix product on a GPU, or never
 
 
 def _has(name: str) -> bool:

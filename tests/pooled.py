@@ -21,6 +21,8 @@ class Pooled(Extractor):
         x = to_float(images)
         draw = torch.Generator().manual_seed(int(self.seed))
         filters = torch.randn(16, x.shape[1], 4, 4, generator=draw)
-        filters = F.normalize((filters - filters.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(filters)
+        filters = F.normalize((filters - filters.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(
+            filters
+        )
         strength = F.adaptive_avg_pool2d(F.conv2d(x, filters, stride=2).abs(), 4)
         return torch.cat([F.adaptive_avg_pool2d(x, 8).flatten(1) / 8, strength.flatten(1) / 4], 1)

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from gan_lightning.errors import UserError
 from gan_lightning.networks.aid import SlicedAid
 
-SMALL = {"side": 32, "components": 6, "strides": [8, 16], "places": 2, "directions": 16, "queue": 24}
+SMALL = {
+    "side": 32,
+    "components": 6,
+    "strides": [8, 16],
+    "places": 2,
+    "directions": 16,
+    "queue": 24,
+}
 
 
 def images(n, seed=0, channels=3, side=32):
@@ -149,7 +156,9 @@ def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos):
     )  # fmt: skip
     whole, _ = train_run("whole", *common, "total_kimg=0.032")
     first, _ = train_run("first", *common, "total_kimg=0.016")
-    rest, _ = train_run("rest", *common, "total_kimg=0.032", f"ckpt_path={first}/checkpoints/last.ckpt")
+    rest, _ = train_run(
+        "rest", *common, "total_kimg=0.032", f"ckpt_path={first}/checkpoints/last.ckpt"
+    )
     a, b = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, rest))
     assert int(a["state_dict"]["aid.steps"]) == 4
     assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())

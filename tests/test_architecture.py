@@ -12,7 +12,11 @@ def imports(path: Path) -> set[str]:
     """Modules of the package that a file imports anywhere, as dotted names below it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gan_lightning"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("gan_lightning")
+        ):
             base = node.module.removeprefix("gan_lightning").lstrip(".")
             found |= {base} if base else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
@@ -40,7 +44,9 @@ def test_networks_and_data_do_not_know_the_module():
     for folder in ("networks", "data"):
         for path in (SOURCE / folder).rglob("*.py"):
             assert not {
-                name for name in imports(path) if name in {"module"} or name.startswith(("diagnosis", "metrics"))
+                name
+                for name in imports(path)
+                if name in {"module"} or name.startswith(("diagnosis", "metrics"))
             }, path
 
 
@@ -48,5 +54,9 @@ def test_only_data_images_scales_pixels():
     """Law 2: no other file divides or multiplies by 127.5 or 255."""
     for path in SOURCE.rglob("*.py"):
         if path.name != "images.py" and path.name != "eggs.py":
-            numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            numbers = {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Constant)
+            }
             assert 127.5 not in numbers, path

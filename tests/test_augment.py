@@ -11,7 +11,10 @@ def on(images, share=1.0):
 
 
 def images(batch=16, channels=3, height=16, width=24):
-    return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return (
+        torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(0)) * 2
+        - 1
+    )
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -41,14 +44,19 @@ def test_translation_moves_whole_pixels_and_brings_in_grey():
         for dy in range(-2, 3):
             for dx in range(-3, 4):
                 want = torch.zeros_like(before)
-                rows, columns = slice(max(0, -dy), 16 - max(0, dy)), slice(max(0, -dx), 24 - max(0, dx))
+                rows, columns = (
+                    slice(max(0, -dy), 16 - max(0, dy)),
+                    slice(max(0, -dx), 24 - max(0, dx)),
+                )
                 source = before[:, max(0, dy) : 16 + min(0, dy), max(0, dx) : 24 + min(0, dx)]
                 want[:, rows, columns] = source
                 if torch.equal(want, after):
                     found.append((dy, dx))
         assert len(found) == 1
         moves.add(found[0])
-    assert {dy for dy, _ in moves} == set(range(-2, 3)) and {dx for _, dx in moves} == set(range(-3, 4))
+    assert {dy for dy, _ in moves} == set(range(-2, 3)) and {dx for _, dx in moves} == set(
+        range(-3, 4)
+    )
 
 
 def test_cutout_removes_at_most_a_quarter_and_nothing_else():
@@ -58,7 +66,9 @@ def test_cutout_removes_at_most_a_quarter_and_nothing_else():
     gone = (y == 0).all(1)
     assert torch.equal(y, x * ~gone[:, None])
     share = gone.float().mean((1, 2))
-    assert share.max() <= 0.25 + 1e-6 and 0.08 < share.mean() < 0.2  # centres are uniform: 0.75² · 0.25 = 0.14 expected
+    assert (
+        share.max() <= 0.25 + 1e-6 and 0.08 < share.mean() < 0.2
+    )  # centres are uniform: 0.75² · 0.25 = 0.14 expected
 
 
 def test_flip_mirrors_about_half():

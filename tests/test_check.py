@@ -27,7 +27,10 @@ def clean(tmp_path_factory) -> Path:
 
 
 def remarks(folder: Path, **options) -> dict[str, object]:
-    data = ImageData(FolderImages(str(folder)), **{"image_size": 64, "cache_dir": str(folder / ".cache")} | options)
+    data = ImageData(
+        FolderImages(str(folder)),
+        **{"image_size": 64, "cache_dir": str(folder / ".cache")} | options,
+    )
     data.prepare()
     return {remark.name: remark for remark in data.check_report.remarks}
 
@@ -64,7 +67,10 @@ def test_copies_saved_again_are_near_copies(clean, tmp_path):
         with Image.open(path) as image:
             image.resize((90, 90)).save(folder / f"again_{path.stem}.jpg", quality=60)
     found = remarks(folder)
-    assert set(found) == {"near copies"} and found["near copies"].numbers == {"images": 6, "groups": 6}
+    assert set(found) == {"near copies"} and found["near copies"].numbers == {
+        "images": 6,
+        "groups": 6,
+    }
 
 
 def test_panoramas(clean, tmp_path):
@@ -73,7 +79,9 @@ def test_panoramas(clean, tmp_path):
     found = remarks(folder)
     assert set(found) == {"far from the target's shape"}
     assert found["far from the target's shape"].action == "dataset.fit=pad"
-    assert found["far from the target's shape"].numbers["median_lost"] == pytest.approx(1 - 64 / 200, abs=1e-3)
+    assert found["far from the target's shape"].numbers["median_lost"] == pytest.approx(
+        1 - 64 / 200, abs=1e-3
+    )
     assert not remarks(folder, fit="pad") and not remarks(folder, image_size=[64, 200])
 
 
@@ -122,7 +130,10 @@ def test_half_grey_half_colour(clean, tmp_path):
     folder = copied(clean, tmp_path)
     each(folder, lambda image: image.convert("L"), every=2)
     found = remarks(folder)
-    assert set(found) == {"grey images"} and found["grey images"].numbers == {"grey": 60, "colour": 60}
+    assert set(found) == {"grey images"} and found["grey images"].numbers == {
+        "grey": 60,
+        "colour": 60,
+    }
     assert found["grey images"].action == "dataset.image_channels=1"
     assert not remarks(folder, image_channels=1)
 
@@ -148,27 +159,42 @@ def test_a_subject_far_from_the_centre(clean, tmp_path):
     each(folder, aside)
     found = remarks(folder)
     assert set(found) == {"off-centre subject"}
-    assert found["off-centre subject"].numbers["across"] < -0.12 and found["off-centre subject"].numbers["down"] < -0.12
+    assert (
+        found["off-centre subject"].numbers["across"] < -0.12
+        and found["off-centre subject"].numbers["down"] < -0.12
+    )
 
 
 def test_small_originals(clean, tmp_path):
     folder = copied(clean, tmp_path)
     each(folder, lambda image: image.resize((24, 24)))
     found = remarks(folder)
-    assert set(found) == {"small originals"} and found["small originals"].action == "dataset.image_size=16"
+    assert (
+        set(found) == {"small originals"}
+        and found["small originals"].action == "dataset.image_size=16"
+    )
 
 
 def test_unusable_files_are_in_the_report_and_the_folder_is_left_as_it_was(clean, tmp_path, capsys):
     folder = copied(clean, tmp_path)
     (folder / "나쁜 파일.jpg").write_bytes(b"no image")
     before = {path: hashlib.sha1(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    assert check_folder(str(folder), 64, out=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")) == 0
-    assert {path: hashlib.sha1(path.read_bytes()).hexdigest() for path in folder.iterdir()} == before
+    assert (
+        check_folder(str(folder), 64, out=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+        == 0
+    )
+    assert {
+        path: hashlib.sha1(path.read_bytes()).hexdigest() for path in folder.iterdir()
+    } == before
     report = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
     assert report["unusable"] == {"나쁜 파일.jpg": "not an image that can be read"}
     assert [remark["name"] for remark in report["remarks"]] == ["unusable files"]
     printed = capsys.readouterr().out
-    assert "120 usable, 1 files" in printed and "나쁜 파일.jpg" in printed and "contact_sheet.png" in printed
+    assert (
+        "120 usable, 1 files" in printed
+        and "나쁜 파일.jpg" in printed
+        and "contact_sheet.png" in printed
+    )
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.size == (8 * 66 + 2, 8 * 66 + 2)
 
@@ -181,7 +207,11 @@ def test_a_grid_shows_every_picture_in_its_place(channels):
     for i in range(10):
         y, x = 2 + i // 4 * 6, 2 + i % 4 * 8
         assert (sheet[:, y : y + 4, x : x + 6] == i).all()
-    assert (sheet[:, :2] == 255).all() and (sheet[:, 6:8] == 255).all() and (sheet[:, 14:, 18:] == 255).all()
+    assert (
+        (sheet[:, :2] == 255).all()
+        and (sheet[:, 6:8] == 255).all()
+        and (sheet[:, 14:, 18:] == 255).all()
+    )
 
 
 def test_close_pairs_and_groups_against_all_pairs():
@@ -202,7 +232,9 @@ def test_close_pairs_and_groups_against_all_pairs():
         for a, b in every.tolist():
             low, high = sorted((root(a), root(b)))
             parent[high] = low
-        assert similar.groups(400, similar.close_pairs(hashes)).tolist() == [root(i) for i in range(400)]
+        assert similar.groups(400, similar.close_pairs(hashes)).tolist() == [
+            root(i) for i in range(400)
+        ]
 
 
 def test_the_held_out_slice_follows_content_and_never_parts_near_copies(clean, tmp_path):
@@ -217,7 +249,9 @@ def test_the_held_out_slice_follows_content_and_never_parts_near_copies(clean, t
         names = {}
         for path in sorted(source_folder.rglob("*.jpg")):
             pixels = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
-            names[pixels.tobytes()] = path.name.split("_", 1)[-1] if path.name.startswith("moved") else path.name
+            names[pixels.tobytes()] = (
+                path.name.split("_", 1)[-1] if path.name.startswith("moved") else path.name
+            )
         rows = torch.arange(len(data.holdout_images))
         assert len(data.holdout_images) + len(data.train_images) == 160
         return {names[picture.numpy().tobytes()] for picture in data.holdout_images[rows]}
@@ -227,7 +261,9 @@ def test_the_held_out_slice_follows_content_and_never_parts_near_copies(clean, t
     for name in first:  # both of a pair, or neither
         other = name.removeprefix("again_") if name.startswith("again_") else f"again_{name}"
         assert other in first or not (folder / other).exists()
-    for path in sorted(folder.glob("*.jpg"), reverse=True):  # other names, other places: the same pictures are held out
+    for path in sorted(
+        folder.glob("*.jpg"), reverse=True
+    ):  # other names, other places: the same pictures are held out
         place = folder / str(len(path.name) % 3)
         place.mkdir(exist_ok=True)
         os.replace(path, place / f"moved{hash(path.name) % 1000:03d}_{path.name}")

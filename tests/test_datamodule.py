@@ -37,7 +37,9 @@ def shown(batches) -> list[list[int]]:
     seed=st.integers(0, 5),
 )
 @settings(max_examples=60, deadline=None)
-def test_an_epoch_shows_each_picture_at_most_once_and_ranks_share_it_equally(n, batch, world, turn, drop_last, seed):
+def test_an_epoch_shows_each_picture_at_most_once_and_ranks_share_it_equally(
+    n, batch, world, turn, drop_last, seed
+):
     seen: list[int] = []
     for rank in range(world):
         options = {"seed": seed, "rank": rank, "world": world, "drop_last": drop_last}
@@ -58,7 +60,15 @@ def test_an_epoch_shows_each_picture_at_most_once_and_ranks_share_it_equally(n, 
 @settings(max_examples=40, deadline=None)
 def test_a_resumed_stream_goes_on_with_the_next_batch(done, turn, workers):
     def stream():
-        return BatchStream(numbered(23), torch.arange(23), 4, seed=3, flip=True, steps_per_turn=turn, drop_last=False)
+        return BatchStream(
+            numbered(23),
+            torch.arange(23),
+            4,
+            seed=3,
+            flip=True,
+            steps_per_turn=turn,
+            drop_last=False,
+        )
 
     def endless(loader):
         while True:
@@ -69,7 +79,9 @@ def test_a_resumed_stream_goes_on_with_the_next_batch(done, turn, workers):
     first, second = stream(), stream()
     list(islice(endless(first), done))
     second.load_state_dict(first.state_dict())
-    for (batch, labels), (right, right_labels) in zip(islice(endless(second), 12), expected[done:], strict=True):
+    for (batch, labels), (right, right_labels) in zip(
+        islice(endless(second), 12), expected[done:], strict=True
+    ):
         assert torch.equal(batch, right) and torch.equal(labels, right_labels)
 
 
@@ -81,7 +93,10 @@ def test_epochs_differ_and_flips_flip_half():
     flipped = pictures[:, 0, 0, 2] > pictures[:, 0, 0, 1]
     kept = pictures[:, 0, 0, 0] > pictures[:, 0, 0, 1]
     assert (flipped ^ kept).all() and 140 < flipped.sum() < 260
-    assert not any((batch[:, 0, 0, 2] > batch[:, 0, 0, 1]).any() for batch, _ in BatchStream(numbered(200), None, 50))
+    assert not any(
+        (batch[:, 0, 0, 2] > batch[:, 0, 0, 1]).any()
+        for batch, _ in BatchStream(numbered(200), None, 50)
+    )
 
 
 class Recorder(pl.LightningModule):
@@ -119,12 +134,19 @@ def photos(folder: Path, n: int = 23, size: tuple[int, int] = (20, 20)) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
         noise = np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
+        Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC).save(
+            folder / f"{i:03d}.png"
+        )
     return folder
 
 
 def data(folder: Path, **options) -> ImageData:
-    options = {"image_size": 8, "batch_size": 4, "cache_dir": str(folder.parent / "cache"), "flip": True} | options
+    options = {
+        "image_size": 8,
+        "batch_size": 4,
+        "cache_dir": str(folder.parent / "cache"),
+        "flip": True,
+    } | options
     return ImageData(FolderImages(str(folder)), **options)
 
 
@@ -157,7 +179,9 @@ def test_lightning_goes_on_with_the_very_next_batch(tmp_path, hook, after, optio
     whole = fit(folder, 4, **options)
     fit(folder, stop, SaveAt(hook, after, path), **options)
     resumed = fit(folder, 4, ckpt=path, **options)
-    assert len(whole.seen) == 4 * options.get("limit_train_batches", 5)  # 21 are trained on, 4 a batch
+    assert len(whole.seen) == 4 * options.get(
+        "limit_train_batches", 5
+    )  # 21 are trained on, 4 a batch
     assert resumed.seen == whole.seen[after:]
     assert resumed.weight.item() == pytest.approx(whole.weight.item(), abs=0)
 
@@ -167,13 +191,22 @@ def test_batches_are_floats_and_the_same_when_decoded_while_training(tmp_path):
     kept, lazy = data(folder), data(folder, cache_limit_gb=0, num_workers=1, steps_per_turn=2)
     whole = [kept.on_after_batch_transfer(batch, 0)[0] for batch in kept.train_dataloader()]
     late = [lazy.on_after_batch_transfer(batch, 0)[0] for batch in lazy.train_dataloader()]
-    assert whole[0].dtype == torch.float32 and -1 <= whole[0].min() < -0.5 and 0.5 < whole[0].max() <= 1
+    assert (
+        whole[0].dtype == torch.float32
+        and -1 <= whole[0].min() < -0.5
+        and 0.5 < whole[0].max() <= 1
+    )
     assert [len(batch) for batch in late] == [8, 8, 4]
     assert torch.equal(torch.cat(whole), torch.cat(late))
-    begun, resumed = data(folder, cache_limit_gb=0, num_workers=1), data(folder, cache_limit_gb=0, num_workers=0)
+    begun, resumed = (
+        data(folder, cache_limit_gb=0, num_workers=1),
+        data(folder, cache_limit_gb=0, num_workers=0),
+    )
     next(iter(begun.train_dataloader()))  # workers are ahead, the stream is not
     resumed.load_state_dict(begun.state_dict())
-    assert torch.equal(resumed.on_after_batch_transfer(next(iter(resumed.train_dataloader())), 0)[0], whole[1])
+    assert torch.equal(
+        resumed.on_after_batch_transfer(next(iter(resumed.train_dataloader())), 0)[0], whole[1]
+    )
     assert torch.equal(kept.holdout_images[torch.arange(2)], lazy.holdout_images[torch.arange(2)])
     assert kept.train_images.shape == (21, 3, 8, 8) == lazy.train_images.shape
 
@@ -196,26 +229,37 @@ def test_double_precision_runs_get_doubles(tmp_path):
 def test_held_out_pictures_are_never_trained_on(tmp_path):
     module = data(photos(tmp_path / "photos", 40), drop_last=False, flip=False)
     module.prepare()
-    trained = {picture.numpy().tobytes() for batch, _ in module.train_dataloader() for picture in batch}
-    held = {picture.numpy().tobytes() for picture in module.holdout_images[torch.arange(len(module.holdout_images))]}
+    trained = {
+        picture.numpy().tobytes() for batch, _ in module.train_dataloader() for picture in batch
+    }
+    held = {
+        picture.numpy().tobytes()
+        for picture in module.holdout_images[torch.arange(len(module.holdout_images))]
+    }
     assert len(trained) == 36 and len(held) == 4 and not trained & held
 
 
 def test_a_batch_that_is_too_large_is_an_error_or_shrinks_when_chosen(tmp_path, capsys):
     folder = photos(tmp_path / "photos", 20)
-    with pytest.raises(UserError, match=r"batch_size=64 .* 18 training images \(2 more .* dataset.batch_size=18"):
+    with pytest.raises(
+        UserError, match=r"batch_size=64 .* 18 training images \(2 more .* dataset.batch_size=18"
+    ):
         data(folder, batch_size=64).prepare()
     for options in ({"batch_size": None}, {"batch_size": 32, "shrink_batch": True}):
         capsys.readouterr()
         module = data(folder, **options)
-        assert [len(batch) for batch, _ in module.train_dataloader()] == [18] and module.batch_size == 18
+        assert [len(batch) for batch, _ in module.train_dataloader()] == [
+            18
+        ] and module.batch_size == 18
         assert "dataset.batch_size=18" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_smallest_folders_work(tmp_path, n):
     module = data(photos(tmp_path / "photos", n), batch_size=None)
-    assert [len(batch) for batch, _ in module.train_dataloader()] == [n] and module.holdout_images is None
+    assert [len(batch) for batch, _ in module.train_dataloader()] == [
+        n
+    ] and module.holdout_images is None
 
 
 def test_a_folder_of_bad_files_only_is_one_clear_error_with_the_reasons_written(tmp_path):

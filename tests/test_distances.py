@@ -20,7 +20,9 @@ def pictures(n: int = 150, size: int = 24, seed: int = 0) -> Tensor:
     """Coloured soft discs, uint8 (n, 3, size, size): dark, bright, small and large ones."""
     g = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    cy, cx, r = (torch.rand(3, n, 1, 1, generator=g) * torch.tensor([0.4, 0.4, 0.25]).view(3, 1, 1, 1) + 0.2) * size
+    cy, cx, r = (
+        torch.rand(3, n, 1, 1, generator=g) * torch.tensor([0.4, 0.4, 0.25]).view(3, 1, 1, 1) + 0.2
+    ) * size
     disc = torch.sigmoid(r - ((y - cy) ** 2 + (x - cx) ** 2).sqrt())[:, None]
     colour = torch.rand(n, 3, 1, 1, generator=g) * 120 + 60
     texture = torch.randn(n, 3, size, size, generator=g) * 12
@@ -31,8 +33,12 @@ def pictures(n: int = 150, size: int = 24, seed: int = 0) -> Tensor:
 def test_frechet_of_gaussians(shift: float, scale: float) -> None:
     d = 6
     x = draw(4000, d, 0)
-    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T  # exactly N(0, 1) in its moments
-    assert D.frechet(x, x * scale + shift) == pytest.approx(d * shift**2 + d * (1 - scale) ** 2, abs=1e-4)
+    x = (x - x.mean(0)) @ torch.linalg.inv(
+        torch.linalg.cholesky(torch.cov(x.T))
+    ).T  # exactly N(0, 1) in its moments
+    assert D.frechet(x, x * scale + shift) == pytest.approx(
+        d * shift**2 + d * (1 - scale) ** 2, abs=1e-4
+    )
 
 
 def test_frechet_of_singular_sets() -> None:
@@ -58,7 +64,9 @@ def test_frechet_and_kid_agree_with_torchmetrics() -> None:
     from torchmetrics.image.kid import KernelInceptionDistance
 
     real, fake = draw(600, 8, 0).double(), draw(500, 8, 1, 0.3, 1.2).double()
-    fid = FrechetInceptionDistance(feature=Flat(), input_img_size=(1, 2, 4)).set_dtype(torch.float64)
+    fid = FrechetInceptionDistance(feature=Flat(), input_img_size=(1, 2, 4)).set_dtype(
+        torch.float64
+    )
     kid = KernelInceptionDistance(feature=Flat(), subsets=20, subset_size=200)
     for metric in (fid, kid):
         metric.update(real.view(-1, 1, 2, 4), real=True)
@@ -108,7 +116,9 @@ def test_shifted_and_mirrored_images_are_found_among_the_views() -> None:
     x = pictures(60)
     base = D.quiet(x).float().flatten(1)
     moved = torch.roll(x.flip(3), (1, -1), (2, 3))
-    distance, where, which = D.relative_nearest([D.quiet(v).float().flatten(1) for v in D.views(moved)], base)
+    distance, where, which = D.relative_nearest(
+        [D.quiet(v).float().flatten(1) for v in D.views(moved)], base
+    )
     assert torch.equal(where, torch.arange(60)) and (which >= 9).all() and distance.max() < 1e-3
 
 

@@ -50,7 +50,9 @@ def test_an_empty_folder_is_filled_once(tmp_path, monkeypatch, capsys):
     assert "rendering 5 egg images" in capsys.readouterr().out
     with Image.open(tmp_path / "egg_0003.jpg") as image:
         assert image.size == (16, 16)
-        assert np.abs(np.asarray(image).astype(int) - eggs.render(3, 16)).mean() < 12  # JPEG's loss only
+        assert (
+            np.abs(np.asarray(image).astype(int) - eggs.render(3, 16)).mean() < 12
+        )  # JPEG's loss only
     monkeypatch.setattr(eggs, "write", lambda *_: pytest.fail("rendered again"))
     assert len(EggImages(str(tmp_path), number=5, size=16)) == 5
 
@@ -61,7 +63,10 @@ def test_the_users_own_photographs_are_used_and_left_alone(tmp_path, monkeypatch
     monkeypatch.setattr(eggs, "write", lambda *_: pytest.fail("rendered over photographs"))
     source = EggImages(str(tmp_path), number=5, size=16)
     assert len(source) == 1 and source.typical_size() == (20, 30)
-    assert os.listdir(tmp_path) == ["egg_0000.jpg"] and (tmp_path / "egg_0000.jpg").read_bytes() == before
+    assert (
+        os.listdir(tmp_path) == ["egg_0000.jpg"]
+        and (tmp_path / "egg_0000.jpg").read_bytes() == before
+    )
 
 
 @pytest.mark.parametrize("where", ["rendering", "moving"])
@@ -79,7 +84,9 @@ def test_an_interrupted_rendering_is_done_again_and_never_half_taken(tmp_path, m
         real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(eggs, "write", write) if where == "rendering" else patch.setattr(os, "replace", replace)
+        patch.setattr(eggs, "write", write) if where == "rendering" else patch.setattr(
+            os, "replace", replace
+        )
         with pytest.raises(KeyboardInterrupt):
             len(EggImages(str(tmp_path), number=5, size=16))
     assert len(EggImages(str(tmp_path), number=5, size=16)) == 5

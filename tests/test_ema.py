@@ -10,7 +10,9 @@ def test_half_is_forgotten_after_the_half_life():
 
 
 def test_rampup_shortens_the_half_life():
-    assert ema_decay(100, 2000, halflife_kimg=10, rampup=0.05) == pytest.approx(0.5)  # half-life 100 images
+    assert ema_decay(100, 2000, halflife_kimg=10, rampup=0.05) == pytest.approx(
+        0.5
+    )  # half-life 100 images
     assert ema_decay(100, 10**7, halflife_kimg=10, rampup=0.05) == pytest.approx(0.5**0.01)
 
 
@@ -41,8 +43,12 @@ def test_settled_measures_the_statistics_of_the_average_itself():
     batches = [torch.randn(50, 3, dtype=torch.float64) for _ in range(4)]
     shown = settled(network, [(batch,) for batch in batches])
     inside = [network[0](batch) for batch in batches]
-    torch.testing.assert_close(shown[1].running_mean, torch.stack([x.mean(0) for x in inside]).mean(0))
-    torch.testing.assert_close(shown[1].running_var, torch.stack([x.var(0) for x in inside]).mean(0))
+    torch.testing.assert_close(
+        shown[1].running_mean, torch.stack([x.mean(0) for x in inside]).mean(0)
+    )
+    torch.testing.assert_close(
+        shown[1].running_var, torch.stack([x.var(0) for x in inside]).mean(0)
+    )
     assert shown[1].momentum == 0.3 and not any(part.training for part in shown.modules())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     plain = nn.Linear(3, 3)

@@ -13,7 +13,14 @@ from pooled import Pooled
 from torch import Tensor, nn
 
 from gan_lightning.errors import UserError
-from gan_lightning.metrics.evaluate import Evaluator, _real_data, class_labels, copies_strip, evaluate_cli, wilson
+from gan_lightning.metrics.evaluate import (
+    Evaluator,
+    _real_data,
+    class_labels,
+    copies_strip,
+    evaluate_cli,
+    wilson,
+)
 from gan_lightning.metrics.quality import Quality
 
 
@@ -21,7 +28,9 @@ def photographs(n: int, seed: int, size: int = 24) -> Tensor:
     """Coloured soft discs on a slanted ground, uint8 (n, 3, size, size)."""
     g = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    cy, cx, r = (torch.rand(3, n, 1, 1, generator=g) * torch.tensor([0.6, 0.6, 0.25]).view(3, 1, 1, 1) + 0.2) * size
+    cy, cx, r = (
+        torch.rand(3, n, 1, 1, generator=g) * torch.tensor([0.6, 0.6, 0.25]).view(3, 1, 1, 1) + 0.2
+    ) * size
     disc = torch.sigmoid(r - ((y - cy) ** 2 + (x - cx) ** 2).sqrt())[:, None]
     colour = torch.rand(n, 3, 1, 1, generator=g) * 160 + 60
     slope = torch.rand(2, n, 1, 1, 1, generator=g) * 3
@@ -52,26 +61,45 @@ def evaluator(photos: Any, tmp_path_factory: pytest.TempPathFactory) -> Evaluato
 
 def noisy(x: Tensor, sigma: float, seed: int = 3) -> Tensor:
     return (
-        (x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))).clamp(0, 255).to(torch.uint8)
+        (x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
+        .clamp(0, 255)
+        .to(torch.uint8)
     )
 
 
 def test_every_score_has_its_yardsticks(evaluator: Evaluator) -> None:
     fresh = photographs(240, 2)
-    scores = evaluator.evaluate(fresh, ceiling_fakes=lambda n: noisy(torch.full((n, 3, 24, 24), 127), 10))
+    scores = evaluator.evaluate(
+        fresh, ceiling_fakes=lambda n: noisy(torch.full((n, 3, 24, 24), 127), 10)
+    )
     names = [s.name for s in scores.scores]
-    assert names[0] == "frechet_pooled_240" and "kid_pooled_240" in names and "recall_pooled_240" in names
+    assert (
+        names[0] == "frechet_pooled_240"
+        and "kid_pooled_240" in names
+        and "recall_pooled_240" in names
+    )
     assert names[-1] == "near_copies_pooled_240"
     assert not any("fid" in name for name in names) and len(scores.extractor_hash) == 8
     for s in scores.scores[:-1]:
-        assert s.floor is not None and s.ceiling is not None and s.low is not None and s.high is not None and s.n == 240
+        assert (
+            s.floor is not None
+            and s.ceiling is not None
+            and s.low is not None
+            and s.high is not None
+            and s.n == 240
+        )
         assert s.low <= s.value <= s.high
         worst, sign = s.ceiling, 1 if s.better == "lower" else -1
         assert sign * (worst - s.value) > 3 * abs(s.value - s.floor), (
             s
         )  # fresh reals: at the floor, far from the ceiling
     near = scores.scores[-1]
-    assert near.value < 0.1 and near.floor is not None and near.floor < 0.1 and near.ceiling is not None
+    assert (
+        near.value < 0.1
+        and near.floor is not None
+        and near.floor < 0.1
+        and near.ceiling is not None
+    )
     assert near.ceiling > 0.95  # of planted copies
     json.dumps(scores.as_dict())
 
@@ -97,22 +125,34 @@ def test_too_few_images_give_no_number(evaluator: Evaluator, photos: Any, tmp_pa
 def test_reference_is_a_large_holdout(tmp_path: Path) -> None:
     data = dataset(photographs(1300, 0, 8), photographs(1100, 1, 8), "large")
     evaluator = Evaluator(data, Pooled(), cache_dir=tmp_path)
-    assert evaluator.limit == 1100 and evaluator.folds[0][0][0] is data.holdout_images and len(evaluator.folds) == 1
+    assert (
+        evaluator.limit == 1100
+        and evaluator.folds[0][0][0] is data.holdout_images
+        and len(evaluator.folds) == 1
+    )
     scores = evaluator.evaluate(photographs(1000, 2, 8), light=True)
     assert scores.main.name == "frechet_pooled_1k"  # type: ignore[union-attr]
     kept = sorted(p.name for p in tmp_path.iterdir())
     stamp = [p.stat().st_mtime_ns for p in sorted(tmp_path.iterdir())]
-    again = Evaluator(data, Pooled(), cache_dir=tmp_path).evaluate(photographs(1000, 2, 8), light=True)
+    again = Evaluator(data, Pooled(), cache_dir=tmp_path).evaluate(
+        photographs(1000, 2, 8), light=True
+    )
     assert again.scores == scores.scores and kept == sorted(p.name for p in tmp_path.iterdir())
-    assert stamp == [p.stat().st_mtime_ns for p in sorted(tmp_path.iterdir())]  # the reals were measured once
+    assert stamp == [
+        p.stat().st_mtime_ns for p in sorted(tmp_path.iterdir())
+    ]  # the reals were measured once
 
 
 @pytest.mark.parametrize("duplicates", [False, True])
-def test_copies_are_found_and_held_out_photographs_are_not(duplicates: bool, tmp_path: Path) -> None:
+def test_copies_are_found_and_held_out_photographs_are_not(
+    duplicates: bool, tmp_path: Path
+) -> None:
     train, unseen = photographs(180, 0), photographs(100, 7)
     if duplicates:  # burst shots: a third of the photographs, thrice, each a little different
         train = torch.cat([train, *(noisy(train[:60], 4, s) for s in range(2))])
-    evaluator = Evaluator(dataset(train, photographs(60, 1), f"copies{duplicates}"), Pooled(), cache_dir=tmp_path)
+    evaluator = Evaluator(
+        dataset(train, photographs(60, 1), f"copies{duplicates}"), Pooled(), cache_dir=tmp_path
+    )
 
     def rate(images: Tensor) -> float:
         return float((evaluator.near_copies(images)[0] < 1).float().mean())
@@ -191,7 +231,11 @@ def fit(
     root: Path, noise: list[float], epochs: int = 1, resume: Path | None = None, **options: Any
 ) -> tuple[Toy, Quality | None]:
     torch.manual_seed(0)
-    quality = Quality(**({"cache_dir": str(root / "cache"), "features": Pooled()} | options)) if options else None
+    quality = (
+        Quality(**({"cache_dir": str(root / "cache"), "features": Pooled()} | options))
+        if options
+        else None
+    )
     module = Toy(noise)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", default_root_dir=root, logger=False, enable_progress_bar=False,
@@ -205,8 +249,12 @@ def test_callback_keeps_the_best_and_leaves_training_alone(tmp_path: Path) -> No
     noise = [60.0, 40.0, 5.0, 30.0, 50.0]
     plain, _ = fit(tmp_path, noise)
     module, quality = fit(tmp_path, noise, every_kimg=0.01, max_share=100.0)
-    assert quality is not None and module.seen == plain.seen  # training's random numbers are its own
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True))
+    assert (
+        quality is not None and module.seen == plain.seen
+    )  # training's random numbers are its own
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True)
+    )
     assert [h["nimg"] for h in quality.history] == [10, 20, 30, 40]
     assert (
         quality.best is not None
@@ -214,12 +262,19 @@ def test_callback_keeps_the_best_and_leaves_training_alone(tmp_path: Path) -> No
         and quality.objective() == quality.best["value"] - quality.best["floor"]
     )
     first = quality.history[0]
-    assert abs(quality.best["value"] - first["floor"]) < 0.5 * first["floor"] < first["value"] < first["ceiling"]
+    assert (
+        abs(quality.best["value"] - first["floor"])
+        < 0.5 * first["floor"]
+        < first["value"]
+        < first["ceiling"]
+    )
     saved = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)
     kept = next(v for k, v in saved["callbacks"].items() if "Quality" in k)
     assert [h["nimg"] for h in kept["history"]] == [10, 20]
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["scores"][0]["name"] == "frechet_pooled_120" and scores["history"][-1]["nimg"] == 40
+    assert (
+        scores["scores"][0]["name"] == "frechet_pooled_120" and scores["history"][-1]["nimg"] == 40
+    )
     assert (tmp_path / "images" / "nearest_photographs.png").is_file()
     resumed = Quality()
     resumed.load_state_dict(kept)
@@ -303,23 +358,48 @@ def test_a_folder_of_images_is_scored(
         (tmp_path / name).mkdir()
         for i, image in enumerate(photographs(count, seed, size)):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / name / f"{i}.png")
-    Image.new("RGB", (300, 300)).save(tmp_path / "made" / "grid.png")  # what `sample --grid` leaves there is no image
+    Image.new("RGB", (300, 300)).save(
+        tmp_path / "made" / "grid.png"
+    )  # what `sample --grid` leaves there is no image
     monkeypatch.chdir(tmp_path)
-    assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, None, None, True, None) == 0
+    assert (
+        evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, None, None, True, None)
+        == 0
+    )
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["n"] == 90
-    assert found["extractor"] == "lite2" and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
-    assert "resized to 64x64" in said.err and (tmp_path / "samples" / "nearest_photographs.png").is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "made", "real", "samples"]  # nothing beside
-    assert evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "lite2", 60, False, None) == 0
+    assert (
+        found["extractor"] == "lite2"
+        and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
+    )
+    assert (
+        "resized to 64x64" in said.err
+        and (tmp_path / "samples" / "nearest_photographs.png").is_file()
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data",
+        "made",
+        "real",
+        "samples",
+    ]  # nothing beside
+    assert (
+        evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "lite2", 60, False, None)
+        == 0
+    )
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(UserError, match="--features inception cannot be used"):  # and not answered with another score
-        evaluate_cli(str(tmp_path / "made"), str(tmp_path / "real"), None, "inception", 60, True, None)
+    with pytest.raises(
+        UserError, match="--features inception cannot be used"
+    ):  # and not answered with another score
+        evaluate_cli(
+            str(tmp_path / "made"), str(tmp_path / "real"), None, "inception", 60, True, None
+        )
     assert "60 images" in capsys.readouterr().out
 
 
-def test_another_folder_need_not_have_the_classes_a_checkpoint_was_trained_on(tmp_path: Path) -> None:
+def test_another_folder_need_not_have_the_classes_a_checkpoint_was_trained_on(
+    tmp_path: Path,
+) -> None:
     from PIL import Image
 
     for folder in ("trained/a", "trained/b", "other"):
@@ -328,7 +408,8 @@ def test_another_folder_need_not_have_the_classes_a_checkpoint_was_trained_on(tm
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / folder / f"{i}.png")
     settings = {"labels": True, "root": str(tmp_path / "trained"), "image_size": 24, "holdout": 0}
     own, other = (
-        _real_data(str(tmp_path / name), None, settings, str(tmp_path / "cache")) for name in ("trained", "other")
+        _real_data(str(tmp_path / name), None, settings, str(tmp_path / "cache"))
+        for name in ("trained", "other")
     )
     assert torch.bincount(own.train_labels).tolist() == [12, 12]
     assert other.train_labels is None and len(other.train_images) == 12

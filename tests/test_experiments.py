@@ -43,9 +43,25 @@ def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
         ["network=mlp", "loss.gamma=0"],
         ["loss=wgan_gp"],
         ["loss=rpgan", "augment=ada"],
-        ["optimizer_g._target_=torch.optim.SGD", "optimizer_d._target_=torch.optim.SGD", "augment.p=1"],
-        ["optimizer_g.lr=4e-3", "optimizer_d.lr=1e-4", "network.generator.channels=4", "loss=minimax", "n_critic=5"],
-        ["network=resnet", "loss=lsgan", "latent_dim=2", "schedule.warmup_kimg=1000", "optimizer_g.betas=[0.9,0.99]"],
+        [
+            "optimizer_g._target_=torch.optim.SGD",
+            "optimizer_d._target_=torch.optim.SGD",
+            "augment.p=1",
+        ],
+        [
+            "optimizer_g.lr=4e-3",
+            "optimizer_d.lr=1e-4",
+            "network.generator.channels=4",
+            "loss=minimax",
+            "n_critic=5",
+        ],
+        [
+            "network=resnet",
+            "loss=lsgan",
+            "latent_dim=2",
+            "schedule.warmup_kimg=1000",
+            "optimizer_g.betas=[0.9,0.99]",
+        ],
         ["experiment=vanilla_mnist"],
         ["experiment=vanilla_mnist", "dataset=egg", "dataset.image_size=64"],
     ],
@@ -67,7 +83,11 @@ def test_every_override_ever_printed_composes(base):
     config = OmegaConf.to_container(plain(*base), resolve=True)
     config |= {"overrides": base}
     config["loss"]["gamma"] = config["loss"]["gamma"] or 0.0
-    printed = printed_overrides(config) + ["dataset.fit=pad", "dataset.image_size=32", "dataset.image_channels=1"]
+    printed = printed_overrides(config) + [
+        "dataset.fit=pad",
+        "dataset.image_size=32",
+        "dataset.image_channels=1",
+    ]
     assert len(printed) > 10
     for override in printed:
         validate(plain(*follow(base, override)))

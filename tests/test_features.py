@@ -16,18 +16,28 @@ from gan_lightning.metrics import features as X
 
 
 def images(n: int = 12, c: int = 3, h: int = 16, w: int = 16) -> Tensor:
-    return torch.randint(0, 256, (n, c, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (n, c, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def data(**other: Any) -> Any:
-    known: dict[str, Any] = {"name": "photos", "train_images": images(80), "holdout_images": None, "train_labels": None}
+    known: dict[str, Any] = {
+        "name": "photos",
+        "train_images": images(80),
+        "holdout_images": None,
+        "train_labels": None,
+    }
     return SimpleNamespace(**(known | {"num_classes": None, "content_hash": "0"} | other))
 
 
 def bars(n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Grey 28 x 28 pictures whose class is the row of a bright bar: a classifier learns them in seconds."""
     g = torch.Generator().manual_seed(seed)
-    labels, x = torch.randint(10, (n,), generator=g), torch.randint(0, 60, (n, 1, 28, 28), generator=g)
+    labels, x = (
+        torch.randint(10, (n,), generator=g),
+        torch.randint(0, 60, (n, 1, 28, 28), generator=g),
+    )
     for row, label in zip(x, labels, strict=True):
         row[0, 2 + 2 * int(label) : 5 + 2 * int(label)] += 150
     return x.to(torch.uint8), labels
@@ -37,9 +47,9 @@ def discs(n: int, whole: bool, seed: int) -> Tensor:
     """Bright discs on a dark ground, uint8 (n, 3, 64, 64); not `whole`: their quarters change places."""
     g = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-    cy, cx, r = (torch.rand(3, n, 1, 1, generator=g) * torch.tensor([8.0, 8.0, 8.0]).view(3, 1, 1, 1)) + torch.tensor(
-        [28.0, 28.0, 14.0]
-    ).view(3, 1, 1, 1)
+    cy, cx, r = (
+        torch.rand(3, n, 1, 1, generator=g) * torch.tensor([8.0, 8.0, 8.0]).view(3, 1, 1, 1)
+    ) + torch.tensor([28.0, 28.0, 14.0]).view(3, 1, 1, 1)
     found = torch.sigmoid(r - ((y - cy) ** 2 + (x - cx) ** 2).sqrt())[:, None] * (
         100 + 100 * torch.rand(n, 3, 1, 1, generator=g)
     )
@@ -49,7 +59,9 @@ def discs(n: int, whole: bool, seed: int) -> Tensor:
 def test_lite2_sees_shapes_and_not_only_colours() -> None:
     before = torch.get_rng_state()
     net = X.Lite2()
-    real, other, turned = (net(discs(48, whole, seed)) for whole, seed in ((True, 0), (True, 1), (False, 2)))
+    real, other, turned = (
+        net(discs(48, whole, seed)) for whole, seed in ((True, 0), (True, 1), (False, 2))
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert real.shape == (48, 352) and real.dtype == torch.float32
     assert torch.allclose(net(discs(48, True, 0)[:3]), real[:3], atol=1e-4)  # each image by itself
@@ -70,7 +82,9 @@ def test_a_module_by_target_and_bad_names(tmp_path: Path) -> None:
     found = X.build_extractor({"_target_": "torch.nn.Flatten"}, data(), tmp_path)
     assert found.name == "flatten" and found(images()).shape == (12, 768)
     other = X.build_extractor({"_target_": "torch.nn.Flatten", "start_dim": 1}, data(), tmp_path)
-    assert other.hash != found.hash and X.Lite2().hash == "9948e411"  # settings count, defaults stay comparable
+    assert (
+        other.hash != found.hash and X.Lite2().hash == "9948e411"
+    )  # settings count, defaults stay comparable
     with pytest.raises(UserError, match="digits, lite2, inception"):
         X.build_extractor("fid", data(), tmp_path)
     with pytest.raises(UserError, match="labelled"):
@@ -88,21 +102,35 @@ def test_default_by_dataset(tmp_path: Path) -> None:
 
 def test_digits_learn_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (train, labels), (test, test_labels) = bars(2000, 0), bars(400, 1)
-    known = {"train_labels": labels, "holdout_images": test, "holdout_labels": test_labels, "num_classes": 10}
+    known = {
+        "train_labels": labels,
+        "holdout_images": test,
+        "holdout_labels": test_labels,
+        "num_classes": 10,
+    }
     before = torch.get_rng_state()
     net = X.build_extractor("digits", data(train_images=train, **known), tmp_path)
     assert torch.equal(before, torch.get_rng_state())
     p = net.classify(test)
-    assert float((p.argmax(1) == test_labels).float().mean()) == pytest.approx(net.accuracy) and net.accuracy >= 0.99
+    assert (
+        float((p.argmax(1) == test_labels).float().mean()) == pytest.approx(net.accuracy)
+        and net.accuracy >= 0.99
+    )
     assert torch.allclose(p.sum(1), torch.ones(400), atol=1e-5) and net(test).shape == (400, 64)
     assert net(images(4, 3, 40, 40)).shape == (4, 64)  # other shapes are brought to 28 x 28 grey
     capsys.readouterr()
     again = X.build_extractor("digits", data(train_images=train, **known), tmp_path)
-    assert again.hash == net.hash and torch.equal(again(test), net(test)) and not capsys.readouterr().out
+    assert (
+        again.hash == net.hash
+        and torch.equal(again(test), net(test))
+        and not capsys.readouterr().out
+    )
     with pytest.raises(UserError, match="99%"):
         shuffled = known | {"holdout_labels": test_labels.flip(0)}
         X.build_extractor(
-            "digits", data(train_images=train[:600], **shuffled | {"train_labels": labels[:600]}), tmp_path / "other"
+            "digits",
+            data(train_images=train[:600], **shuffled | {"train_labels": labels[:600]}),
+            tmp_path / "other",
         )
 
 
@@ -124,7 +152,9 @@ def test_inception_falls_back_with_one_line(
         X.build_extractor("inception", data(), tmp_path, "nowhere.pth")
 
 
-def test_a_broken_cache_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_cache_file_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(b"half")
     assert X.cached(path, lambda: torch.ones(2)).sum() == 2

@@ -41,7 +41,10 @@ def writers():
     weights = {"w": torch.zeros(100_000)}
     picture = torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)
     array = np.zeros(100_000)
-    frames = [Image.fromarray(np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8)) for k in range(3)]
+    frames = [
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (64, 64, 3), np.uint8))
+        for k in range(3)
+    ]
     return {
         "last.ckpt": lambda path: files.write_whole(path, lambda file: torch.save(weights, file), durable=True),
         "image.png": lambda path: pictures.save(picture, path),
@@ -76,7 +79,9 @@ def test_what_is_appended_is_whole_or_not_there(tmp_path, monkeypatch):
         "try: append_text(sys.argv[1], 'x' * 100)\n"
         "except OSError as error: print(error.filename)"
     )
-    out = subprocess.run([sys.executable, "-c", limit, str(path)], capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", limit, str(path)], capture_output=True, text=True
+    ).stdout
     assert out.strip() == str(path)
     assert path.read_text() == "one\ntwo\n"
 
@@ -118,7 +123,12 @@ def test_only_what_dead_processes_left_is_cleared(tmp_path):
     gone.wait()
     host, dead, alive = files._HOST, gone.pid, os.getppid()
     left = [f".last.ckpt.{host}-{dead}-ab12.partial", f"eggs-ff.{dead}.tmp", f"digits.{dead}.part"]
-    kept = [f".last.ckpt.{host}-{alive}-ab12.partial", ".last.ckpt.elsewhere-1-ab12.partial", "mine.tmp", "photo.jpg"]
+    kept = [
+        f".last.ckpt.{host}-{alive}-ab12.partial",
+        ".last.ckpt.elsewhere-1-ab12.partial",
+        "mine.tmp",
+        "photo.jpg",
+    ]
     for name in left + kept:
         (tmp_path / name).write_text("x")
     old = tmp_path / ".last.ckpt.elsewhere-2-ab12.partial"

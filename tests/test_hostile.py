@@ -63,8 +63,14 @@ def put(path, value):
 def first_weight(checkpoint, value):
     """Replaces the first weight of the generator and of its average."""
     for side in ("generator.", "generator_ema."):
-        name = next(name for name in checkpoint["state_dict"] if name.startswith(side) and name.endswith("weight"))
-        checkpoint["state_dict"][name] = value(checkpoint["state_dict"][name]) if callable(value) else value
+        name = next(
+            name
+            for name in checkpoint["state_dict"]
+            if name.startswith(side) and name.endswith("weight")
+        )
+        checkpoint["state_dict"][name] = (
+            value(checkpoint["state_dict"][name]) if callable(value) else value
+        )
 
 
 def nested(depth):
@@ -101,7 +107,9 @@ RESUMED = {
     "counts are words": put((*WATCH, "counts"), [["a"]]),
     "callbacks are a list": put(("callbacks",), []),
     "loops are missing": put(("loops",), None),
-    "loops with an attribute": put(("loops", "fit_loop", "epoch_progress", "total", "increment_ready"), 1),
+    "loops with an attribute": put(
+        ("loops", "fit_loop", "epoch_progress", "total", "increment_ready"), 1
+    ),
     "loops with words": put(("loops", "fit_loop", "epoch_progress", "total", "ready"), "3"),
     "a negative nimg": put(("nimg",), -5),
     "nimg in words": put(("nimg",), "16"),
@@ -111,10 +119,18 @@ RESUMED = {
     "random of the wrong length": put(("random", 0, "torch"), torch.zeros(3, dtype=torch.uint8)),
     "random words": put(("random", 0, "python"), ("a", "b", "c")),
     "no optimisers": put(("optimizer_states",), []),
-    "optimiser of another shape": put(("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3)),
-    "optimiser not finite": put(("optimizer_states", 0, "state", 0, "exp_avg_sq"), torch.full((16, 4), torch.nan)),
-    "optimiser with a setting": put(("optimizer_states", 0, "param_groups", 0, "_target_"), "os.system"),
-    "optimiser of other weights": put(("optimizer_states", 0, "param_groups", 0, "params"), [0, 1, 7, 3]),
+    "optimiser of another shape": put(
+        ("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(3)
+    ),
+    "optimiser not finite": put(
+        ("optimizer_states", 0, "state", 0, "exp_avg_sq"), torch.full((16, 4), torch.nan)
+    ),
+    "optimiser with a setting": put(
+        ("optimizer_states", 0, "param_groups", 0, "_target_"), "os.system"
+    ),
+    "optimiser of other weights": put(
+        ("optimizer_states", 0, "param_groups", 0, "params"), [0, 1, 7, 3]
+    ),
     "stream in words": put(("ImageData",), {"epoch": "0", "position": 0}),
     "progressive from the file": put((*GENERATOR, "progressive"), TOUCH),
     "a resolver": put((*GENERATOR, "hidden"), RESOLVER),
@@ -169,14 +185,18 @@ def test_no_stranger_is_gone_on_from(run, train_run, photos):
     for name, change in RESUMED.items():
         path = spoil(run, change)
         with pytest.raises(UserError) as error:
-            train_run("rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}")
+            train_run(
+                "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
+            )
         assert "\n" not in str(error.value), name
         assert not Path(SPRUNG).exists(), name
 
 
 def test_the_good_one_is_gone_on_from(run, train_run, photos):
     path = spoil(run, lambda checkpoint: None)
-    rest, _ = train_run("rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}")
+    rest, _ = train_run(
+        "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
+    )
     assert torch.load(rest / "checkpoints/last.ckpt", weights_only=True)["nimg"] == 32
 
 
@@ -211,7 +231,11 @@ def files(good: Path, folder: Path):
     yield "half a checkpoint", good.read_bytes()[: good.stat().st_size // 2]
     yield "text", b"not a checkpoint"
     legacy = folder / "legacy.pt"
-    torch.save({"config": {}, "state_dict": {}, "more": Trap()}, legacy, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"config": {}, "state_dict": {}, "more": Trap()},
+        legacy,
+        _use_new_zipfile_serialization=False,
+    )
     yield "the format of old", legacy.read_bytes()
     bomb = folder / "bomb.zip"
     with zipfile.ZipFile(good) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
@@ -223,7 +247,8 @@ def files(good: Path, folder: Path):
     with zipfile.ZipFile(good) as old, zipfile.ZipFile(trap, "w") as new:
         for entry in old.infolist():
             new.writestr(
-                entry.filename, pickle.dumps(Trap()) if entry.filename.endswith("data.pkl") else old.read(entry)
+                entry.filename,
+                pickle.dumps(Trap()) if entry.filename.endswith("data.pkl") else old.read(entry),
             )
     yield "another pickle inside", trap.read_bytes()
 
@@ -235,7 +260,9 @@ def test_no_other_file_is_taken_for_a_checkpoint(run, photos, train_run, capsys)
         for command in commands(path, photos):
             refused(command, capsys, name)
         with pytest.raises(UserError):
-            train_run("rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}")
+            train_run(
+                "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
+            )
         assert not Path(SPRUNG).exists(), name
 
 
@@ -296,7 +323,9 @@ def test_a_planted_link_is_replaced_and_not_written_through(tmp_path):
     other.write_text("mine")
     os.symlink(other, tmp_path / "scores.json")
     write_json(tmp_path / "scores.json", {"a": 1})
-    assert other.read_text() == "mine" and json.loads((tmp_path / "scores.json").read_text()) == {"a": 1}
+    assert other.read_text() == "mine" and json.loads((tmp_path / "scores.json").read_text()) == {
+        "a": 1
+    }
 
 
 def overlapping(checkpoint):
@@ -314,7 +343,9 @@ MORE_RESUMED = {
     "NumPy's words too few": put(("random", 0, "numpy"), ["MT19937", [1, 2], 0, 0, 0.0]),
     "NumPy's state empty": put(("random", 0, "numpy"), []),
     "Python's state empty": put(("random", 0, "python"), ()),
-    "many loaders": put(("loops", "fit_loop", "state_dict"), {"combined_loader": [{"epoch": 0, "position": 1}] * 9}),
+    "many loaders": put(
+        ("loops", "fit_loop", "state_dict"), {"combined_loader": [{"epoch": 0, "position": 1}] * 9}
+    ),
     "a place before the beginning": put(("ImageData",), {"epoch": -5, "position": 0}),
 }
 MORE_NETWORKS = {
@@ -340,7 +371,9 @@ def test_strangers_that_were_met_later(run, train_run, photos, tmp_path, capsys)
     for name, change in MORE_RESUMED.items():
         path = spoil(run, change)
         with pytest.raises(UserError):
-            train_run("rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}")
+            train_run(
+                "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
+            )
             pytest.fail(name)
     for name, change in MORE_NETWORKS.items():
         for command in commands(spoil(run, change), photos):
@@ -353,7 +386,11 @@ def test_strangers_that_were_met_later(run, train_run, photos, tmp_path, capsys)
         for command in (["diagnose", str(folder)], ["report", str(folder)]):
             capsys.readouterr()
             code, err = main(command), capsys.readouterr().err
-            assert code in (0, 1) and "Traceback" not in err and (code == 0 or err.startswith("error: ")), (
+            assert (
+                code in (0, 1)
+                and "Traceback" not in err
+                and (code == 0 or err.startswith("error: "))
+            ), (
                 name,
                 command,
             )

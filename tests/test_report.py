@@ -61,7 +61,9 @@ def test_everything_is_on_the_page_and_nothing_is_fetched(run):
         "metric/frechet_random_100",
     ):
         assert words in page
-    assert page.count("data:image/png;base64,") == 2 + 2  # real, the latest, and both for the slider
+    assert (
+        page.count("data:image/png;base64,") == 2 + 2
+    )  # real, the latest, and both for the slider
     assert "http://" not in page and "https://" not in page
     assert not list(run.glob("*.partial"))
 

@@ -10,7 +10,13 @@ from gan_lightning.errors import UserError
 
 
 def finding(override, restart="scratch", resolved=False, severity="fault"):
-    return {"name": "x", "override": override, "restart": restart, "resolved": resolved, "severity": severity}
+    return {
+        "name": "x",
+        "override": override,
+        "restart": restart,
+        "resolved": resolved,
+        "severity": severity,
+    }
 
 
 @pytest.fixture
@@ -87,12 +93,18 @@ def test_a_later_attempt_that_fails_leaves_the_finished_ones(runs, tmp_path, mon
     runs(([finding("n_critic=1")], 5.0))
     first, start = process.subprocess.Popen, iter([True, False])
     broken = lambda command: type("Done", (), {"wait": lambda self: 1})()  # noqa: E731
-    monkeypatch.setattr(process.subprocess, "Popen", lambda command: (first if next(start) else broken)(command))
+    monkeypatch.setattr(
+        process.subprocess, "Popen", lambda command: (first if next(start) else broken)(command)
+    )
     assert R.retry([], tmp_path, 9) == 5.0
-    assert [row["objective"] for row in json.loads((tmp_path / "leaderboard.json").read_text())] == [5.0]
+    assert [
+        row["objective"] for row in json.loads((tmp_path / "leaderboard.json").read_text())
+    ] == [5.0]
 
 
 def test_a_run_that_does_not_start_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(process.subprocess, "Popen", lambda command: type("Done", (), {"wait": lambda self: 1})())
+    monkeypatch.setattr(
+        process.subprocess, "Popen", lambda command: type("Done", (), {"wait": lambda self: 1})()
+    )
     with pytest.raises(UserError, match="exit code 1"):
         R.retry([], tmp_path, 10)

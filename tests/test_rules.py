@@ -24,10 +24,18 @@ CONFIG = {
     "optimizer_g": {"lr": 1e-3, "betas": [0.0, 0.99]},
     "optimizer_d": {"lr": 1e-3, "betas": [0.0, 0.99]},
     "ema": {"halflife_kimg": 10, "rampup": 0.05},
-    "loss": {"adversarial": {"_target_": "gan_lightning.losses.BCE"}, "gamma": 0.5, "gp_weight": 0.0},
+    "loss": {
+        "adversarial": {"_target_": "gan_lightning.losses.BCE"},
+        "gamma": 0.5,
+        "gp_weight": 0.0,
+    },
     "augment": {"ops": ["color"], "ada_target": None},
     "network": {
-        "generator": {"_target_": "gan_lightning.networks.dcgan.Generator", "upsample": "resize", "norm": "batch"}
+        "generator": {
+            "_target_": "gan_lightning.networks.dcgan.Generator",
+            "upsample": "resize",
+            "norm": "batch",
+        }
     },
     "dataset": {"batch_size": 64, "image_channels": 1},
     "trainer": {"max_epochs": -1, "precision": "32-true"},
@@ -85,8 +93,16 @@ POOR = {"quality": 0.5}  # and flat
 
 # rule: (signals, settings, facts) of a run with this fault
 FAULTS = {
-    "d_too_strong": (POOR | {"auc_heldout": 1.0, "auc_train": 1.0}, {"optimizer_g__lr": 5e-5, "n_critic": 5}, {}),
-    "d_too_weak": (POOR | {"auc_heldout": 0.3, "update_ratio_d": 4e-6}, {"optimizer_d__lr": 1e-6}, {}),
+    "d_too_strong": (
+        POOR | {"auc_heldout": 1.0, "auc_train": 1.0},
+        {"optimizer_g__lr": 5e-5, "n_critic": 5},
+        {},
+    ),
+    "d_too_weak": (
+        POOR | {"auc_heldout": 0.3, "update_ratio_d": 4e-6},
+        {"optimizer_d__lr": 1e-6},
+        {},
+    ),
     "d_overfits": (
         {"r_v": 0.8, "auc_train": 0.99, "auc_heldout": 0.6, "auc_memory": 0.9, "quality": 0.08},
         {"augment__ops": []},
@@ -96,10 +112,18 @@ FAULTS = {
     "partial_collapse": ({"quality": 0.2, "coverage": 0.1, "modes_missing": 0.6}, {}, {}),
     "wrong_shapes": (POOR | {"precision": 0.0, "coverage": 0.0}, {}, {}),
     "mode_dropping": ({"modes_missing": 0.1}, {}, {}),
-    "oscillation": (POOR | {"travel": 0.6}, {"loss__gamma": 0.0, "optimizer_g__betas": [0.9, 0.999]}, {}),
+    "oscillation": (
+        POOR | {"travel": 0.6},
+        {"loss__gamma": 0.0, "optimizer_g__betas": [0.9, 0.999]},
+        {},
+    ),
     "divergence": (POOR | {"score_real": lambda i, s: 10.0**i}, {}, {}),
     "dead_output": (POOR | {"image_std": 0.001, "diversity": 0.5}, {}, {}),
-    "checkerboard": ({"nyquist_fake": 10.0, "nyquist_peak": 30.0}, {"network__generator__upsample": "transposed"}, {}),
+    "checkerboard": (
+        {"nyquist_fake": 10.0, "nyquist_peak": 30.0},
+        {"network__generator__upsample": "transposed"},
+        {},
+    ),
     "wrong_range": ({}, {}, {"real_min": 0.0, "real_mean": 0.13}),
     "altered_images": ({}, {}, {"seen_apart": 0.08}),
     "network_too_small": (POOR, {"network__generator__channels": 4}, {}),
@@ -108,9 +132,17 @@ FAULTS = {
     "dataset_too_small": ({}, {}, {"n_train": 30}),
     "copies_photos": ({"copy_ratio": 0.2}, {}, {"n_train": 100}),
     "lr_too_high": (POOR | {"update_ratio_g": 0.1}, {"optimizer_g__lr": 0.05}, {}),
-    "lr_too_low": (POOR | {"update_ratio_g": 2e-6, "auc_heldout": 1.0}, {"optimizer_g__lr": 1e-6}, {}),
+    "lr_too_low": (
+        POOR | {"update_ratio_g": 2e-6, "auc_heldout": 1.0},
+        {"optimizer_g__lr": 1e-6},
+        {},
+    ),
     "small_batch_norm": ({"mode_gap": 0.5}, {"dataset__batch_size": 2}, {"batch_size": 2}),
-    "stale_ema": ({"quality_raw": 0.02, "quality_ema": 0.3, "quality": 0.02}, {"ema__halflife_kimg": 500}, {}),
+    "stale_ema": (
+        {"quality_raw": 0.02, "quality_ema": 0.3, "quality": 0.02},
+        {"ema__halflife_kimg": 500},
+        {},
+    ),
     "stuck": (POOR, {}, {}),
 }
 TITLED = {"stopped_early"} | set(FAULTS)
@@ -133,11 +165,16 @@ def test_a_symptom_has_to_last(rule):
     healthy = stream().full
 
     def briefly(name, value):
-        return lambda i, step: (value(i, step) if callable(value) else value) if i in (0, 1) else healthy[i][name]
+        return lambda i, step: (
+            (value(i, step) if callable(value) else value) if i in (0, 1) else healthy[i][name]
+        )
 
     assert rule not in [
         f.name
-        for f in diagnose(stream(facts, settings=config, **{n: briefly(n, v) for n, v in signals.items()}), THRESHOLDS)
+        for f in diagnose(
+            stream(facts, settings=config, **{n: briefly(n, v) for n, v in signals.items()}),
+            THRESHOLDS,
+        )
     ]
 
 
@@ -148,10 +185,15 @@ def test_a_finding_that_has_gone_again_says_so(rule):
 
     def at_first(name, value):
         return lambda i, step: (
-            (value(i, step) if callable(value) else value) if i < len(STEPS) - 4 else healthy[i][name]
+            (value(i, step) if callable(value) else value)
+            if i < len(STEPS) - 4
+            else healthy[i][name]
         )
 
-    findings = diagnose(stream(facts, settings=config, **{n: at_first(n, v) for n, v in signals.items()}), THRESHOLDS)
+    findings = diagnose(
+        stream(facts, settings=config, **{n: at_first(n, v) for n, v in signals.items()}),
+        THRESHOLDS,
+    )
     gone = {f.name: f for f in findings}[rule]
     assert gone.resolved
     assert findings.index(gone) == len([f for f in findings if not f.resolved])
@@ -159,7 +201,10 @@ def test_a_finding_that_has_gone_again_says_so(rule):
 
 def test_since_when():
     late = first(
-        stream(diversity=lambda i, s: 0.01 if s >= 3000 else 0.9, quality=lambda i, s: 0.5 if s >= 3000 else 0.02)
+        stream(
+            diversity=lambda i, s: 0.01 if s >= 3000 else 0.9,
+            quality=lambda i, s: 0.5 if s >= 3000 else 0.02,
+        )
     )
     assert late.name == "full_collapse"
     assert late.since_kimg == pytest.approx(3000 * 64 / 1000)
@@ -175,7 +220,8 @@ def test_wrong_output():
     assert first(stream(brightest_fake=3.0)).name == "wrong_output"  # no tanh at all
     for signals in (
         {"darkest_fake": 0.0},  # good pictures
-        POOR | {"darkest_fake": -0.2, "brightest_fake": 0.2},  # a generator that has not begun to learn
+        POOR
+        | {"darkest_fake": -0.2, "brightest_fake": 0.2},  # a generator that has not begun to learn
         POOR | {"darkest_fake": 1.0, "image_std": 0.0},  # dead_output
         POOR | {"darkest_fake": 0.5},  # bright for another reason
     ):
@@ -198,12 +244,24 @@ def test_a_sure_discriminator_alone_is_no_fault():
     """PyTorch's DCGAN example on photographs: D(x) .94, D(G(z)) .08 to the end, and better pictures all the way."""
     improving = lambda i, s: 0.8 * math.exp(-s / 2500)  # noqa: E731
     lopsided = {"optimizer_g__lr": 5e-5}
-    assert names(stream(auc_heldout=1.0, auc_train=1.0, quality=improving, grad_norm_g=lambda i, s: 5 / (i + 1))) == []
+    assert (
+        names(
+            stream(
+                auc_heldout=1.0,
+                auc_train=1.0,
+                quality=improving,
+                grad_norm_g=lambda i, s: 5 / (i + 1),
+            )
+        )
+        == []
+    )
     assert names(stream(auc_heldout=1.0, auc_train=1.0, quality=0.02, settings=lopsided)) == []
     assert names(stream(auc_heldout=1.0, auc_train=1.0, settings=lopsided)) == []
     slowly = lambda i, s: 0.8 * math.exp(-s / 6000)  # noqa: E731
     assert names(stream(auc_heldout=1.0, auc_train=1.0, quality=slowly)) == []
-    assert names(stream(auc_heldout=1.0, auc_train=1.0, quality=slowly, settings=lopsided)) == ["d_too_strong"]
+    assert names(stream(auc_heldout=1.0, auc_train=1.0, quality=slowly, settings=lopsided)) == [
+        "d_too_strong"
+    ]
 
 
 def test_a_blind_discriminator_beside_good_pictures_is_no_fault():
@@ -227,7 +285,9 @@ def test_random_healthy_streams_give_no_finding(seed, pace, auc, floor, jitter, 
     dice = random.Random(seed)
 
     def noisy(value, share=jitter):
-        return lambda i, s: (value(s) if callable(value) else value) * (1 + dice.uniform(-share, share))
+        return lambda i, s: (
+            (value(s) if callable(value) else value) * (1 + dice.uniform(-share, share))
+        )
 
     history = stream(
         settings={"optimizer_g__lr": lr, "optimizer_d__lr": lr, "loss__adversarial___target_": f"gan_lightning.losses.{loss}"},
@@ -265,7 +325,16 @@ def test_a_number_that_is_none_is_fatal_and_certain():
         ({"real_mean": 0.4, "stored_mean": 0.41, "dataset": "folder"}, None),
         ({"real_mean": -0.05, "stored_mean": 0.05, "mean_image": -0.9}, "inverted"),
         ({"real_mean": -0.05, "stored_mean": 0.05, "mean_image": -0.3}, None),
-        ({"real_min": 0.1, "real_mean": 0.53, "stored_mean": 0.08, "mean_error": 0.07, "mean_image": 0.9}, "in [0, 1]"),
+        (
+            {
+                "real_min": 0.1,
+                "real_mean": 0.53,
+                "stored_mean": 0.08,
+                "mean_error": 0.07,
+                "mean_image": 0.9,
+            },
+            "in [0, 1]",
+        ),
         ({"real_mean": 0.4, "stored_mean": 0.41, "dataset": "mnist"}, "inverted"),
         ({"real_mean": -0.6}, None),  # a batch is not the whole set
     ],
@@ -281,7 +350,12 @@ def test_wrong_range(facts, problem):
         (0.016, 0.010, {}, ["altered_images"]),
         (0.014, 0.005, {}, []),  # too little to matter, however sure
         (0.030, 0.025, {}, []),  # chance: few images
-        (0.9, 0.01, {"real_min": 0.0, "real_mean": 0.13}, ["wrong_range"]),  # which says how they are altered
+        (
+            0.9,
+            0.01,
+            {"real_min": 0.0, "real_mean": 0.13},
+            ["wrong_range"],
+        ),  # which says how they are altered
         (None, None, {}, []),
     ],
 )
@@ -338,7 +412,11 @@ def test_rules_that_need_a_held_out_slice_are_off_without_one():
 @pytest.mark.parametrize(
     "settings,facts,remark",
     [
-        ({"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.RpGAN"}}, {}, "unpenalised"),
+        (
+            {"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.RpGAN"}},
+            {},
+            "unpenalised",
+        ),
         ({"loss__gp_weight": 10.0, "loss__gamma": 0.0}, {"batchnorm_d": True}, "penalty_with_norm"),
         ({"loss__gp_weight": 10.0, "loss__gamma": 0.5}, {}, "two_penalties"),
         ({"optimizer_d__lr": 0.05}, {}, "lr_too_high"),
@@ -351,7 +429,9 @@ def test_rules_that_need_a_held_out_slice_are_off_without_one():
         ({}, {"n_holdout": 0}, "holdout_off"),
     ],
 )
-def test_a_suspicious_setting_is_a_note_before_the_start_and_no_finding_without_symptom(settings, facts, remark):
+def test_a_suspicious_setting_is_a_note_before_the_start_and_no_finding_without_symptom(
+    settings, facts, remark
+):
     h = stream(facts, settings=settings)
     assert {f.name: f.severity for f in preflight(h.facts, THRESHOLDS)}.get(remark) == "note"
     assert diagnose(h, THRESHOLDS) == []
@@ -393,17 +473,32 @@ def test_overrides_change_something_and_are_one_key(settings):
         ("d_too_weak", {"loss__gamma": 1000.0}, "loss.gamma=100"),
         ("d_too_strong", {"optimizer_d__lr": 8e-3}, "optimizer_d.lr=0.001"),
         ("d_too_strong", {"n_critic": 5}, "n_critic=1"),
-        ("d_too_strong", {"n_critic": 5, "optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5}, "optimizer_g.lr=0.002"),
-        ("d_too_strong", {"optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5}, "optimizer_g.lr=0.001"),
+        (
+            "d_too_strong",
+            {"n_critic": 5, "optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5},
+            "optimizer_g.lr=0.002",
+        ),
+        (
+            "d_too_strong",
+            {"optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5},
+            "optimizer_g.lr=0.001",
+        ),
         ("d_overfits", {"augment__ops": []}, "augment=diffaugment"),
         ("d_overfits", {}, "augment=ada"),
         ("stale_ema", {"ema__halflife_kimg": 500}, "ema.halflife_kimg=10"),
         ("small_batch_norm", {"dataset__batch_size": 2}, "dataset.batch_size=32"),
-        ("checkerboard", {"network__generator__upsample": "transposed"}, "network.generator.upsample=smooth"),
+        (
+            "checkerboard",
+            {"network__generator__upsample": "transposed"},
+            "network.generator.upsample=smooth",
+        ),
         ("checkerboard", {"network__generator__upsample": "smooth"}, "network=resnet"),
         (
             "divergence",
-            {"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.Wasserstein"}},
+            {
+                "loss__gamma": 0.0,
+                "loss__adversarial": {"_target_": "gan_lightning.losses.Wasserstein"},
+            },
             "loss.gp_weight=10",
         ),
         ("oscillation", {"loss__gamma": 0.0}, "loss.gamma=1"),
@@ -417,12 +512,24 @@ def test_the_remedy_follows_the_settings(rule, settings, override):
 @pytest.mark.parametrize(
     ("typed", "source", "override"),
     [
-        (["experiment=vanilla_mnist", "dataset=folder", "lr=1e-4"], "FolderImages", "experiment=few_photos"),
+        (
+            ["experiment=vanilla_mnist", "dataset=folder", "lr=1e-4"],
+            "FolderImages",
+            "experiment=few_photos",
+        ),
         (["experiment=vanilla_mnist", "dataset=egg"], "EggImages", "experiment=egg"),
         (["experiment=vanilla_mnist"], "TorchvisionImages", "network=dcgan"),
         (["network=mlp", "dataset=folder"], "FolderImages", "network=dcgan"),
-        (["experiment=vanilla_mnist", "dataset=folder", "loss.gamma=0"], "FolderImages", "network=dcgan"),
-        (["experiment=vanilla_mnist", "dataset=folder", "~loss.r2"], "FolderImages", "network=dcgan"),
+        (
+            ["experiment=vanilla_mnist", "dataset=folder", "loss.gamma=0"],
+            "FolderImages",
+            "network=dcgan",
+        ),
+        (
+            ["experiment=vanilla_mnist", "dataset=folder", "~loss.r2"],
+            "FolderImages",
+            "network=dcgan",
+        ),
     ],
 )
 def test_photographs_in_the_notes_experiment_need_another_experiment(typed, source, override):
@@ -432,7 +539,9 @@ def test_photographs_in_the_notes_experiment_need_another_experiment(typed, sour
         "network__generator": {"_target_": "gan_lightning.networks.mlp.Generator"}, "ema__halflife_kimg": 0, "dataset__image_size": 64,
     }  # fmt: skip
     found = rules.remedies(with_(CONFIG, **settings))
-    assert {found[rule][0] for rule in ("full_collapse", "partial_collapse", "oscillation", "stuck")} == {override}
+    assert {
+        found[rule][0] for rule in ("full_collapse", "partial_collapse", "oscillation", "stuck")
+    } == {override}
     trained = rules.remedies(with_(CONFIG, **settings | {"ema__halflife_kimg": 10}))
     assert trained["full_collapse"][0] == "network=dcgan"
 
@@ -451,7 +560,9 @@ def test_a_generator_that_outruns_counts_until_the_pictures_are_good(lr_g, lr_d,
     found = first(stream(settings=settings, quality=0.07))
     assert (found.name, found.override) == ("d_too_weak", override)
     assert "d_too_weak" not in names(stream(settings=settings, quality=0.02))
-    assert "d_too_weak" not in names(stream(settings=settings, quality=lambda i, s: 0.6 * math.exp(-s / 400)))
+    assert "d_too_weak" not in names(
+        stream(settings=settings, quality=lambda i, s: 0.6 * math.exp(-s / 400))
+    )
     assert "d_too_weak" not in names(
         stream(settings={"optimizer_g__lr": lr_d * 4, "optimizer_d__lr": lr_d}, quality=0.07)
     )
@@ -460,12 +571,19 @@ def test_a_generator_that_outruns_counts_until_the_pictures_are_good(lr_g, lr_d,
 def test_a_discriminator_that_stands_still_because_it_is_right_is_not_weak():
     """Fashion-MNIST, the note's networks at rates of .002: AUC 1, updates 0, every fake black."""
     for auc, found in ((1.0, False), (0.4, True)):
-        history = stream(quality=2.0, auc_heldout=auc, auc_train=auc, update_ratio_d=0.0, diversity=0.01)
+        history = stream(
+            quality=2.0, auc_heldout=auc, auc_train=auc, update_ratio_d=0.0, diversity=0.01
+        )
         assert ("d_too_weak" in names(history)) is found
 
 
 def test_swinging_counts_sooner_without_a_penalty():
-    for gamma, quality, found in ((0.0, 0.07, True), (0.0, 0.03, False), (0.5, 0.07, False), (0.5, 0.2, True)):
+    for gamma, quality, found in (
+        (0.0, 0.07, True),
+        (0.0, 0.03, False),
+        (0.5, 0.07, False),
+        (0.5, 0.2, True),
+    ):
         history = stream(settings={"loss__gamma": gamma}, quality=quality, travel=0.4)
         assert ("oscillation" in names(history)) is found, (gamma, quality)
 
@@ -478,9 +596,16 @@ def test_no_batch_is_larger_than_the_data():
 
 
 def test_a_run_that_the_clock_ended_goes_on_beyond_what_it_has_seen():
-    history = stream({"ended": True}, settings={"total_kimg": None}, quality=lambda i, s: 0.9 - s / 10000)
+    history = stream(
+        {"ended": True}, settings={"total_kimg": None}, quality=lambda i, s: 0.9 - s / 10000
+    )
     assert first(history).override == f"total_kimg={max(1000, 2 * STEPS[-1] * 64 / 1000):.6g}"
-    long = stream({"ended": True}, settings={"total_kimg": None}, quality=lambda i, s: 0.9 - s / 10000, nimg=2_000_000)
+    long = stream(
+        {"ended": True},
+        settings={"total_kimg": None},
+        quality=lambda i, s: 0.9 - s / 10000,
+        nimg=2_000_000,
+    )
     assert first(long).override == "total_kimg=4000"
 
 
@@ -489,11 +614,15 @@ def test_pictures_that_stay_poor_for_long_are_stuck_and_not_too_early():
 
 
 def test_sgd_is_told_of_adam():
-    config = with_(CONFIG, optimizer_g___target_="torch.optim.SGD", optimizer_d___target_="torch.optim.SGD")
+    config = with_(
+        CONFIG, optimizer_g___target_="torch.optim.SGD", optimizer_d___target_="torch.optim.SGD"
+    )
     found = rules.remedies(config)
     assert found["lr_too_low"][0] == "optimizer_g._target_=torch.optim.Adam"
     assert found["d_too_weak"][0] == "optimizer_d._target_=torch.optim.Adam"
-    fast = rules.remedies(with_(config, optimizer_g__lr=0.1, optimizer_d__lr=0.1))  # which Adam could not bear
+    fast = rules.remedies(
+        with_(config, optimizer_g__lr=0.1, optimizer_d__lr=0.1)
+    )  # which Adam could not bear
     assert not any("Adam" in override for overrides in fast.values() for override in overrides)
 
 
@@ -512,9 +641,13 @@ def test_sgd_is_told_of_adam():
         ({"_target_": "mine.Generator"}, {}, None),
     ],
 )
-def test_a_narrow_network_is_named_where_the_pictures_are_not_good(generator, discriminator, override):
+def test_a_narrow_network_is_named_where_the_pictures_are_not_good(
+    generator, discriminator, override
+):
     settings = {"network": {"generator": generator, "discriminator": discriminator}}
-    found = {f.name: f.override for f in diagnose(stream(settings=settings, quality=0.05), THRESHOLDS)}
+    found = {
+        f.name: f.override for f in diagnose(stream(settings=settings, quality=0.05), THRESHOLDS)
+    }
     assert found.get("network_too_small") == override
     assert "network_too_small" not in names(stream(settings=settings, quality=0.02))
 
@@ -522,10 +655,15 @@ def test_a_narrow_network_is_named_where_the_pictures_are_not_good(generator, di
 def test_a_low_rate_is_never_lowered_by_raising_it():
     found = rules.remedies(with_(CONFIG, optimizer_d__lr=2e-5, optimizer_g__lr=5e-4))
     assert not any(o.startswith("optimizer_d.lr") for o in found["partial_collapse"])
-    assert "optimizer_d.lr=0.000125" in rules.remedies(with_(CONFIG, optimizer_d__lr=5e-4))["partial_collapse"]
+    assert (
+        "optimizer_d.lr=0.000125"
+        in rules.remedies(with_(CONFIG, optimizer_d__lr=5e-4))["partial_collapse"]
+    )
 
 
-@pytest.mark.parametrize(("target", "found"), [("torch.optim.Adam", ["lr_too_high"]), ("torch.optim.SGD", [])])
+@pytest.mark.parametrize(
+    ("target", "found"), [("torch.optim.Adam", ["lr_too_high"]), ("torch.optim.SGD", [])]
+)
 def test_sgd_is_not_judged_by_the_rates_of_adam(target, found):
     settings = {f"optimizer_{side}": {"_target_": target, "lr": 0.05} for side in "gd"}
     history = stream(settings=settings, quality=0.5)
@@ -581,12 +719,20 @@ def test_too_little_data_is_the_cause_where_something_is_wrong():
     alone = diagnose(History([], FACTS | {"n_train": 20}), THRESHOLDS)
     assert [(f.name, f.severity) for f in alone] == [("dataset_too_small", "warning")]
     bright = diagnose(History([], FACTS | {"n_train": 20, "real_mean": 0.74}), THRESHOLDS)
-    assert [(f.name, f.severity) for f in bright] == [("wrong_range", "fault"), ("dataset_too_small", "fault")]
+    assert [(f.name, f.severity) for f in bright] == [
+        ("wrong_range", "fault"),
+        ("dataset_too_small", "fault"),
+    ]
 
 
-@pytest.mark.parametrize(("rate", "rule"), [(0.1, "lr_too_high"), (0.1, "divergence"), (1e-6, "lr_too_low")])
+@pytest.mark.parametrize(
+    ("rate", "rule"), [(0.1, "lr_too_high"), (0.1, "divergence"), (1e-6, "lr_too_low")]
+)
 def test_two_wrong_rates_are_mended_by_one_key(rate, rule):
-    config = {"optimizer_g": {"lr": rate, "betas": [0.0, 0.99]}, "optimizer_d": {"lr": rate, "betas": [0.0, 0.99]}}
+    config = {
+        "optimizer_g": {"lr": rate, "betas": [0.0, 0.99]},
+        "optimizer_d": {"lr": rate, "betas": [0.0, 0.99]},
+    }
     assert rules.remedies(config)[rule][0] == "lr=0.0005"
     assert follow([f"optimizer_g.lr={rate}", f"optimizer_d.lr={rate}", "seed=1"], "lr=0.0005") == [
         "seed=1",
@@ -597,9 +743,13 @@ def test_two_wrong_rates_are_mended_by_one_key(rate, rule):
 @pytest.mark.parametrize(("labels", "severity"), [(True, "fault"), (False, "note")])
 def test_a_missing_class_is_a_fault_and_a_missing_cluster_a_note(labels, severity):
     records = [{"kind": "full", "step": 250 * k, "nimg": 4000 * k, "quality": 0.02, "modes_missing": 0.1, "coverage": 0.8} for k in range(1, 9)]  # fmt: skip
-    found = diagnose(History(records, FACTS | {"mode_labels": labels, "mode_images": 1000}), THRESHOLDS)
+    found = diagnose(
+        History(records, FACTS | {"mode_labels": labels, "mode_images": 1000}), THRESHOLDS
+    )
     assert [(f.name, f.severity) for f in found] == [("mode_dropping", severity)]
-    few = diagnose(History(records, FACTS | {"mode_labels": labels, "mode_images": 100}), THRESHOLDS)
+    few = diagnose(
+        History(records, FACTS | {"mode_labels": labels, "mode_images": 100}), THRESHOLDS
+    )
     assert few == []
 
 
@@ -607,7 +757,9 @@ def test_a_missing_class_is_a_fault_and_a_missing_cluster_a_note(labels, severit
 def test_a_check_with_too_few_images_says_that_it_is_off(images):
     records = [{"kind": "full", "step": 250 * k, "nimg": 4000 * k, "quality": 0.02, "modes_missing": 0.0, "coverage": 0.8} for k in range(1, 9)]  # fmt: skip
     h = History(records, FACTS | {"mode_images": images})
-    assert ["mode_dropping" in names for names in status(h, diagnose(h, THRESHOLDS), THRESHOLDS)] == [
+    assert [
+        "mode_dropping" in names for names in status(h, diagnose(h, THRESHOLDS), THRESHOLDS)
+    ] == [
         images >= 500,
         images < 500,
     ]

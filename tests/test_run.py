@@ -49,14 +49,18 @@ def tiny(train_run, photos):
     return lambda name, *more: train_run(name, *TINY, f"dataset.root={photos}", *more)[0]
 
 
-@pytest.mark.parametrize("stop", [0.032, 0.072, 0.104], ids=["mid-epoch", "epoch-end", "second-epoch"])
+@pytest.mark.parametrize(
+    "stop", [0.032, 0.072, 0.104], ids=["mid-epoch", "epoch-end", "second-epoch"]
+)
 def test_stopping_and_going_on_is_never_having_stopped(tiny, stop):
     """72 training images in batches of 8 are 9 steps an epoch; weights, optimisers and random states agree to the bit."""
     whole = tiny("whole", "trainer.max_epochs=2")
     tiny("first", f"total_kimg={stop}", "trainer.max_epochs=2")
     stopped = weights(whole.parent / "first")
     assert stopped["nimg"] == stop * 1000
-    rest = tiny("rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    rest = tiny(
+        "rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2"
+    )
     assert weights(rest)["nimg"] == 144
     assert_same(weights(whole), weights(rest))
 
@@ -69,20 +73,35 @@ def test_a_run_ends_with_the_samples_that_the_command_makes(precision, tiny, tmp
     assert not (plain / "images/samples.png").exists()
     assert_same(weights(plain), weights(chosen))  # nothing of it touches the training
     for name, more in (("as the run", ()), ("all noise", ("--truncation", "1", "--reject", "0"))):
-        command = ["sample", str(chosen / "checkpoints/last.ckpt"), "--grid", "--device", "cpu", "--out"]
+        command = [
+            "sample",
+            str(chosen / "checkpoints/last.ckpt"),
+            "--grid",
+            "--device",
+            "cpu",
+            "--out",
+        ]
         assert cli([*command, str(tmp_path / name), *more]) == 0
     ours, same, other = (
         np.asarray(Image.open(path)).astype(int)
-        for path in (chosen / "images/samples.png", tmp_path / "as the run/grid.png", tmp_path / "all noise/grid.png")
+        for path in (
+            chosen / "images/samples.png",
+            tmp_path / "as the run/grid.png",
+            tmp_path / "all noise/grid.png",
+        )
     )
     assert np.abs(ours - same).max() <= 1 < np.abs(ours - other).max()
-    assert not (tiny("chosen", *settings) / "images/samples.png").exists()  # an earlier run's are not this one's
+    assert not (
+        tiny("chosen", *settings) / "images/samples.png"
+    ).exists()  # an earlier run's are not this one's
 
 
 def test_a_finished_run_goes_on_with_more_epochs(tiny):
     whole = tiny("whole", "trainer.max_epochs=2")
     tiny("first", "trainer.max_epochs=1")
-    rest = tiny("rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    rest = tiny(
+        "rest", f"ckpt_path={whole.parent}/first/checkpoints/last.ckpt", "trainer.max_epochs=2"
+    )
     assert_same(weights(whole), weights(rest))
 
 
@@ -120,7 +139,9 @@ def test_a_network_whose_cost_cannot_be_counted_ends_a_run_no_worse(tiny, monkey
     forward = dcgan.Discriminator.forward
 
     def looks_at_values(self, images, labels=None):
-        return forward(self, images, labels) if float(images.mean()) > -2 else images  # meta tensors have no values
+        return (
+            forward(self, images, labels) if float(images.mean()) > -2 else images
+        )  # meta tensors have no values
 
     monkeypatch.setattr(dcgan.Discriminator, "forward", looks_at_values)
     run = tiny("run", "total_kimg=0.016")
@@ -129,8 +150,16 @@ def test_a_network_whose_cost_cannot_be_counted_ends_a_run_no_worse(tiny, monkey
     assert "multiply-adds cannot be counted here" in capsys.readouterr().out
 
 
-def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generator_step(tiny, capsys):
-    run = tiny("run", "trainer.max_epochs=2", "schedule.lr_final=0.1", "n_critic=5", "console.every_steps=1")
+def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generator_step(
+    tiny, capsys
+):
+    run = tiny(
+        "run",
+        "trainer.max_epochs=2",
+        "schedule.lr_final=0.1",
+        "n_critic=5",
+        "console.every_steps=1",
+    )
     state = weights(run)
     images = 2 * 9 * 8  # 72 training images of 80
     last = 0.1 + 0.9 * (1 + math.cos(math.pi * (images - 8) / images)) / 2
@@ -142,12 +171,20 @@ def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generat
 
 def test_the_line_counts_steps_and_not_turns(tiny, capsys):
     tiny("run", "trainer.max_epochs=1", "dataset.steps_per_turn=4", "console.every_steps=4")
-    said = [line.split("step ")[1].split()[0] for line in capsys.readouterr().out.splitlines() if "g_loss" in line]
+    said = [
+        line.split("step ")[1].split()[0]
+        for line in capsys.readouterr().out.splitlines()
+        if "g_loss" in line
+    ]
     assert said == ["4/9", "8/9"]
 
 
 def test_a_schedule_knows_of_epochs_cut_short(tiny):
-    state = weights(tiny("run", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "schedule.lr_final=0.1"))
+    state = weights(
+        tiny(
+            "run", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "schedule.lr_final=0.1"
+        )
+    )
     last = 0.1 + 0.9 * (1 + math.cos(math.pi * 5 / 6)) / 2  # the last of 2 x 3 steps
     assert state["nimg"] == 48
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(5e-4 * last)
@@ -185,7 +222,9 @@ def test_what_a_run_leaves_behind(tiny):
         "augment/p",
     } <= set(tags["scalars"])
     assert {"images/real", "images/fake", "images/data"} <= set(tags["images"])
-    assert [event.step for event in events.Scalars("loss/d")] == list(range(16, 161, 16))  # every 2 steps of 8 images
+    assert [event.step for event in events.Scalars("loss/d")] == list(
+        range(16, 161, 16)
+    )  # every 2 steps of 8 images
     assert [event.value for event in events.Scalars("progress/kimg")] == pytest.approx(
         [k / 1000 for k in range(16, 161, 16)]
     )
@@ -205,7 +244,10 @@ def test_the_notes_files(train_run, tmp_path):
     for epoch in (1, 2):
         outputs = np.load(run / f"results/discriminator_outputs_epoch_{epoch:04d}.npy")
         assert outputs.shape == (8, 8) and (outputs > 0).all() and (outputs < 1).all()
-        assert Image.open(run / f"images/fake_images_epoch_{epoch:04d}.png").size == (8 * 30 + 2, 8 * 30 + 2)
+        assert Image.open(run / f"images/fake_images_epoch_{epoch:04d}.png").size == (
+            8 * 30 + 2,
+            8 * 30 + 2,
+        )
     with Image.open(run / "images/training.gif") as animation:
         assert animation.n_frames == 2
     assert weights(run)["nimg"] == 140  # the last, smaller batches count
@@ -213,32 +255,46 @@ def test_the_notes_files(train_run, tmp_path):
 
 def test_an_epoch_that_was_cut_short_has_no_picture_but_the_run_has(train_run, photos):
     run, _ = train_run(
-        "run", *TINY, f"dataset.root={photos}", "pictures.every_kimg=0", "total_kimg=0.032", "trainer.max_epochs=2"
+        "run",
+        *TINY,
+        f"dataset.root={photos}",
+        "pictures.every_kimg=0",
+        "total_kimg=0.032",
+        "trainer.max_epochs=2",
     )
-    assert [path.name for path in (run / "images").glob("fake_images_*")] == ["fake_images_kimg_000000.png"]
+    assert [path.name for path in (run / "images").glob("fake_images_*")] == [
+        "fake_images_kimg_000000.png"
+    ]
 
 
-@pytest.mark.parametrize("limit", ["total_kimg=0.04", "trainer.max_epochs=1", "trainer.max_time=00:00:00:02"])
+@pytest.mark.parametrize(
+    "limit", ["total_kimg=0.04", "trainer.max_epochs=1", "trainer.max_time=00:00:00:02"]
+)
 def test_the_bar_in_a_terminal(tiny, limit, monkeypatch, capsys):
     """Every way to end a run, with the bar that only a terminal shows."""
     from functools import partial
 
     from gan_lightning import callbacks
 
-    monkeypatch.setattr(callbacks, "Console", partial(callbacks.Console, force_terminal=True, width=120))
+    monkeypatch.setattr(
+        callbacks, "Console", partial(callbacks.Console, force_terminal=True, width=120)
+    )
     run = tiny("run", limit)
     out = capsys.readouterr().out
     assert f"{weights(run)['nimg']:,} images" in out or "images, " in out
-    assert ("of 40 images" in out) == limit.startswith("total") and ("of 72 images" in out) == limit.startswith(
-        "trainer.max_e"
-    )
+    assert ("of 40 images" in out) == limit.startswith("total") and (
+        "of 72 images" in out
+    ) == limit.startswith("trainer.max_e")
 
 
 def test_max_time_ends_mid_epoch_and_going_on_has_its_time_again(tiny):
     first = tiny("first", "trainer.max_time=00:00:00:01", "trainer.max_epochs=10000")
     shown = weights(first)["nimg"]
     rest = tiny(
-        "rest", f"ckpt_path={first}/checkpoints/last.ckpt", "trainer.max_time=00:00:00:01", "trainer.max_epochs=10000"
+        "rest",
+        f"ckpt_path={first}/checkpoints/last.ckpt",
+        "trainer.max_time=00:00:00:01",
+        "trainer.max_epochs=10000",
     )
     assert 0 < shown < weights(rest)["nimg"]
 
@@ -269,7 +325,9 @@ def test_conditional(tmp_path, train_run):
             pixels = np.random.default_rng(k).integers(0, 256, (16, 16, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "classes" / name / f"{k}{name}.png")
     root = [f"dataset.root={tmp_path}/classes", "dataset.holdout=0"]
-    run, _ = train_run("run", *TINY, *root, "dataset.labels=true", "conditional=true", "total_kimg=0.04")
+    run, _ = train_run(
+        "run", *TINY, *root, "dataset.labels=true", "conditional=true", "total_kimg=0.04"
+    )
     assert weights(run)["config"]["num_classes"] == 3
     assert any(name.startswith("discriminator.head.classes") for name in weights(run)["state_dict"])
 
@@ -294,7 +352,14 @@ def typed(*overrides: str, cwd: Path) -> tuple[int, str, str]:
 
 def interrupted(number: signal.Signals, *overrides: str, cwd: Path) -> tuple[int, str, str]:
     """A long run of the tiny networks that gets a signal once it trains."""
-    process = launch(*overrides, *TINY, "trainer.accelerator=cpu", "total_kimg=1000", "console.every_steps=1", cwd=cwd)
+    process = launch(
+        *overrides,
+        *TINY,
+        "trainer.accelerator=cpu",
+        "total_kimg=1000",
+        "console.every_steps=1",
+        cwd=cwd,
+    )
     for line in process.stdout:
         if "d_loss" in line:
             break
@@ -309,13 +374,18 @@ def test_two_processes(start, photos, tmp_path):
     """One folder, one set of files, one process that speaks, equal weights at the end (the run compares them itself)."""
     command = [*TINY, f"dataset.root={photos}", "trainer.accelerator=cpu", "total_kimg=0.096"]
     if start == "devices":
-        code, out, err = typed(*command, "trainer.devices=2", "hydra.run.dir=logs/folder/run", cwd=tmp_path)
+        code, out, err = typed(
+            *command, "trainer.devices=2", "hydra.run.dir=logs/folder/run", cwd=tmp_path
+        )
     else:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
         nodes = [
-            launch(*command, "trainer.num_nodes=2", cwd=tmp_path, env=meeting | {"NODE_RANK": str(k)}) for k in (1, 0)
+            launch(
+                *command, "trainer.num_nodes=2", cwd=tmp_path, env=meeting | {"NODE_RANK": str(k)}
+            )
+            for k in (1, 0)
         ]
         silent, (out, err) = (process.communicate(timeout=240) for process in nodes)
         code = max(process.returncode for process in nodes)
@@ -328,7 +398,9 @@ def test_two_processes(start, photos, tmp_path):
     assert [path.name for path in run.glob("*.log")] == []
     saved = weights(run)
     assert saved["nimg"] == 96 and saved["step"] == 6 and len(saved["random"]) == 2
-    assert not torch.equal(saved["random"][0]["torch"], saved["random"][1]["torch"])  # noise of one's own
+    assert not torch.equal(
+        saved["random"][0]["torch"], saved["random"][1]["torch"]
+    )  # noise of one's own
 
 
 def test_sigterm_to_a_sweep_reaches_its_job(photos, tmp_path):
@@ -357,7 +429,9 @@ def test_a_sweep_leaves_one_folder_per_job(photos, tmp_path):
 
 
 def test_ctrl_c_ends_in_good_order(photos, tmp_path):
-    code, out, err = interrupted(signal.SIGINT, f"dataset.root={photos}", "hydra.run.dir=run", cwd=tmp_path)
+    code, out, err = interrupted(
+        signal.SIGINT, f"dataset.root={photos}", "hydra.run.dir=run", cwd=tmp_path
+    )
     assert code == 130 and "Traceback" not in err
     assert "tensorboard" in out and "stopped by Ctrl-C" in out
     assert weights(tmp_path / "run")["step"] > 0
@@ -377,7 +451,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("overrides", "words"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
-def test_a_mistake_is_one_line_and_leaves_no_run(overrides, words, photos, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_line_and_leaves_no_run(
+    overrides, words, photos, tmp_path, monkeypatch, capsys
+):
     """The same path as `python train.py`, in this process."""
     if "trainer.accelerator=gpu" in overrides and torch.cuda.is_available():
         pytest.skip("no mistake where there is a GPU")
@@ -404,10 +480,14 @@ def test_a_mistake_is_one_line_and_leaves_no_run(overrides, words, photos, tmp_p
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     assert re.search(words, lines[0]), lines[0]
     left = [path for path in tmp_path.rglob("*") if path.is_file() and "cache" not in path.parts]
-    assert all("data_check" in path.parts for path in left if ".hydra" not in path.parts and path.suffix != ".log"), (
-        left
-    )
-    assert bool(left) == any("data_check" in path.parts for path in left)  # the check is worth keeping, nothing else is
+    assert all(
+        "data_check" in path.parts
+        for path in left
+        if ".hydra" not in path.parts and path.suffix != ".log"
+    ), left
+    assert bool(left) == any(
+        "data_check" in path.parts for path in left
+    )  # the check is worth keeping, nothing else is
     assert left or not (tmp_path / "logs").exists()
 
 
@@ -464,5 +544,7 @@ def test_help_is_quick_and_light():
         code += "try: runpy.run_module('gan_lightning', run_name='__main__') if sys.argv[0] == '-m' else runpy.run_path(sys.argv[0], run_name='__main__')\n"
         code += "except SystemExit: pass\n"
         code += "print('HEAVY', sorted({'torch', 'torchvision', 'lightning', 'numpy'} & set(sys.modules)))"
-        out = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60
+        ).stdout
         assert out.rstrip().endswith("HEAVY []"), out[-500:]

@@ -11,7 +11,15 @@ from PIL import Image
 
 from gan_lightning.cli import main
 from gan_lightning.errors import UserError
-from gan_lightning.sampling import DIRECTIONS, STEP, Sampler, build_trusted, load_generator, read_checkpoint, seeded
+from gan_lightning.sampling import (
+    DIRECTIONS,
+    STEP,
+    Sampler,
+    build_trusted,
+    load_generator,
+    read_checkpoint,
+    seeded,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,9 @@ def write(path: Path, channels: int = 3, num_classes: int | None = None, **more)
     }  # fmt: skip
     raw = Generator(8, 16, channels, 16, 8, num_classes=num_classes).state_dict()
     averaged = Generator(8, 16, channels, 16, 8, num_classes=num_classes).state_dict()
-    weights = {f"generator.{k}": v for k, v in raw.items()} | {f"generator_ema.{k}": v for k, v in averaged.items()}
+    weights = {f"generator.{k}": v for k, v in raw.items()} | {
+        f"generator_ema.{k}": v for k, v in averaged.items()
+    }
     config = {"latent_dim": 8, "num_classes": num_classes, "network": {"generator": node}} | more
     torch.save({"config": config, "state_dict": weights}, path)
     return path
@@ -42,16 +52,36 @@ def sample(checkpoint, out, *more):
 
 def test_png_and_grid(checkpoint, tmp_path):
     sample(checkpoint, tmp_path, "--num-images", "3", "--grid")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.png", "000001.png", "000002.png", "grid.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "grid.png",
+    ]
     assert Image.open(tmp_path / "000002.png").size == (16, 16)
 
 
 def test_npz_same_seed_same_images_however_many(checkpoint, tmp_path):
     for name, count, seed in (("a", 300, 1), ("b", 20, 1), ("c", 20, 2)):
-        sample(checkpoint, tmp_path / name, "--num-images", str(count), "--seed", str(seed), "--format", "npz")
+        sample(
+            checkpoint,
+            tmp_path / name,
+            "--num-images",
+            str(count),
+            "--seed",
+            str(seed),
+            "--format",
+            "npz",
+        )
     a, b, c = (np.load(tmp_path / name / "images.npz") for name in "abc")
-    assert a.files == ["images"] and a["images"].shape == (300, 16, 16, 3) and a["images"].dtype == np.uint8
-    assert np.array_equal(a["images"][:20], b["images"]) and not np.array_equal(b["images"], c["images"])
+    assert (
+        a.files == ["images"]
+        and a["images"].shape == (300, 16, 16, 3)
+        and a["images"].dtype == np.uint8
+    )
+    assert np.array_equal(a["images"][:20], b["images"]) and not np.array_equal(
+        b["images"], c["images"]
+    )
     assert len(np.unique(a["images"].reshape(300, -1), axis=0)) == 300
 
 
@@ -60,7 +90,8 @@ def test_averaged_weights_are_taken(checkpoint):
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert sampler.averaged
     assert all(
-        torch.equal(value, saved[f"generator_ema.{name}"]) for name, value in sampler.generator.state_dict().items()
+        torch.equal(value, saved[f"generator_ema.{name}"])
+        for name, value in sampler.generator.state_dict().items()
     )
 
 
@@ -88,14 +119,35 @@ def test_truncation_shortens_the_noise(checkpoint, tmp_path):
     )
     for truncation in (0.5, 1):
         out = tmp_path / str(truncation)
-        sample(checkpoint, out, "--num-images", "4", "--seed", "1", "--format", "npz", "--truncation", str(truncation))
+        sample(
+            checkpoint,
+            out,
+            "--num-images",
+            "4",
+            "--seed",
+            "1",
+            "--format",
+            "npz",
+            "--truncation",
+            str(truncation),
+        )
         expected = sampler.generate(truncation * z[:4]).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(np.load(out / "images.npz")["images"], expected)
 
 
 def test_a_walk_is_truncated_too(checkpoint, tmp_path):
     for name, more in (("a", ()), ("b", ("--truncation", "1")), ("c", ("--truncation", "0.5"))):
-        walk = ["interpolate", str(checkpoint), "--rows", "1", "--steps", "2", "--out", str(tmp_path / name), *more]
+        walk = [
+            "interpolate",
+            str(checkpoint),
+            "--rows",
+            "1",
+            "--steps",
+            "2",
+            "--out",
+            str(tmp_path / name),
+            *more,
+        ]
         assert main(walk) == 0
     a, b, c = ((tmp_path / name / "interpolation.png").read_bytes() for name in "abc")
     assert a == b != c
@@ -111,7 +163,9 @@ def test_truncation_is_a_number_above_0(checkpoint, value, capsys):
 @pytest.mark.parametrize("option", ["--truncation", "--reject"])
 def test_noise_is_a_matter_of_checkpoints(option, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path), "--data", "egg", option, "0.8"]) == 1
-    assert capsys.readouterr().err.startswith("error: --truncation and --reject are for checkpoints")
+    assert capsys.readouterr().err.startswith(
+        "error: --truncation and --reject are for checkpoints"
+    )
 
 
 class Bend(torch.nn.Module):
@@ -129,7 +183,9 @@ class Bend(torch.nn.Module):
 
 
 def bend(slope=0.01, num_classes=None) -> Sampler:
-    return Sampler(Bend(slope), {"latent_dim": 2, "num_classes": num_classes}, torch.device("cpu"), True)
+    return Sampler(
+        Bend(slope), {"latent_dim": 2, "num_classes": num_classes}, torch.device("cpu"), True
+    )
 
 
 def test_unsteadiness_is_an_images_change_as_a_share_of_its_contrast():
@@ -137,7 +193,10 @@ def test_unsteadiness_is_an_images_change_as_a_share_of_its_contrast():
     contrast = 0.5 * torch.linspace(-1, 1, 16).std()
     along = torch.randn(DIRECTIONS, 2, generator=torch.Generator().manual_seed(0))[:, 0]
     # ((x + step d)^2 - x^2) / step = 2 x d + step d^2
-    fast = [0.01 * (2 * x * along + STEP * along.square()).square().mean().sqrt() / contrast for x in (1.0, 5.0)]
+    fast = [
+        0.01 * (2 * x * along + STEP * along.square()).square().mean().sqrt() / contrast
+        for x in (1.0, 5.0)
+    ]
     torch.testing.assert_close(found, torch.stack([torch.tensor(0.0), *fast]), rtol=1e-3, atol=1e-5)
 
 
@@ -157,14 +216,19 @@ def test_rejected_noise_is_drawn_anew_and_the_rest_stays():
 def test_every_class_has_a_limit_of_its_own():
     labels = torch.arange(2000) % 2
     kept = bend(num_classes=2).noise(2000, seeded(0), labels, reject=0.1)[:, 0]
-    for label in (0, 1):  # both bend where x - label > 0, and 1.28 is what .1 of all normal numbers exceed
+    for label in (
+        0,
+        1,
+    ):  # both bend where x - label > 0, and 1.28 is what .1 of all normal numbers exceed
         assert 1.0 < kept[labels == label].max() < 1.6
 
 
 @pytest.mark.parametrize("slope", [0.0, float("nan")])
 def test_where_nothing_is_faster_nothing_is_rejected(slope):
     plain = bend(slope).noise(50, seeded(0), None)
-    assert torch.equal(bend(slope).noise(50, seeded(0), None, truncation=0.7, reject=0.9), 0.7 * plain)
+    assert torch.equal(
+        bend(slope).noise(50, seeded(0), None, truncation=0.7, reject=0.9), 0.7 * plain
+    )
 
 
 def test_a_checkpoint_brings_its_way_of_sampling_and_the_command_wins(tmp_path, capsys):
@@ -195,10 +259,26 @@ def test_reject_is_a_share_short_of_all(checkpoint, value, capsys):
 
 
 def test_a_walk_goes_between_steady_ends(tmp_path):
-    own, none = write(tmp_path / "own.ckpt", sampling={"reject": 0.5}), write(tmp_path / "none.ckpt")
+    own, none = (
+        write(tmp_path / "own.ckpt", sampling={"reject": 0.5}),
+        write(tmp_path / "none.ckpt"),
+    )
     for name, path, more in (("a", own, ()), ("b", none, ("--reject", "0.5")), ("c", none, ())):
         assert (
-            main(["interpolate", str(path), "--rows", "6", "--steps", "2", "--out", str(tmp_path / name), *more]) == 0
+            main(
+                [
+                    "interpolate",
+                    str(path),
+                    "--rows",
+                    "6",
+                    "--steps",
+                    "2",
+                    "--out",
+                    str(tmp_path / name),
+                    *more,
+                ]
+            )
+            == 0
         )
     a, b, c = ((tmp_path / name / "interpolation.png").read_bytes() for name in "abc")
     assert a == b != c
@@ -210,14 +290,22 @@ def test_export_into_a_folder_is_refused(checkpoint, tmp_path, capsys):
 
 
 def test_interpolation_and_export(checkpoint, tmp_path):
-    assert main(["interpolate", str(checkpoint), "--rows", "2", "--steps", "4", "--out", str(tmp_path)]) == 0
+    assert (
+        main(
+            ["interpolate", str(checkpoint), "--rows", "2", "--steps", "4", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     assert Image.open(tmp_path / "interpolation.png").size == (4 * 18 + 2, 2 * 18 + 2)
     assert Image.open(tmp_path / "interpolation.gif").n_frames == 6  # there and back
     from safetensors.torch import load_file
 
     assert main(["export", str(checkpoint), "--out", str(tmp_path / "g.safetensors")]) == 0
     ours = load_generator(checkpoint, device="cpu").generator.state_dict()
-    assert all(torch.equal(ours[name], value) for name, value in load_file(tmp_path / "g.safetensors").items())
+    assert all(
+        torch.equal(ours[name], value)
+        for name, value in load_file(tmp_path / "g.safetensors").items()
+    )
 
 
 class Trap:
@@ -257,7 +345,13 @@ def test_files_that_are_refused(content, words, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "gan_lightning.networks_evil.X", "gan_lightning.networks.__import__", "subprocess.Popen"]
+    "target",
+    [
+        "os.system",
+        "gan_lightning.networks_evil.X",
+        "gan_lightning.networks.__import__",
+        "subprocess.Popen",
+    ],
 )
 @pytest.mark.parametrize("nested", [False, True])
 def test_networks_from_elsewhere_are_refused(target, nested, tmp_path):
@@ -265,7 +359,9 @@ def test_networks_from_elsewhere_are_refused(target, nested, tmp_path):
     if nested:
         node = {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": [node]}
     path = write(tmp_path / "x.ckpt", network={"generator": node})
-    with pytest.raises(UserError, match="network.generator.latent_dim should be" if nested else "wants to build"):
+    with pytest.raises(
+        UserError, match="network.generator.latent_dim should be" if nested else "wants to build"
+    ):
         load_generator(path)
 
 
@@ -288,7 +384,9 @@ def test_ways_around_are_closed(node, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(Trap(), tmp_path / "evil.pt")
     path = write(tmp_path / "x.ckpt", network={"generator": node})
-    with pytest.raises(UserError, match="wants to build|cannot be built|was not written by this program"):
+    with pytest.raises(
+        UserError, match="wants to build|cannot be built|was not written by this program"
+    ):
         load_generator(path)
     assert not Path("trap-sprung").exists()
 
@@ -299,11 +397,15 @@ def test_a_device_that_is_not_there(checkpoint):
 
 
 def test_trusted_package(tmp_path, monkeypatch):
-    (tmp_path / "mynets.py").write_text("from gan_lightning.networks.dcgan import Generator as Mine\n")
+    (tmp_path / "mynets.py").write_text(
+        "from gan_lightning.networks.dcgan import Generator as Mine\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("")
-    (tmp_path / "mine" / "nets.py").write_text("from gan_lightning.networks.dcgan import Generator as Mine\n")
+    (tmp_path / "mine" / "nets.py").write_text(
+        "from gan_lightning.networks.dcgan import Generator as Mine\n"
+    )
     path = write(tmp_path / "x.ckpt")
     saved = torch.load(path, weights_only=True)
     saved["config"]["network"]["generator"]["_target_"] = "mine.nets.Mine"
@@ -314,7 +416,9 @@ def test_trusted_package(tmp_path, monkeypatch):
 
 
 def test_a_trusted_package_beside_train_py_is_found_by_the_console_script(tmp_path, monkeypatch):
-    (tmp_path / "beside.py").write_text("from torch import nn\n\nclass Net(nn.Identity):\n    pass\n")
+    (tmp_path / "beside.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Identity):\n    pass\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
     assert type(build_trusted({"_target_": "beside.Net"}, "beside")).__name__ == "Net"

@@ -16,7 +16,9 @@ from gan_lightning.names import DATA_SETS, FEATURES
 from gan_lightning.schema import TAKEN, Block, Config, Trainer, annotation, validate, words
 
 CHOICES = [
-    [f"{path.parent.name}={path.stem}"] for path in sorted(Path(CONF).glob("*/*.yaml")) if path.parent.name != "sweep"
+    [f"{path.parent.name}={path.stem}"]
+    for path in sorted(Path(CONF).glob("*/*.yaml"))
+    if path.parent.name != "sweep"
 ]
 
 
@@ -105,13 +107,15 @@ def test_blocks_of_others_are_open():
     assert annotation("network.generator.more", content) is not None
     assert annotation("network.discriminator.more", content) is None
     with pytest.raises(
-        UserError, match=r"network.discriminator.channels=many should be a whole number from 1 to 65536"
+        UserError,
+        match=r"network.discriminator.channels=many should be a whole number from 1 to 65536",
     ):
         validate(plain("network.generator._target_=my.Net", "network.discriminator.channels=many"))
 
 
 @pytest.mark.parametrize(
-    ("typed", "first"), [((), "seed=-1"), (("lr",), "lr=0"), (("optimizer_d.lr",), "optimizer_d.lr=0")]
+    ("typed", "first"),
+    [((), "seed=-1"), (("lr",), "lr=0"), (("optimizer_d.lr",), "optimizer_d.lr=0")],
 )
 def test_what_was_typed_is_answered_first(typed, first):
     with pytest.raises(UserError, match=f"^{first} should be"):

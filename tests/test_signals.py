@@ -20,10 +20,15 @@ def rng(seed=0):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-4, 4), min_size=1, max_size=30), st.lists(st.integers(-4, 4), min_size=1, max_size=30))
+@given(
+    st.lists(st.integers(-4, 4), min_size=1, max_size=30),
+    st.lists(st.integers(-4, 4), min_size=1, max_size=30),
+)
 def test_auc_equals_counting_every_pair(high, low):
     wins = sum((a > b) + 0.5 * (a == b) for a in high for b in low) / (len(high) * len(low))
-    assert s.auc(torch.tensor(high).float(), torch.tensor(low).float()) == pytest.approx(wins, abs=1e-12)
+    assert s.auc(torch.tensor(high).float(), torch.tensor(low).float()) == pytest.approx(
+        wins, abs=1e-12
+    )
     swapped = s.auc(torch.tensor(low).float(), torch.tensor(high).float())
     assert swapped == pytest.approx(1 - wins, abs=1e-12)
 
@@ -35,13 +40,20 @@ def test_auc_keeps_its_meaning_under_a_rising_map_of_the_logits():
 
 
 def test_auc_error_is_the_spread_of_auc_on_equal_distributions():
-    values = [s.auc(torch.randn(40, generator=rng(i)), torch.randn(25, generator=rng(1000 + i))) for i in range(600)]
+    values = [
+        s.auc(torch.randn(40, generator=rng(i)), torch.randn(25, generator=rng(1000 + i)))
+        for i in range(600)
+    ]
     assert np.mean(values) == pytest.approx(0.5, abs=0.01)
     assert np.std(values) == pytest.approx(s.auc_error(40, 25), rel=0.1)
 
 
 def test_r_t_and_r_v_in_closed_form():
-    train, held, fake = torch.tensor([3.0, 1.0, -1.0, 1.0]), torch.tensor([0.0]), torch.tensor([-3.0])
+    train, held, fake = (
+        torch.tensor([3.0, 1.0, -1.0, 1.0]),
+        torch.tensor([0.0]),
+        torch.tensor([-3.0]),
+    )
     assert s.r_t(train) == 0.5
     assert s.r_v(train, held, fake) == pytest.approx(1 / 4)
     assert s.r_v(train, train, fake) == 0
@@ -59,7 +71,12 @@ def test_quality_is_zero_without_and_grows_with_each_defect():
     real = features(reals)
     same = np.mean([s.quality(features(images(256, seed)), real) for seed in range(1, 9)])
     assert same == pytest.approx(0, abs=0.004)
-    small = np.mean([s.quality(features(images(64, seed)), features(images(64, 100 + seed))) for seed in range(1, 9)])
+    small = np.mean(
+        [
+            s.quality(features(images(64, seed)), features(images(64, 100 + seed)))
+            for seed in range(1, 9)
+        ]
+    )
     assert small == pytest.approx(0, abs=0.015)  # no bias by the sample's size
     fakes = images(256, 1)
     smooth = nn.functional.avg_pool2d(fakes, 3, 1, 1)
@@ -77,7 +94,9 @@ def test_quality_is_zero_without_and_grows_with_each_defect():
 def test_quality_of_points_in_closed_form():
     # two fakes at 0, two reals at -1 and +1: 2 * 1 - 0 - 2, over 2
     assert s.quality(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])) == pytest.approx(0)
-    assert s.quality(torch.full((2, 1), 5.0), torch.tensor([[-1.0], [1.0]])) == pytest.approx((2 * 5 - 2) / 2)
+    assert s.quality(torch.full((2, 1), 5.0), torch.tensor([[-1.0], [1.0]])) == pytest.approx(
+        (2 * 5 - 2) / 2
+    )
 
 
 def test_diversity_is_a_ratio_of_mean_distances():
@@ -124,11 +143,15 @@ def test_nyquist_of_patterns_a_wave_a_ramp_and_noise():
     assert s.nyquist(wave)[0] < 1e-3
     with torch.autocast("cpu", torch.bfloat16):  # as a run in bf16-mixed looks at itself
         assert s.nyquist(wave)[0] < 1e-3
-    assert s.nyquist(torch.linspace(-1, 1, 16).expand(1, 3, 16, 16))[0] < 0.5  # its edges differ by the whole range
+    assert (
+        s.nyquist(torch.linspace(-1, 1, 16).expand(1, 3, 16, 16))[0] < 0.5
+    )  # its edges differ by the whole range
     amplitude, peak = s.nyquist(torch.randn(400, 1, 16, 16, generator=rng()))
     # flat but for the symmetry: lines at 0 carry twice, lines at the very end none of the power of the others
     assert peak == pytest.approx((2 * 8 / 9 + 4 / 9) / 3, rel=0.15)
-    assert amplitude == pytest.approx(127.5 * 20**0.5 / 32, rel=0.1)  # of variance 1 each line holds (1 / 32)^2
+    assert amplitude == pytest.approx(
+        127.5 * 20**0.5 / 32, rel=0.1
+    )  # of variance 1 each line holds (1 / 32)^2
     assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
 
 
@@ -148,7 +171,9 @@ def test_agreement_of_mean_images():
     images[:, :, 4:12, 8:16] += 0.5  # a subject in the middle
     assert s.agreement(images[:16], images) > 0.95
     assert s.agreement(1 - images[:16], images) == pytest.approx(-s.agreement(images[:16], images))
-    assert s.agreement(2 * images[:16] - 1, images) == pytest.approx(s.agreement(images[:16], images))
+    assert s.agreement(2 * images[:16] - 1, images) == pytest.approx(
+        s.agreement(images[:16], images)
+    )
     assert math.isnan(s.agreement(images[:, :1], images))
 
 
@@ -162,7 +187,9 @@ def test_copies_and_duplicates_are_told():
     train, held = torch.randn(100, 6, generator=rng()), torch.randn(50, 6, generator=rng(1))
     copied = train[:50] + 0.01 * torch.randn(50, 6, generator=rng(2))
     assert s.copy_ratio(copied, held, train) < 0.05
-    assert s.copy_ratio(torch.randn(50, 6, generator=rng(3)), held, train) == pytest.approx(1, abs=0.25)
+    assert s.copy_ratio(torch.randn(50, 6, generator=rng(3)), held, train) == pytest.approx(
+        1, abs=0.25
+    )
     assert s.duplicates(train) == 0
     assert s.duplicates(torch.cat([train, train])) == 1
 
@@ -178,8 +205,14 @@ def test_modes_are_found_and_the_missing_ones_counted():
     shares = torch.full((4,), 0.25)
     assert s.missing_modes(counts, shares) == (0.25, 2, 0.0)
     assert s.missing_modes(torch.tensor([50, 50, 4, 50]), shares)[0] == 0  # rare is not missing
-    assert s.missing_modes(torch.tensor([10, 10, 0, 10]), shares) == (0.0, -1, 1.0)  # too few were due to say so
-    assert s.missing_modes(torch.tensor([90, 90, 0]), torch.tensor([0.49, 0.49, 0.02]))[0] == 0  # an outlier
+    assert s.missing_modes(torch.tensor([10, 10, 0, 10]), shares) == (
+        0.0,
+        -1,
+        1.0,
+    )  # too few were due to say so
+    assert (
+        s.missing_modes(torch.tensor([90, 90, 0]), torch.tensor([0.49, 0.49, 0.02]))[0] == 0
+    )  # an outlier
 
 
 def test_travel_and_update_ratio():
@@ -192,7 +225,9 @@ def test_travel_and_update_ratio():
     assert s.update_ratio(net, before) == pytest.approx(0.01, rel=1e-3)
     assert s.update_ratio(net, before, 4) == pytest.approx(0.005, rel=1e-3)
     nn.init.zeros_(net[0].weight)
-    assert math.isfinite(s.update_ratio(net, s.weights(net)))  # a zero-initialised layer is left out
+    assert math.isfinite(
+        s.update_ratio(net, s.weights(net))
+    )  # a zero-initialised layer is left out
 
 
 def test_the_first_bad_tensor_is_named():

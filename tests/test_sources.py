@@ -15,10 +15,17 @@ from gan_lightning.data.datamodule import ImageData
 from gan_lightning.data.sources import FolderImages, TorchvisionImages
 from gan_lightning.errors import UserError
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
-def write_mnist(root: Path, train: int = 40, test: int = 12, packed: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def write_mnist(
+    root: Path, train: int = 40, test: int = 12, packed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Synthetic files in MNIST's own format; returns all images and labels, the test split last."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -31,7 +38,9 @@ def write_mnist(root: Path, train: int = 40, test: int = 12, packed: bool = Fals
             struct.pack(">II", 2049, len(classes)) + classes.tobytes(),
         )
         for name, content in zip(names, contents, strict=True):
-            (raw / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+            (raw / (f"{name}.gz" if packed else name)).write_bytes(
+                gzip.compress(content) if packed else content
+            )
     return pixels, labels
 
 
@@ -45,19 +54,34 @@ def test_mnist_is_taken_as_it_is_with_its_test_split_held_out(tmp_path, packed):
     assert data.name == "mnist" and data.num_classes == 10
     assert np.array_equal(data.train_images[torch.arange(40)][:, 0].numpy(), pixels[:40])
     assert np.array_equal(data.holdout_images[torch.arange(12)][:, 0].numpy(), pixels[40:])
-    assert np.array_equal(data.train_labels, labels[:40]) and np.array_equal(data.holdout_labels, labels[40:])
+    assert np.array_equal(data.train_labels, labels[:40]) and np.array_equal(
+        data.holdout_labels, labels[40:]
+    )
     none = ImageData(source, 28, 1, 8, holdout=0)
     none.prepare()
-    assert none.holdout_images is None and none.holdout_labels is None and len(none.train_images) == 40
+    assert (
+        none.holdout_images is None and none.holdout_labels is None and len(none.train_images) == 40
+    )
 
 
 def test_mnist_at_another_size_and_in_colour(tmp_path):
     pixels, labels = write_mnist(tmp_path)
-    data = ImageData(TorchvisionImages("MNIST", str(tmp_path)), 32, 3, 8, cache_dir=str(tmp_path / "cache"))
+    data = ImageData(
+        TorchvisionImages("MNIST", str(tmp_path)), 32, 3, 8, cache_dir=str(tmp_path / "cache")
+    )
     data.prepare()
-    assert data.train_images.shape == (40, 3, 32, 32) and data.holdout_images.shape == (12, 3, 32, 32)
-    expected = np.asarray(Image.fromarray(pixels[41]).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS))
-    assert np.array_equal(data.holdout_images[torch.tensor([1])][0].numpy(), expected.transpose(2, 0, 1))
+    assert data.train_images.shape == (40, 3, 32, 32) and data.holdout_images.shape == (
+        12,
+        3,
+        32,
+        32,
+    )
+    expected = np.asarray(
+        Image.fromarray(pixels[41]).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+    )
+    assert np.array_equal(
+        data.holdout_images[torch.tensor([1])][0].numpy(), expected.transpose(2, 0, 1)
+    )
     assert np.array_equal(data.holdout_labels, labels[40:])
 
 
@@ -71,7 +95,11 @@ def test_without_files_and_network_one_message_names_the_way_on(tmp_path, monkey
     with pytest.raises(UserError) as caught:
         len(TorchvisionImages("MNIST", str(tmp_path)))
     message = str(caught.value)
-    assert str(tmp_path / "MNIST" / "raw") in message and "dataset=egg" in message and "\n" not in message
+    assert (
+        str(tmp_path / "MNIST" / "raw") in message
+        and "dataset=egg" in message
+        and "\n" not in message
+    )
     assert all(name in message for name in FILES)
     assert capfd.readouterr().out == ""
 
@@ -105,8 +133,12 @@ def test_colour_sets_are_taken_as_they_are(monkeypatch):
     data = ImageData(TorchvisionImages("CIFAR10", "."), 32, 3, 8)
     data.prepare()
     assert data.name == "cifar10" and data.num_classes == 10
-    assert np.array_equal(data.train_images[torch.arange(20)].numpy(), pixels[:20].transpose(0, 3, 1, 2))
-    assert np.array_equal(data.holdout_images[torch.arange(10)].numpy(), pixels[20:].transpose(0, 3, 1, 2))
+    assert np.array_equal(
+        data.train_images[torch.arange(20)].numpy(), pixels[:20].transpose(0, 3, 1, 2)
+    )
+    assert np.array_equal(
+        data.holdout_images[torch.arange(10)].numpy(), pixels[20:].transpose(0, 3, 1, 2)
+    )
 
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -146,7 +178,10 @@ def test_typical_size_is_the_median_of_the_headers(tmp_path):
     for i, size in enumerate([(10, 20), (12, 24), (200, 300)]):
         Image.new("RGB", size[::-1]).save(tmp_path / f"{i}.png")
     (tmp_path / "bad.png").write_bytes(b"x")
-    assert FolderImages(str(tmp_path)).typical_size() == (12, 24) and len(FolderImages(str(tmp_path))) == 4
+    assert (
+        FolderImages(str(tmp_path)).typical_size() == (12, 24)
+        and len(FolderImages(str(tmp_path))) == 4
+    )
 
 
 def test_folders_are_classes_when_asked_for(tmp_path):
@@ -154,7 +189,14 @@ def test_folders_are_classes_when_asked_for(tmp_path):
         (tmp_path / label).mkdir()
         for i in range(5):
             Image.new("RGB", (9, 9), (shade, i * 20, 0)).save(tmp_path / label / f"{i}.png")
-    data = ImageData(FolderImages(str(tmp_path), labels=True), 8, 3, 4, cache_dir=str(tmp_path / ".cache"), holdout=0)
+    data = ImageData(
+        FolderImages(str(tmp_path), labels=True),
+        8,
+        3,
+        4,
+        cache_dir=str(tmp_path / ".cache"),
+        holdout=0,
+    )
     data.prepare()
     assert data.num_classes == 2
     red = data.train_images[torch.arange(10)][:, 0].float().mean((1, 2))
@@ -164,4 +206,6 @@ def test_folders_are_classes_when_asked_for(tmp_path):
     assert unasked.train_labels is None and unasked.num_classes is None
     Image.new("RGB", (9, 9)).save(tmp_path / "beside.png")
     with pytest.raises(UserError, match="dataset.labels=true"):
-        ImageData(FolderImages(str(tmp_path), labels=True), 8, cache_dir=str(tmp_path / ".cache")).prepare()
+        ImageData(
+            FolderImages(str(tmp_path), labels=True), 8, cache_dir=str(tmp_path / ".cache")
+        ).prepare()

@@ -13,18 +13,36 @@ from PIL import Image
 from gan_lightning import sweep
 from gan_lightning.commandline import explain
 from gan_lightning.errors import UserError
-from gan_lightning.sweep import Summary, contact_sheet, finish, job_overrides, launcher, objective_of, runs, varied
+from gan_lightning.sweep import (
+    Summary,
+    contact_sheet,
+    finish,
+    job_overrides,
+    launcher,
+    objective_of,
+    runs,
+    varied,
+)
 
 
 def job(
-    root: Path, name: str, *overrides: str, code: int = 0, objective=None, verdict="healthy", picture=True, result=True
+    root: Path,
+    name: str,
+    *overrides: str,
+    code: int = 0,
+    objective=None,
+    verdict="healthy",
+    picture=True,
+    result=True,
 ):
     folder = root / name
     (folder / ".hydra").mkdir(parents=True)
     lines = "".join(f"    - {o}\n" for o in overrides)
     (folder / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  overrides:\n    task:\n{lines}")
     sweep.record(folder, overrides, code, 0.0)
-    (folder / "diagnosis.json").write_text(json.dumps({"verdict": verdict, "summary": f"it is {verdict}"}))
+    (folder / "diagnosis.json").write_text(
+        json.dumps({"verdict": verdict, "summary": f"it is {verdict}"})
+    )
     if result:
         (folder / "result.json").write_text(json.dumps({"objective": objective, "nimg": 5000}))
     if picture:
@@ -63,17 +81,33 @@ def test_a_damaged_folder_does_not_hide_the_others(four):
     found = runs(four)
     assert [r.folder for r in found] == ["1", "0", "2", "3"] and "result.json" in found[1].verdict
     (four / "4" / ".hydra").mkdir(parents=True)  # one that is going on
-    (four / "4" / ".hydra" / "hydra.yaml").write_text("hydra:\n  overrides:\n    task:\n    - lr=0.5\n")
-    assert [(r.state, r.overrides) for r in runs(four) if r.folder == "4"] == [("stopped", ["lr=0.5"])]
+    (four / "4" / ".hydra" / "hydra.yaml").write_text(
+        "hydra:\n  overrides:\n    task:\n    - lr=0.5\n"
+    )
+    assert [(r.state, r.overrides) for r in runs(four) if r.folder == "4"] == [
+        ("stopped", ["lr=0.5"])
+    ]
 
 
 def test_the_table_and_the_sheet(four, capsys):
     Summary(str(four)).on_multirun_start(config=None)
     finish()
     out = capsys.readouterr().out
-    assert [out.index(f"lr=0.{k}") for k in (2, 1, 3, 4)] == sorted(out.index(f"lr=0.{k}") for k in (2, 1, 3, 4))
-    assert "4 runs, best first" in out and "diverged" in out and "failed" in out and "it is healthy" in out
-    assert [r["folder"] for r in json.loads((four / "sweep.json").read_text())] == ["1", "0", "2", "3"]
+    assert [out.index(f"lr=0.{k}") for k in (2, 1, 3, 4)] == sorted(
+        out.index(f"lr=0.{k}") for k in (2, 1, 3, 4)
+    )
+    assert (
+        "4 runs, best first" in out
+        and "diverged" in out
+        and "failed" in out
+        and "it is healthy" in out
+    )
+    assert [r["folder"] for r in json.loads((four / "sweep.json").read_text())] == [
+        "1",
+        "0",
+        "2",
+        "3",
+    ]
     with Image.open(four / "contact_sheet.png") as sheet:
         assert sheet.width == 3 * 328  # three of the four have pictures
         pixels = np.asarray(sheet)
@@ -109,7 +143,9 @@ def test_what_a_sweeper_is_told(four):
 
 
 def test_a_job_is_not_told_of_its_sweep():
-    assert job_overrides(["sweep=lr_gamma", "lr=1", "hydra.mode=MULTIRUN", "+sweep=x", "dataset=egg"]) == [
+    assert job_overrides(
+        ["sweep=lr_gamma", "lr=1", "hydra.mode=MULTIRUN", "+sweep=x", "dataset=egg"]
+    ) == [
         "lr=1",
         "dataset=egg",
     ]
@@ -146,7 +182,10 @@ def test_the_search_needs_its_extra_and_says_so():
     except ImportError:
         with pytest.raises(Exception) as raised:
             compose("sweep=search")
-        assert explain(raised.value) == "hydra/sweeper=optuna needs an extra: pip install 'gan-lightning[search]'"
+        assert (
+            explain(raised.value)
+            == "hydra/sweeper=optuna needs an extra: pip install 'gan-lightning[search]'"
+        )
     else:
         assert compose("sweep=search", "dataset=egg").hydra.sweeper.study_name == "egg"
 

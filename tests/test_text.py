@@ -85,14 +85,24 @@ def test_names_of_files_are_shown_by_the_check(tmp_path, monkeypatch, capsys):
     (tmp_path / name / f"bad{name}").write_text("no image")
     assert main(["check", name, "--out", "out", "--cache-dir", "cache"]) == 0
     said = "".join(capsys.readouterr())
-    assert printable(f"bad{name}") in said and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", said)
+    assert printable(f"bad{name}") in said and not re.search(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", said
+    )
     assert main(["check", f"{name}/none"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and printable(name) in said
 
 
 @pytest.mark.parametrize(
-    "path", ["logs/egg/x", "/my (photos)/a b", "run [a] 'b' \"c\"", "/a,b=c", "/사진/${x}", "~/x;rm -rf $(y)"]
+    "path",
+    [
+        "logs/egg/x",
+        "/my (photos)/a b",
+        "run [a] 'b' \"c\"",
+        "/a,b=c",
+        "/사진/${x}",
+        "~/x;rm -rf $(y)",
+    ],
 )
 def test_printed_commands_can_be_typed(path):
     """What the shell makes of a printed override is one word, and Hydra reads the path from it."""
@@ -103,7 +113,8 @@ def test_printed_commands_can_be_typed(path):
 
 
 @pytest.mark.parametrize(
-    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
 )
 def test_another_encoding_ends_nothing(environment, tmp_path):
     photographs(tmp_path / "사진", [f"알{k}.png" for k in range(12)])

@@ -16,7 +16,15 @@ from gan_lightning import together
 from gan_lightning.augment import Augment
 from gan_lightning.errors import UserError
 from gan_lightning.strategy import environment, requeue
-from gan_lightning.together import Company, Place, arguments, find_place, restarted, slurm_run, take_place
+from gan_lightning.together import (
+    Company,
+    Place,
+    arguments,
+    find_place,
+    restarted,
+    slurm_run,
+    take_place,
+)
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = {
@@ -48,12 +56,16 @@ def env(monkeypatch):
 
     def change(values):
         for name in [
-            n for n in os.environ if n.startswith(("SLURM_", "MASTER_", "NODE_RANK", "LOCAL_RANK", "TORCHELASTIC"))
+            n
+            for n in os.environ
+            if n.startswith(("SLURM_", "MASTER_", "NODE_RANK", "LOCAL_RANK", "TORCHELASTIC"))
         ]:
             monkeypatch.delenv(name)
         for name, value in values.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")  # so that what find_place sets is taken back
+        monkeypatch.setenv(
+            "SLURM_NTASKS_PER_NODE", ""
+        )  # so that what find_place sets is taken back
         monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
         return os.environ
 
@@ -67,7 +79,9 @@ def test_who_is_who(env):
     node = {"MASTER_ADDR": "a", "MASTER_PORT": "1", "NODE_RANK": "1"}
     assert find_place(env(node)) == Place("nodes", 1, 0, 1, None, None, "a", 1)
     assert find_place(env(node | {"NODE_RANK": "0"})).rank == 0
-    assert find_place(env(node | {"LOCAL_RANK": "1", "NODE_RANK": "0"})) == Place("child", 1, 1, 0, None, None, "a", 1)
+    assert find_place(env(node | {"LOCAL_RANK": "1", "NODE_RANK": "0"})) == Place(
+        "child", 1, 1, 0, None, None, "a", 1
+    )
     assert find_place(env(TORCHRUN | SLURM)).kind == "torchrun"  # as with Lightning
     assert find_place(env(SLURM | {"SLURM_NTASKS": "1"})) == Place()
     assert find_place(env(SLURM | {"SLURM_JOB_NAME": "bash"})) == Place()
@@ -104,7 +118,12 @@ def test_devices_follow_from_torchrun_and_slurm(env, monkeypatch):
     node = {"MASTER_ADDR": "a", "MASTER_PORT": "1", "NODE_RANK": "1"}
     place, cfg = place_of(env, node, "trainer.num_nodes=2", "trainer.devices=2")
     assert (place.rank, place.world, place.per_node) == (2, 4, 2)
-    assert place_of(env, node | {"LOCAL_RANK": "1"}, "trainer.num_nodes=2", "trainer.devices=2")[0].rank == 3
+    assert (
+        place_of(env, node | {"LOCAL_RANK": "1"}, "trainer.num_nodes=2", "trainer.devices=2")[
+            0
+        ].rank
+        == 3
+    )
     assert place_of(env, {}, "trainer.devices=2")[0] == Place("alone", 0, 0, 0, 2, 2)
 
 
@@ -113,11 +132,23 @@ def test_devices_follow_from_torchrun_and_slurm(env, monkeypatch):
     [
         (TORCHRUN, ["trainer.devices=4"], "trainer.devices=4: torchrun has started 2 here"),
         (TORCHRUN, ["trainer.num_nodes=2"], "trainer.num_nodes=2: torchrun has started 3"),
-        (TORCHRUN | {"LOCAL_WORLD_SIZE": "6"}, [], "--nproc_per_node=6: this machine has 4 cores.* 4 is the most"),
+        (
+            TORCHRUN | {"LOCAL_WORLD_SIZE": "6"},
+            [],
+            "--nproc_per_node=6: this machine has 4 cores.* 4 is the most",
+        ),
         ({}, ["trainer.devices=5"], "trainer.devices=5: this machine has 4 cores"),
-        ({}, ["trainer.num_nodes=2"], "trainer.num_nodes=2 needs MASTER_ADDR, MASTER_PORT, NODE_RANK"),
+        (
+            {},
+            ["trainer.num_nodes=2"],
+            "trainer.num_nodes=2 needs MASTER_ADDR, MASTER_PORT, NODE_RANK",
+        ),
         ({"MASTER_ADDR": "a", "MASTER_PORT": "1"}, ["trainer.num_nodes=2"], "needs NODE_RANK in"),
-        ({"MASTER_ADDR": "a", "MASTER_PORT": "1", "NODE_RANK": "2"}, ["trainer.num_nodes=2"], "NODE_RANK=2 .* 0 to 1"),
+        (
+            {"MASTER_ADDR": "a", "MASTER_PORT": "1", "NODE_RANK": "2"},
+            ["trainer.num_nodes=2"],
+            "NODE_RANK=2 .* 0 to 1",
+        ),
     ],
 )
 def test_a_command_line_that_does_not_fit(env, monkeypatch, values, overrides, words):
@@ -138,7 +169,10 @@ def test_slurm_names_the_folder_and_lightning_learns_who_starts_processes(env):
     (own,) = environment(Place(world=2))  # one task of SLURM's with two devices
     assert type(own).__name__ == "LightningEnvironment"
     env(SLURM | {"SLURM_NTASKS": "1"})
-    assert arguments(["a=1"]) == ["a=1", "hydra.run.dir=logs/${hydra:runtime.choices.dataset}/slurm_4217_0"]
+    assert arguments(["a=1"]) == [
+        "a=1",
+        "hydra.run.dir=logs/${hydra:runtime.choices.dataset}/slurm_4217_0",
+    ]
     assert arguments(["hydra.run.dir=mine"]) == ["hydra.run.dir=mine"]
     env({})
     assert environment(Place()) == [] and arguments(["a=1"]) == ["a=1"]
@@ -167,7 +201,12 @@ def pair(monkeypatch):
     """Process 0 and process 1 of 2, at one store."""
     monkeypatch.setattr(together, "GRACE", 10**6)  # nothing here ends this process
     server = torch.distributed.TCPStore(
-        "127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=20), wait_for_workers=False, multi_tenant=True
+        "127.0.0.1",
+        0,
+        is_master=True,
+        timeout=timedelta(seconds=20),
+        wait_for_workers=False,
+        multi_tenant=True,
     )
     places = [Place("torchrun", rank, rank, 0, 2, 2, "127.0.0.1", server.port) for rank in (0, 1)]
     companies = [Company(place, ["seed=1"]) for place in places]
@@ -212,15 +251,23 @@ def test_one_that_is_gone_is_named(pair, capfd):
     second._write(second.store)
     first.watch()
     until(lambda: first.over)
-    assert first.over.startswith(f"process 1 of 2 (process id {ended.pid} on ") and first.over.endswith("has died")
-    assert first.blame(RuntimeError("Connection closed by peer")) == first.over and first.speaker and not second.speaker
+    assert first.over.startswith(
+        f"process 1 of 2 (process id {ended.pid} on "
+    ) and first.over.endswith("has died")
+    assert (
+        first.blame(RuntimeError("Connection closed by peer")) == first.over
+        and first.speaker
+        and not second.speaker
+    )
     until(lambda: first.store.check(["gan_lightning/0/over"]))  # the others are told
 
 
 def test_one_that_fails_is_quoted_and_silent(pair):
     first, second = pair
     first._write(first.store)
-    until(lambda: second._read(second.store, [0]))  # a store's `set` returns before the store has it
+    until(
+        lambda: second._read(second.store, [0])
+    )  # a store's `set` returns before the store has it
     assert second.leave("its disk is full") is False  # process 0 says it
     first.watch()
     until(lambda: first.over)
@@ -247,7 +294,9 @@ def test_leaving_in_good_order_alarms_nobody(pair):
 
 def test_no_process_0(monkeypatch):
     monkeypatch.setenv("GAN_LIGHTNING_WAIT", "0.5")
-    with pytest.raises(UserError, match="no process 0 at 127.0.0.1:9 after . seconds.*start the first node"):
+    with pytest.raises(
+        UserError, match="no process 0 at 127.0.0.1:9 after . seconds.*start the first node"
+    ):
         Company(Place("nodes", 1, 0, 1, None, None, "127.0.0.1", 9)).open()
 
 

@@ -22,7 +22,9 @@ def run_folder(folder, history, language="en", overrides=("dataset=egg", "optimi
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     lines = [history.facts | {"kind": "facts"}, *history.records]
-    (folder / "signals.jsonl").write_text("\n".join(json.dumps(verdict.plain(line)) for line in lines) + "\n")
+    (folder / "signals.jsonl").write_text(
+        "\n".join(json.dumps(verdict.plain(line)) for line in lines) + "\n"
+    )
     return folder
 
 
@@ -53,7 +55,15 @@ def test_a_verdict_has_all_its_parts(rule, language):
     assert json.loads(json.dumps(v)) == v
     found = v["findings"][0]
     assert found["name"] == rule and rule not in v["checks_passed"]
-    assert {"severity", "confidence", "since_kimg", "resolved", "evidence", "why", "override"} <= set(found)
+    assert {
+        "severity",
+        "confidence",
+        "since_kimg",
+        "resolved",
+        "evidence",
+        "why",
+        "override",
+    } <= set(found)
     assert v["verdict"] == found["severity"] and found["title"] in v["summary"]
     assert v["command"] == shlex.join(["python", "train.py", found["override"]])
     assert any("가" <= c <= "힣" for c in found["why"]) == (language == "ko")
@@ -69,7 +79,10 @@ def test_a_verdict_has_all_its_parts(rule, language):
         ({"ended": True}, {"quality": lambda i, s: 0.9 - s / 10000}, None, "improving"),
         (
             {},
-            {"diversity": lambda i, s: 0.01 if s < 3000 else 0.9, "quality": lambda i, s: 0.5 if s < 3000 else 0.01},
+            {
+                "diversity": lambda i, s: 0.01 if s < 3000 else 0.9,
+                "quality": lambda i, s: 0.5 if s < 3000 else 0.01,
+            },
             None,
             "healthy",
         ),
@@ -86,20 +99,32 @@ def test_the_verdict_in_one_word(facts, signals, steps, expected):
 
 def test_going_on_names_the_checkpoint(tmp_path):
     history = stream(
-        {"ended": True, "config": with_(CONFIG, overrides=["dataset=egg", "retry.seconds_left=60"])},
+        {
+            "ended": True,
+            "config": with_(CONFIG, overrides=["dataset=egg", "retry.seconds_left=60"]),
+        },
         quality=lambda i, s: 0.9 - s / 10000,
     )
     v = verdict.judge(history, THRESHOLDS, run_dir=tmp_path)
-    assert v["command"] == f"python train.py dataset=egg total_kimg=800 ckpt_path={tmp_path}/checkpoints/last.ckpt"
+    assert (
+        v["command"]
+        == f"python train.py dataset=egg total_kimg=800 ckpt_path={tmp_path}/checkpoints/last.ckpt"
+    )
 
 
 def test_a_run_that_ended_too_early_is_told_how_to_go_on(tmp_path):
     config = with_(CONFIG, trainer__max_epochs=40, overrides=["dataset=egg"])
     for facts, typed in (({}, ""), ({"ended": True}, "trainer.max_epochs=80")):
-        v = verdict.judge(stream(facts | {"config": config}, steps=[25, 50]), THRESHOLDS, run_dir=tmp_path)
+        v = verdict.judge(
+            stream(facts | {"config": config}, steps=[25, 50]), THRESHOLDS, run_dir=tmp_path
+        )
         checkpoint = f"{tmp_path}/checkpoints/last.ckpt"
-        assert v["command"] == (f"python train.py dataset=egg {typed} ckpt_path={checkpoint}" if typed else "")
-    assert verdict.judge(History([], {"ended": True, "config": config}), THRESHOLDS)["command"] == ""
+        assert v["command"] == (
+            f"python train.py dataset=egg {typed} ckpt_path={checkpoint}" if typed else ""
+        )
+    assert (
+        verdict.judge(History([], {"ended": True, "config": config}), THRESHOLDS)["command"] == ""
+    )
 
 
 def test_diagnose_gives_the_same_verdict_from_the_records(tmp_path, capsys):
@@ -120,7 +145,9 @@ def test_a_run_that_is_going_on_can_be_read(tmp_path):
     folder = run_folder(tmp_path, stream())
     with open(folder / "signals.jsonl", "a") as file:
         file.write('{"kind": "score", "frechet": 3.0}\n{"nimg": 12, "ste')
-    assert [r["step"] for r in verdict.read(folder).records] == [r["step"] for r in stream().records]
+    assert [r["step"] for r in verdict.read(folder).records] == [
+        r["step"] for r in stream().records
+    ]
 
 
 def test_what_is_no_run_is_said_in_one_line(tmp_path):
@@ -132,7 +159,9 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path):
 
 def test_written_files_are_whole_and_hold_no_nan(tmp_path):
     signals, config, facts = FAULTS["dataset_too_small"]
-    v = verdict.judge(stream(facts | {"duplicates": float("nan")}, settings=config, **signals), THRESHOLDS)
+    v = verdict.judge(
+        stream(facts | {"duplicates": float("nan")}, settings=config, **signals), THRESHOLDS
+    )
     verdict.write(v, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["diagnosis.json", "diagnosis.md"]
     text = (tmp_path / "diagnosis.json").read_text()
@@ -145,5 +174,9 @@ def test_the_table_is_plain_where_there_is_no_terminal(width, tmp_path):
     with open(tmp_path / "out", "w") as file:
         verdict.show(v, Console(file=file, width=width, highlight=False))
     text = (tmp_path / "out").read_text()
-    assert "\x1b" not in text and v["command"] in text  # the command is on one line, whatever the width
-    verdict.show(verdict.judge(History([], {}), THRESHOLDS), Console(file=open(tmp_path / "empty", "w")))
+    assert (
+        "\x1b" not in text and v["command"] in text
+    )  # the command is on one line, whatever the width
+    verdict.show(
+        verdict.judge(History([], {}), THRESHOLDS), Console(file=open(tmp_path / "empty", "w"))
+    )

@@ -24,7 +24,9 @@ from gan_lightning.losses import BCE
 from gan_lightning.module import GAN
 from gan_lightning.networks import dcgan
 
-CONF = yaml.safe_load((Path(__file__).parents[1] / "conf" / "diagnosis" / "default.yaml").read_text())
+CONF = yaml.safe_load(
+    (Path(__file__).parents[1] / "conf" / "diagnosis" / "default.yaml").read_text()
+)
 THRESHOLDS = CONF["thresholds"]
 SIZE = 16
 
@@ -75,9 +77,19 @@ def gan(**settings):
     torch.manual_seed(0)
     adam = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.99))
     small = {"image_size": SIZE, "image_channels": 1, "channels": 8, "min_channels": 8}
-    config = {"latent_dim": 8, "overrides": ["dataset=egg"], "dataset": {"batch_size": 8}, "diagnosis": CONF}
-    networks = dcgan.Generator(latent_dim=8, **small), nn.Sequential(nn.Dropout(0.1), dcgan.Discriminator(**small))
-    return GAN(*networks, BCE(), adam, adam, latent_dim=8, ema_halflife_kimg=0.1, config=config, **settings)
+    config = {
+        "latent_dim": 8,
+        "overrides": ["dataset=egg"],
+        "dataset": {"batch_size": 8},
+        "diagnosis": CONF,
+    }
+    networks = (
+        dcgan.Generator(latent_dim=8, **small),
+        nn.Sequential(nn.Dropout(0.1), dcgan.Discriminator(**small)),
+    )
+    return GAN(
+        *networks, BCE(), adam, adam, latent_dim=8, ema_halflife_kimg=0.1, config=config, **settings
+    )
 
 
 def fit(folder, *callbacks, data=None, module=None, steps=60):
@@ -91,7 +103,9 @@ def fit(folder, *callbacks, data=None, module=None, steps=60):
 
 
 def watch(**settings):
-    return Watch(THRESHOLDS, light_every=10, full_every=20, images=64, **({"features": Pooled()} | settings))
+    return Watch(
+        THRESHOLDS, light_every=10, full_every=20, images=64, **({"features": Pooled()} | settings)
+    )
 
 
 def lines(folder):
@@ -105,10 +119,19 @@ def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
     seen = next(r for r in records if "seen_apart" in r)
     records.remove(seen)
     assert seen["kind"] == "facts" and seen["seen_apart"] < 1.5 * seen["seen_chance"] < 0.1
-    assert facts["kind"] == "facts" and facts["n_train"] == 200 and facts["n_holdout"] == 100 and facts["batchnorm_g"]
+    assert (
+        facts["kind"] == "facts"
+        and facts["n_train"] == 200
+        and facts["n_holdout"] == 100
+        and facts["batchnorm_g"]
+    )
     assert records.pop() == {"kind": "facts", "ended": True}
     steps = [r["step"] for r in records]
-    assert steps == sorted(steps) and {r["step"] for r in records if r["kind"] == "full"} >= {25, 50, 60}
+    assert steps == sorted(steps) and {r["step"] for r in records if r["kind"] == "full"} >= {
+        25,
+        50,
+        60,
+    }
     assert [r["nimg"] for r in records] == [8 * step for step in steps]
     full = [r for r in records if r["kind"] == "full"][-1]
     for name in ("quality", "quality_ema", "diversity", "coverage", "auc_train", "auc_heldout", "r_v", "mode_gap", "nyquist_fake", "copy_ratio",
@@ -136,7 +159,9 @@ def test_its_memory_goes_through_a_safe_checkpoint(tmp_path):
     again.load_state_dict(state)
     assert again.records == doctor.records and again.next_full == doctor.next_full
     fit(tmp_path / "resumed", again, steps=10)
-    assert [r["step"] for r in lines(tmp_path / "resumed")[1:4]] == [r["step"] for r in doctor.records[:3]]
+    assert [r["step"] for r in lines(tmp_path / "resumed")[1:4]] == [
+        r["step"] for r in doctor.records[:3]
+    ]
 
 
 @pytest.mark.parametrize("other", [False, True])
@@ -147,7 +172,10 @@ def test_what_was_seen_of_other_data_is_forgotten(tmp_path, other):
     data = Blobs()
     if other:
         data.content_hash = "other"
-        second.mean, second.counts = first.mean[1:], [[1.0, 2.0, 3.0]]  # of another size and with three modes
+        second.mean, second.counts = (
+            first.mean[1:],
+            [[1.0, 2.0, 3.0]],
+        )  # of another size and with three modes
     fit(tmp_path / "second", second, data=data, steps=30)
     new = next(r for r in second.records[len(first.records) :] if r["kind"] == "full")
     assert ("travel" in new) is not other
@@ -157,27 +185,54 @@ def test_thinning_keeps_looks_of_both_kinds(tmp_path, monkeypatch):
     monkeypatch.setattr("gan_lightning.diagnosis.watch.KEPT", 6)
     doctor = Watch(THRESHOLDS, light_every=1, full_every=2, images=64, max_share=1)
     fit(tmp_path, doctor, steps=60)
-    kept = {kind: [r["step"] for r in doctor.records if r["kind"] == kind] for kind in ("light", "full")}
-    assert all(3 <= len(steps) <= 7 and steps[0] < 5 and steps == sorted(steps) for steps in kept.values()), kept
+    kept = {
+        kind: [r["step"] for r in doctor.records if r["kind"] == kind] for kind in ("light", "full")
+    }
+    assert all(
+        3 <= len(steps) <= 7 and steps[0] < 5 and steps == sorted(steps) for steps in kept.values()
+    ), kept
 
 
 def test_looks_become_rare_where_they_would_cost_too_much(tmp_path):
     doctor = watch(max_share=0.0)
     fit(tmp_path, doctor, steps=130)
-    assert [r["step"] for r in doctor.records if r["kind"] == "full"] == [e for e in EARLY if e <= 130] + [130]
-    assert sorted({r["step"] for r in doctor.records}) == [10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130]
+    assert [r["step"] for r in doctor.records if r["kind"] == "full"] == [
+        e for e in EARLY if e <= 130
+    ] + [130]
+    assert sorted({r["step"] for r in doctor.records}) == [
+        10,
+        20,
+        25,
+        30,
+        40,
+        50,
+        60,
+        70,
+        80,
+        90,
+        100,
+        110,
+        120,
+        130,
+    ]
     assert all(r["share"] > 0 for r in doctor.records)
 
 
 # one step passes before an infinite pixel weight shows in a loss: tanh hides it until its gradient has spread
-@pytest.mark.parametrize("where,step", [("generator.layers.10.weight", 35), ("discriminator.1.head.linear.weight", 34)])
+@pytest.mark.parametrize(
+    "where,step", [("generator.layers.10.weight", 35), ("discriminator.1.head.linear.weight", 34)]
+)
 def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step):
     def poison(module):
         dict(module.named_parameters())[where].data.view(-1)[0] = math.inf
 
     with pytest.raises(TrainingDiverged, match=f"step {step} ") as error:
         fit(tmp_path, StopAt(33, poison), watch())
-    assert isinstance(error.value, UserError) and "loss/d" in str(error.value) and "\n" not in str(error.value)
+    assert (
+        isinstance(error.value, UserError)
+        and "loss/d" in str(error.value)
+        and "\n" not in str(error.value)
+    )
     verdict = json.loads((tmp_path / "diagnosis.json").read_text())
     assert verdict["verdict"] == "fatal"
     (found,) = [f for f in verdict["findings"] if f["severity"] == "fatal"]
@@ -185,13 +240,24 @@ def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step)
 
 
 def test_a_bad_weight_is_found_before_it_spreads_at_a_look(tmp_path):
-    with pytest.raises(TrainingDiverged, match="generator.layers.0.weight is not finite at step 30"):
-        fit(tmp_path, StopAt(30, lambda m: m.generator.layers[0].weight.data.view(-1)[:1].fill_(math.inf)), watch())
+    with pytest.raises(
+        TrainingDiverged, match="generator.layers.0.weight is not finite at step 30"
+    ):
+        fit(
+            tmp_path,
+            StopAt(30, lambda m: m.generator.layers[0].weight.data.view(-1)[:1].fill_(math.inf)),
+            watch(),
+        )
 
 
 def test_stopping_can_be_turned_off(tmp_path):
     doctor = watch(stop_on_fatal=False)
-    fit(tmp_path, StopAt(30, lambda m: m.generator.layers[0].weight.data.fill_(math.nan)), doctor, steps=40)
+    fit(
+        tmp_path,
+        StopAt(30, lambda m: m.generator.layers[0].weight.data.fill_(math.nan)),
+        doctor,
+        steps=40,
+    )
     assert json.loads((tmp_path / "diagnosis.json").read_text())["verdict"] == "fatal"
 
 
@@ -243,7 +309,9 @@ def test_images_that_are_altered_on_the_way(tmp_path, change):
 
 
 def test_mirrored_images_are_stored_ones_where_mirroring_was_asked_for(tmp_path):
-    data = Altered(lambda x: torch.where(torch.arange(len(x))[:, None, None, None] % 2 == 0, x, x.flip(-1)))
+    data = Altered(
+        lambda x: torch.where(torch.arange(len(x))[:, None, None, None] % 2 == 0, x, x.flip(-1))
+    )
     data.train_images[:, :, :, 8:] = 0  # what is there lies on the left, and mirroring shows
     for data.flip, found in ((True, False), (False, True)):
         fit(tmp_path / str(found), watch(max_share=1.0), data=data)
@@ -262,13 +330,22 @@ def test_a_change_in_the_findings_is_said_once(tmp_path, capsys, monkeypatch):
     def script(history, thresholds):
         step = history.records[-1]["step"]
         return (
-            [Finding("oscillation", "fault", 0.5, 1.0, {}, "loss.gamma=1", resolved=step >= 60)] if step >= 50 else []
+            [Finding("oscillation", "fault", 0.5, 1.0, {}, "loss.gamma=1", resolved=step >= 60)]
+            if step >= 50
+            else []
         )
 
     monkeypatch.setattr(watch_module, "diagnose", script)
     fit(tmp_path, watch(max_share=1.0, language="ko"), steps=100)
-    out = [line for line in capsys.readouterr().out.splitlines() if "kimg" in line and "제자리" in line]
-    assert len(out) == 2 and "새로 발견" in out[0] and "[loss.gamma=1]" in out[0] and "사라짐" in out[1]
+    out = [
+        line for line in capsys.readouterr().out.splitlines() if "kimg" in line and "제자리" in line
+    ]
+    assert (
+        len(out) == 2
+        and "새로 발견" in out[0]
+        and "[loss.gamma=1]" in out[0]
+        and "사라짐" in out[1]
+    )
 
 
 def test_language_is_checked():
@@ -282,7 +359,14 @@ def test_language_is_checked():
 class Stub:
     """What a look needs of a module, with images by `make(count, generator)` and logits by the image's mean."""
 
-    device, dtype, latent_dim, num_classes, generator_ema, step = torch.device("cpu"), torch.float32, 4, None, None, 7
+    device, dtype, latent_dim, num_classes, generator_ema, step = (
+        torch.device("cpu"),
+        torch.float32,
+        4,
+        None,
+        None,
+        7,
+    )
     config: dict = {}
     generator = nn.Identity()
 
@@ -303,7 +387,10 @@ def look(make, data=None):
     seen, mean, counts = probe(module, [], [])
     for _ in range(3):
         seen, mean, counts = probe(module, mean, counts)
-    return seen | {"null": probe.facts["coverage_null"], "nyquist_real": probe.facts["nyquist_real"]}
+    return seen | {
+        "null": probe.facts["coverage_null"],
+        "nyquist_real": probe.facts["nyquist_real"],
+    }
 
 
 def perfect(data, count, draw):
@@ -317,7 +404,10 @@ def one_image(data, count, draw):
 def copies(data, count, draw):
     rows = torch.randint(len(data.train_images), (count,), generator=draw)
     return (
-        (data.train_images[rows].int() + torch.randint(-3, 4, (count, 1, SIZE, SIZE), generator=draw))
+        (
+            data.train_images[rows].int()
+            + torch.randint(-3, 4, (count, 1, SIZE, SIZE), generator=draw)
+        )
         .clamp(0, 255)
         .to(torch.uint8)
     )
@@ -347,7 +437,10 @@ def test_a_perfect_generator_looks_like_the_data():
     [
         (one_image, lambda s: s["diversity"] < 0.01 and s["coverage"] < 0.1 and s["quality"] > 0.3),
         (copies, lambda s: s["copy_ratio"] < 0.4 and s["quality"] < 0.02),
-        (three_classes, lambda s: s["modes_missing"] == 0.25 and s["rarest_mode"] == 2 and s["coverage"] > 0.5),
+        (
+            three_classes,
+            lambda s: s["modes_missing"] == 0.25 and s["rarest_mode"] == 2 and s["coverage"] > 0.5,
+        ),
         (one_class, lambda s: s["modes_missing"] == 0.75 and s["coverage"] < 0.4),
         (
             lambda d, n, g: torch.full((n, 1, SIZE, SIZE), 255, dtype=torch.uint8),
@@ -364,8 +457,13 @@ def test_a_class_that_is_only_held_out_is_known_from_the_labels():
     data = Blobs(holdout=200, count=400)
     keep = data.train_labels != 2
     data.train_images, data.train_labels = data.train_images[keep], data.train_labels[keep]
-    assert Probe(Stub(partial(perfect, data)), data, Pooled(), 64, 64).facts["untrained_classes"] == [2]
-    assert Probe(Stub(partial(perfect, data)), Blobs(), Pooled(), 64, 64).facts["untrained_classes"] == []
+    assert Probe(Stub(partial(perfect, data)), data, Pooled(), 64, 64).facts[
+        "untrained_classes"
+    ] == [2]
+    assert (
+        Probe(Stub(partial(perfect, data)), Blobs(), Pooled(), 64, 64).facts["untrained_classes"]
+        == []
+    )
 
 
 def test_modes_are_found_without_labels_too():

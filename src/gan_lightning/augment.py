@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 def _between(images: Tensor, low: float, high: float) -> Tensor:
     """One uniform number per image, shape (B, 1, 1, 1)."""
-    return torch.empty(len(images), 1, 1, 1, device=images.device, dtype=images.dtype).uniform_(low, high)
+    return torch.empty(len(images), 1, 1, 1, device=images.device, dtype=images.dtype).uniform_(
+        low, high
+    )
 
 
 def color(images: Tensor, on: Tensor) -> Tensor:
@@ -32,7 +34,9 @@ def translation(images: Tensor, on: Tensor, share: float = 0.125) -> Tensor:
     up, left = round(height * share), round(width * share)
     padded = F.pad(images, (left, left, up, up))
     shift_y = (on * (_between(images, -up - 0.5, up + 0.5)).round()).long().clamp(-up, up) + up
-    shift_x = (on * (_between(images, -left - 0.5, left + 0.5)).round()).long().clamp(-left, left) + left
+    shift_x = (on * (_between(images, -left - 0.5, left + 0.5)).round()).long().clamp(
+        -left, left
+    ) + left
     rows = (torch.arange(height, device=images.device) + shift_y.view(-1, 1))[:, :, None]
     columns = (torch.arange(width, device=images.device) + shift_x.view(-1, 1))[:, None, :]
     item = torch.arange(batch, device=images.device)[:, None, None]
@@ -42,9 +46,15 @@ def translation(images: Tensor, on: Tensor, share: float = 0.125) -> Tensor:
 def cutout(images: Tensor, on: Tensor, share: float = 0.5) -> Tensor:
     """Sets a rectangle of `share` of each side, placed at random and possibly over the edge, to 0."""
     height, width = images.shape[2:]
-    y = (torch.arange(height, device=images.device, dtype=images.dtype) + 0.5).view(1, 1, -1, 1) / height
-    x = (torch.arange(width, device=images.device, dtype=images.dtype) + 0.5).view(1, 1, 1, -1) / width
-    inside = ((y - _between(images, 0, 1)).abs() < share / 2) & ((x - _between(images, 0, 1)).abs() < share / 2)
+    y = (torch.arange(height, device=images.device, dtype=images.dtype) + 0.5).view(
+        1, 1, -1, 1
+    ) / height
+    x = (torch.arange(width, device=images.device, dtype=images.dtype) + 0.5).view(
+        1, 1, 1, -1
+    ) / width
+    inside = ((y - _between(images, 0, 1)).abs() < share / 2) & (
+        (x - _between(images, 0, 1)).abs() < share / 2
+    )
     return images * (1 - on * inside)
 
 
@@ -80,7 +90,12 @@ class Augment(nn.Module):
             raise ValueError(f"ops={unknown} is unknown; there are {', '.join(OPS)}")
         if not (0 <= p <= 1 and 0 <= max_p <= 1):
             raise ValueError(f"p={p} and max_p={max_p} are probabilities, from 0 to 1")
-        self.ops, self.ada_target, self.ada_kimg, self.max_p = list(ops), ada_target, ada_kimg, max_p
+        self.ops, self.ada_target, self.ada_kimg, self.max_p = (
+            list(ops),
+            ada_target,
+            ada_kimg,
+            max_p,
+        )
         self.active = bool(self.ops) and (p > 0 or ada_target is not None)
         # a fixed p is a setting, ADA's p is a state: only the state belongs into checkpoints
         self.register_buffer("p", torch.tensor(float(p)), persistent=ada_target is not None)
@@ -106,5 +121,7 @@ class Augment(nn.Module):
         together; `level`: the logits, or those of fakes (B,), from which on they say real; `over_all`: of a number of this
         process its mean over all. No host synchronisation."""
         if self.ada_target is not None:
-            direction = torch.sign(over_all(torch.sign(real_logits - level).mean()) - self.ada_target)
+            direction = torch.sign(
+                over_all(torch.sign(real_logits - level).mean()) - self.ada_target
+            )
             self.p.add_(direction * images / (self.ada_kimg * 1000)).clamp_(0, self.max_p)

@@ -42,7 +42,9 @@ class Cadence:
 
     def name(self, nimg: int) -> str:
         """For files: whole thousands of images, with decimals where the cadence has them."""
-        return f"kimg_{nimg // 1000:06d}" if self.every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
+        return (
+            f"kimg_{nimg // 1000:06d}" if self.every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
+        )
 
 
 def grid(images: Tensor) -> Tensor:
@@ -65,14 +67,18 @@ class Pictures(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
-        self.z = torch.randn(64, module.latent_dim, generator=torch.Generator().manual_seed(self.seed))
+        self.z = torch.randn(
+            64, module.latent_dim, generator=torch.Generator().manual_seed(self.seed)
+        )
         sheet = getattr(trainer.datamodule, "contact_sheet", None)
         if sheet is not None:  # what the networks really see, after every transformation
             self.log_picture(trainer, module, "data", sheet)
         self.cadence.due(module.nimg)
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self.real is not None:  # the first batch, and of small ones as many as fill the grid
             self.real.append(batch[0][: 64 - sum(map(len, self.real))].cpu())
             if sum(map(len, self.real)) == 64:
@@ -88,7 +94,9 @@ class Pictures(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, module: GAN) -> None:
-        whole = self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # it has its picture
+        whole = (
+            self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        )  # it has its picture
         if module.step and not whole:
             self.draw(trainer, module, self.cadence.name(module.nimg))
         if module.step:
@@ -126,8 +134,12 @@ class Pictures(Callback):
 
     def animate(self) -> None:
         """images/training.gif from the grids so far, at most 100 frames of at most 512 pixels."""
-        paths = sorted(path for path in self.images.glob("fake_images_*.png") if not path.is_symlink())
-        frames = [Image.open(path).convert("RGB") for path in paths[:: max(1, -(-len(paths) // 100))]]
+        paths = sorted(
+            path for path in self.images.glob("fake_images_*.png") if not path.is_symlink()
+        )
+        frames = [
+            Image.open(path).convert("RGB") for path in paths[:: max(1, -(-len(paths) // 100))]
+        ]
         for frame in frames:
             frame.thumbnail((512, 512))
         if frames:
@@ -151,14 +163,20 @@ class ConsoleLine(Callback):
         if self.bar and console.is_terminal:
             total = module.planned
             aim = f" of {total:,.0f}" if total else ""
-            text = TextColumn("{task.completed:,.0f}" + aim + " images, {task.fields[speed]:,.0f}/s")
-            self.progress = Progress(BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+            text = TextColumn(
+                "{task.completed:,.0f}" + aim + " images, {task.fields[speed]:,.0f}/s"
+            )
+            self.progress = Progress(
+                BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console
+            )
             self.task = self.progress.add_task("", total=total, completed=module.nimg, speed=0)
             self.progress.start()
             self.shown = 0.0
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         now = time.monotonic()
         if self.progress is not None and now - self.shown > 0.5:
             speed = (module.nimg - self.start[1]) / max(now - self.start[0], 1e-9)
@@ -170,7 +188,9 @@ class ConsoleLine(Callback):
             stream = getattr(trainer.datamodule, "stream", None)
             turn = getattr(stream, "steps_per_turn", 1)  # steps in one turn of Lightning's loop
             steps = min(getattr(stream, "batches", math.inf), trainer.num_training_batches * turn)
-            epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+            epochs = (
+                f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+            )
             self.print(
                 f"epoch {trainer.current_epoch + 1}{epochs}  step {min(steps, (batch_idx + 1) * turn)}/{steps}  "
                 f"images {module.nimg:,}  d_loss {float(module.last['loss/d']):.4f}  g_loss {float(module.last.get('loss/g', math.nan)):.4f}  "
@@ -199,7 +219,9 @@ class Stop(Callback):
     Placed before Checkpoints, which then keeps the very step the run stopped at.
     """
 
-    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # several processes have to stop at the same step: Guard tells each of them
         asked = interrupt.asked() if trainer.world_size == 1 else Guard.of(trainer).agreed
         if asked or (module.total_kimg and module.nimg >= module.total_kimg * 1000):
@@ -248,7 +270,9 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.cadence.due(module.nimg)
 
-    def on_train_batch_end(self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self.cadence.due(module.nimg):
             self.save(trainer, module, f"{self.cadence.name(module.nimg)}.ckpt")
         if trainer.should_stop:
@@ -277,7 +301,9 @@ def compare_ranks(trainer: Trainer, module: GAN) -> None:
     digests: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(digests, mine.hexdigest())
     if len(set(digests)) > 1:
-        raise UserError("the processes hold different weights: they did not get the same configuration or lost step")
+        raise UserError(
+            "the processes hold different weights: they did not get the same configuration or lost step"
+        )
     if trainer.is_global_zero:
         print(f"{trainer.world_size} processes hold equal weights", flush=True)
 
@@ -310,16 +336,22 @@ class RandomState(Callback):
 
     @staticmethod
     def buffers(module: GAN) -> dict[str, Tensor]:
-        kept = module.state_dict(keep_vars=True).keys()  # not the frozen weights of the aid's network
+        kept = module.state_dict(
+            keep_vars=True
+        ).keys()  # not the frozen weights of the aid's network
         named = ((name, buffer) for name, buffer in module.named_buffers() if name in kept)
-        return {name: buffer.detach() for name, buffer in named if not name.startswith("generator_ema.")}
+        return {
+            name: buffer.detach() for name, buffer in named if not name.startswith("generator_ema.")
+        }
 
     def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint["random"]  # each value is of its type (resume.RANDOM)
 
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         if hasattr(trainer.strategy.model, "broadcast_buffers"):
-            trainer.strategy.model.broadcast_buffers = False  # which it would do once, before the first step
+            trainer.strategy.model.broadcast_buffers = (
+                False  # which it would do once, before the first step
+            )
         if self.loaded is None or trainer.global_rank >= len(self.loaded):
             if trainer.global_rank:  # equal weights, but noise of one's own
                 torch.manual_seed(self.seed + trainer.global_rank)
@@ -335,4 +367,6 @@ class RandomState(Callback):
                 if name in state.get("buffers", {}):
                     buffer.copy_(state["buffers"][name])
         except (ValueError, TypeError, RuntimeError, OverflowError):
-            raise UserError("the checkpoint's random states are not those of this program: it is damaged") from None
+            raise UserError(
+                "the checkpoint's random states are not those of this program: it is damaged"
+            ) from None

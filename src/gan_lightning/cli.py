@@ -52,7 +52,9 @@ part = number(float, lambda n: 0 <= n < 1, "number from 0 to below 1")
 def image_size(text: str) -> int | list[int]:
     sides = [int(side) if side.isascii() and side.isdigit() else 0 for side in text.split("x")]
     if len(sides) > 2 or not all(4 <= side <= 2048 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text} should be 4 to 2048 pixels, as 64 or 96x128 (height x width)")
+        raise argparse.ArgumentTypeError(
+            f"{text} should be 4 to 2048 pixels, as 64 or 96x128 (height x width)"
+        )
     return sides[0] if len(sides) == 1 else sides
 
 
@@ -73,29 +75,51 @@ package = text_like(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of a package")
 
 
 def parser() -> argparse.ArgumentParser:
-    top = Parser(prog="gan-lightning", description="What one does beside training; see also: python train.py --help")
+    top = Parser(
+        prog="gan-lightning",
+        description="What one does beside training; see also: python train.py --help",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, words: str) -> argparse.ArgumentParser:
         return commands.add_parser(
-            name, help=words, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name,
+            help=words,
+            description=words,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
 
     def noise(sub: argparse.ArgumentParser, truncation: float | None, reject: float | None) -> None:
         otherwise = "; as the run's sampling.{} otherwise" if truncation is None else ""
-        shorter = "the noise times T: below 1 more regular images, fewer kinds" + otherwise.format("truncation")
+        shorter = "the noise times T: below 1 more regular images, fewer kinds" + otherwise.format(
+            "truncation"
+        )
         sub.add_argument("--truncation", type=factor, metavar="T", default=truncation, help=shorter)
-        steadier = "leave out this share of the noise, where images change fastest: fewer misshapen ones"
+        steadier = (
+            "leave out this share of the noise, where images change fastest: fewer misshapen ones"
+        )
         steadier += otherwise.format("reject")
         sub.add_argument("--reject", type=part, metavar="SHARE", default=reject, help=steadier)
 
     def from_checkpoint(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("checkpoint", type=path, help="a checkpoint file, as logs/.../checkpoints/last.ckpt")
-        sub.add_argument("--seed", type=any_whole, default=0, help="of the noise: the same seed gives the same images")
         sub.add_argument(
-            "--trust", type=package, metavar="PACKAGE", help="also build networks that live in this package of yours"
+            "checkpoint", type=path, help="a checkpoint file, as logs/.../checkpoints/last.ckpt"
         )
-        sub.add_argument("--device", type=device, help="cpu, cuda, ...; the best there is otherwise")
+        sub.add_argument(
+            "--seed",
+            type=any_whole,
+            default=0,
+            help="of the noise: the same seed gives the same images",
+        )
+        sub.add_argument(
+            "--trust",
+            type=package,
+            metavar="PACKAGE",
+            help="also build networks that live in this package of yours",
+        )
+        sub.add_argument(
+            "--device", type=device, help="cpu, cuda, ...; the best there is otherwise"
+        )
         noise(sub, None, None)
 
     sample = command("sample", "generate images from a checkpoint")
@@ -103,55 +127,95 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--num-images", type=positive, default=64)
     sample.add_argument("--out", type=path, default="samples", help="folder for the images")
     sample.add_argument(
-        "--format", choices=["png", "npz"], default="png", help="one file each, or one array N x H x W x C"
+        "--format",
+        choices=["png", "npz"],
+        default="png",
+        help="one file each, or one array N x H x W x C",
     )
     sample.add_argument("--grid", action="store_true", help="also grid.png of the first 64")
-    sample.add_argument("--class", dest="label", type=whole, help="only this class, of a class-conditional generator")
+    sample.add_argument(
+        "--class",
+        dest="label",
+        type=whole,
+        help="only this class, of a class-conditional generator",
+    )
 
-    interpolate = command("interpolate", "walk between random points of the noise: a strip and an animation")
+    interpolate = command(
+        "interpolate", "walk between random points of the noise: a strip and an animation"
+    )
     from_checkpoint(interpolate)
     interpolate.add_argument("--rows", type=few, default=6, help="walks")
     interpolate.add_argument("--steps", type=few, default=10, help="images of a walk")
     interpolate.add_argument(
-        "--out", type=path, default="samples", help="folder for interpolation.png and interpolation.gif"
+        "--out",
+        type=path,
+        default="samples",
+        help="folder for interpolation.png and interpolation.gif",
     )
 
     export = command("export", "the generator alone, as safetensors")
-    export.add_argument("checkpoint", type=path, help="a checkpoint file, as logs/.../checkpoints/last.ckpt")
     export.add_argument(
-        "--trust", type=package, metavar="PACKAGE", help="also build networks that live in this package of yours"
+        "checkpoint", type=path, help="a checkpoint file, as logs/.../checkpoints/last.ckpt"
+    )
+    export.add_argument(
+        "--trust",
+        type=package,
+        metavar="PACKAGE",
+        help="also build networks that live in this package of yours",
     )
     export.add_argument("--out", type=path, default="generator.safetensors")
 
-    evaluate = command("evaluate", "score a checkpoint, or any folder of generated images, against real ones")
+    evaluate = command(
+        "evaluate", "score a checkpoint, or any folder of generated images, against real ones"
+    )
     evaluate.add_argument("path", type=path, help="a checkpoint file or a folder of images")
     evaluate.add_argument(
-        "--data", type=path, required=True, help=f"the real images: a folder, or {', '.join(DATA_SETS)}"
+        "--data",
+        type=path,
+        required=True,
+        help=f"the real images: a folder, or {', '.join(DATA_SETS)}",
     )
     evaluate.add_argument("--data-root", type=path, help="where a named data set lies")
     evaluate.add_argument("--features", choices=FEATURES, help="by data set otherwise")
     evaluate.add_argument(
-        "--num-images", type=positive, help="images to score; as many as there are real ones otherwise"
+        "--num-images",
+        type=positive,
+        help="images to score; as many as there are real ones otherwise",
     )
     noise(evaluate, 1.0, 0.0)
     evaluate.add_argument(
-        "--inception-weights", type=path, metavar="FILE", help="for --features inception, without a network"
+        "--inception-weights",
+        type=path,
+        metavar="FILE",
+        help="for --features inception, without a network",
     )
-    evaluate.add_argument("--cache-dir", type=path, default="data/cache", help="folder for decoded images and features")
+    evaluate.add_argument(
+        "--cache-dir",
+        type=path,
+        default="data/cache",
+        help="folder for decoded images and features",
+    )
     evaluate.add_argument("--out", type=path, metavar="FOLDER",
                           help="for nearest_photographs.png; the run's images/ or samples/ otherwise")  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
     evaluate.add_argument(
-        "--trust", type=package, metavar="PACKAGE", help="also build networks that live in this package of yours"
+        "--trust",
+        type=package,
+        metavar="PACKAGE",
+        help="also build networks that live in this package of yours",
     )
 
     check = command("check", "look at a folder of images before training on it")
     check.add_argument("folder", type=path)
-    check.add_argument("--image-size", type=image_size, default=64, help="as 64, or 96x128 (height x width)")
+    check.add_argument(
+        "--image-size", type=image_size, default=64, help="as 64, or 96x128 (height x width)"
+    )
     check.add_argument("--fit", choices=["crop", "pad", "stretch"], default="crop")
     check.add_argument("--channels", type=int, choices=[1, 3, 4], default=3)
     check.add_argument("--out", type=path, help="folder for check.json and contact_sheet.png")
-    check.add_argument("--cache-dir", type=path, default="data/cache", help="folder for decoded images")
+    check.add_argument(
+        "--cache-dir", type=path, default="data/cache", help="folder for decoded images"
+    )
 
     diagnose = command("diagnose", "the verdict on a run, finished or going on, from its records")
     diagnose.add_argument("run_dir", type=path)
@@ -195,8 +259,12 @@ def check_paths(command: str, options: dict[str, Any]) -> None:
         places.can_be_folder("--cache-dir ", options["cache_dir"])
     if out := options.get("out"):
         if command == "export" and Path(out).is_dir():
-            raise UserError(f"--out {out} is a folder: give a file name, as {Path(out) / 'generator.safetensors'}")
-        places.can_be_folder("--out ", str(Path(out).parent) if command == "export" else out, write=True)
+            raise UserError(
+                f"--out {out} is a folder: give a file name, as {Path(out) / 'generator.safetensors'}"
+            )
+        places.can_be_folder(
+            "--out ", str(Path(out).parent) if command == "export" else out, write=True
+        )
 
 
 def check_data(options: dict[str, Any]) -> None:
@@ -206,7 +274,9 @@ def check_data(options: dict[str, Any]) -> None:
     if (scored / "checkpoints").is_dir() or not scored.is_dir():
         places.checkpoint_file(typed)
     elif options["truncation"] != 1 or options["reject"] != 0:
-        raise UserError(f"--truncation and --reject are for checkpoints: the images in {typed} are made already")
+        raise UserError(
+            f"--truncation and --reject are for checkpoints: the images in {typed} are made already"
+        )
     if data in DATA_SETS:
         if root:
             places.folder("--data-root ", root, f"the folder in which {data} lies")
@@ -215,9 +285,15 @@ def check_data(options: dict[str, Any]) -> None:
     elif not expanded(data).is_dir():
         near = difflib.get_close_matches(data, DATA_SETS, n=1)
         meant = f", did you mean {near[0]}?" if near else ""
-        places.folder("--data ", data, f"a folder of images, or one of {', '.join(DATA_SETS)}{meant}")
+        places.folder(
+            "--data ", data, f"a folder of images, or one of {', '.join(DATA_SETS)}{meant}"
+        )
     if options["inception_weights"]:
-        places.file("--inception-weights ", options["inception_weights"], "the file with Inception's weights")
+        places.file(
+            "--inception-weights ",
+            options["inception_weights"],
+            "the file with Inception's weights",
+        )
 
 
 def sample(
@@ -249,7 +325,11 @@ def sample(
         )
         raise UserError(f"--class {label} does not fit this generator: {known}")
     folder = make_folder(out)
-    older = [path for path in folder.glob("[0-9]" * 6 + ".png") if format == "npz" or int(path.stem) >= num_images]
+    older = [
+        path
+        for path in folder.glob("[0-9]" * 6 + ".png")
+        if format == "npz" or int(path.stem) >= num_images
+    ]
     if older:
         print(
             f"{printable(folder)} also holds {len(older)} images of another time: whoever scores this folder scores those as well"
@@ -272,7 +352,9 @@ def sample(
         write_whole(folder / "images.npz", lambda file: np.savez_compressed(file, images=array))
     if grid:
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
-    print(f"{num_images} images in {printable(folder)}, by {'averaged' if sampler.averaged else 'raw'} weights")
+    print(
+        f"{num_images} images in {printable(folder)}, by {'averaged' if sampler.averaged else 'raw'} weights"
+    )
     if noise != PLAIN:
         print("not of all noise: --truncation {truncation:g} --reject {reject:g}".format(**noise))
     return 0
@@ -299,11 +381,17 @@ def interpolate(
     draw, noise = seeded(seed), sampler.choose(truncation, reject)
     ends = [sampler.noise(rows, draw, labels, **noise) for _ in range(2)]
     angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
-    walk = ends[0] * angle.cos() + ends[1] * angle.sin()  # on the sphere, where noise lives; (steps, rows, latent_dim)
+    walk = (
+        ends[0] * angle.cos() + ends[1] * angle.sin()
+    )  # on the sphere, where noise lives; (steps, rows, latent_dim)
     frames = torch.stack([sampler.generate(z, labels) for z in walk])  # (steps, rows, C, H, W)
     folder = make_folder(out)
-    pictures.save(pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps), folder / "interpolation.png")
-    film = [pictures.to_image(pictures.grid(frame, rows)) for frame in [*frames, *frames.flip(0)[1:-1]]]
+    pictures.save(
+        pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps), folder / "interpolation.png"
+    )
+    film = [
+        pictures.to_image(pictures.grid(frame, rows)) for frame in [*frames, *frames.flip(0)[1:-1]]
+    ]
     pictures.save_film(film, folder / "interpolation.gif", 120)
     print(f"interpolation.png and interpolation.gif in {printable(folder)}")
     return 0
@@ -322,7 +410,9 @@ def export(checkpoint: str, out: str, trust: str | None) -> int:
     make_folder(str(Path(out).parent))
     packed = save(weights, metadata={"config": json.dumps(kept)})
     write_whole(out, lambda file: file.write(packed))
-    print(f"{printable(out)}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata")
+    print(
+        f"{printable(out)}: {sum(w.numel() for w in weights.values()):,} values, its configuration in the metadata"
+    )
     return 0
 
 
@@ -343,11 +433,29 @@ def evaluate(
     from gan_lightning.metrics.evaluate import evaluate_cli
 
     return evaluate_cli(
-        path, data, data_root, features, num_images, json, trust, cache_dir, inception_weights, truncation, reject, out
+        path,
+        data,
+        data_root,
+        features,
+        num_images,
+        json,
+        trust,
+        cache_dir,
+        inception_weights,
+        truncation,
+        reject,
+        out,
     )
 
 
-def check(folder: str, image_size: int | list[int], fit: str, channels: int, out: str | None, cache_dir: str) -> int:
+def check(
+    folder: str,
+    image_size: int | list[int],
+    fit: str,
+    channels: int,
+    out: str | None,
+    cache_dir: str,
+) -> int:
     from gan_lightning.data.check import check_folder
 
     return check_folder(folder, image_size, fit, channels, out, cache_dir)

@@ -75,17 +75,31 @@ def separated(arguments: Sequence[str]) -> tuple[Namespace, list[str], list[str]
     parser.error = refuse  # type: ignore[assignment, method-assign]
     options, odd = parser.parse_known_intermixed_args(list(arguments))
     if odd:
-        setting, values = odd[0].lstrip("-"), [word for word in options.overrides if "=" not in word]
+        setting, values = (
+            odd[0].lstrip("-"),
+            [word for word in options.overrides if "=" not in word],
+        )
         setting = setting if "=" in setting else f"{setting}={values[0] if values else '...'}"
         hint = f"; settings go without dashes, as {setting}"
-        raise UserError(f"{odd[0]} is no option{hint}; python train.py --hydra-help shows the options")
+        raise UserError(
+            f"{odd[0]} is no option{hint}; python train.py --hydra-help shows the options"
+        )
     if options.experimental_rerun is not None:
-        raise UserError("--experimental-rerun would read a pickle, which can run code: type the overrides again")
+        raise UserError(
+            "--experimental-rerun would read a pickle, which can run code: type the overrides again"
+        )
     if options.resolve and not (options.cfg or options.help):
         raise UserError("--resolve goes with --cfg, as --cfg job --resolve")
-    asked = {"--run": options.run, "--cfg": options.cfg, "--multirun": options.multirun, "--info": options.info}
+    asked = {
+        "--run": options.run,
+        "--cfg": options.cfg,
+        "--multirun": options.multirun,
+        "--info": options.info,
+    }
     if sum(map(bool, asked.values())) > 1:
-        raise UserError(f"only one of {', '.join(name for name, value in asked.items() if value)} is possible")
+        raise UserError(
+            f"only one of {', '.join(name for name, value in asked.items() if value)} is possible"
+        )
     others = list(arguments)
     for override in options.overrides:
         others.remove(override)
@@ -97,16 +111,22 @@ def home(options: Namespace, conf: str) -> tuple[str, str, list[str]]:
     if options.config_path is not None:
         conf = os.path.abspath(os.path.join(os.path.dirname(conf), options.config_path))
         if not os.path.isdir(conf):
-            raise UserError(f"--config-path {options.config_path}: {conf} is no folder; leave it out for conf/")
+            raise UserError(
+                f"--config-path {options.config_path}: {conf} is no folder; leave it out for conf/"
+            )
     name, more = "config" if options.config_name is None else options.config_name, []
     folders = [conf]
     if options.config_dir is not None:
         folder = os.path.abspath(options.config_dir)
         if not os.path.isdir(folder):
-            raise UserError(f"--config-dir {options.config_dir} is no folder: give one with your own configuration")
+            raise UserError(
+                f"--config-dir {options.config_dir} is no folder: give one with your own configuration"
+            )
         folders.append(folder)
         more = [f"hydra.searchpath=[{assign('x', 'file://' + folder).partition('=')[2]}]"]
-    if not any(os.path.isfile(os.path.join(f, name.removesuffix(".yaml") + ".yaml")) for f in folders):
+    if not any(
+        os.path.isfile(os.path.join(f, name.removesuffix(".yaml") + ".yaml")) for f in folders
+    ):
         raise UserError(
             f"--config-name {shlex.quote(name)} does not exist in {conf}: leave it out, or choose with experiment=..."
         )
@@ -128,7 +148,9 @@ def _readable_or_refused(overrides: list[str], conf: str, name: str) -> None:
         elif before.endswith("="):
             meant = before + word
         elif after.startswith("="):
-            meant = word + (after if after != "=" else "=" + "".join(overrides[place + 2 : place + 3]))
+            meant = word + (
+                after if after != "=" else "=" + "".join(overrides[place + 2 : place + 3])
+            )
         elif "=" in before and not _is_key(word, conf, name):
             key, _, value = before.partition("=")
             rest = " ".join(islice((w for w in overrides[place:]), _until_key(overrides[place:])))
@@ -177,7 +199,9 @@ def _unreadable(override: str) -> str:
     if value.endswith(","):
         why = "there is nothing behind the last comma"
     if value[:1] == "(" and value[-1:] == ")":
-        return f"{override} cannot be read: a list is written {shlex.quote(f'{key}=[{value[1:-1]}]')}"
+        return (
+            f"{override} cannot be read: a list is written {shlex.quote(f'{key}=[{value[1:-1]}]')}"
+        )
     if not re.fullmatch(r"[+~]*[\w@./:-]+", key):
         return f"{override} cannot be read: {key} is no name of a key"
     return f"{override} cannot be read, {why}: as text it is {shlex.quote(assign(key, value))}"
@@ -200,7 +224,9 @@ def _variants(parsed: Override) -> list[str]:
             )
         return [f"{prefix}={value}" for value in values]
     if parsed.is_sweep_override() and not _options(parsed.key_or_group):
-        raise UserError(f"{parsed.input_line}: glob(...) is for groups, as {prefix}=choice(a,b) is for values")
+        raise UserError(
+            f"{parsed.input_line}: glob(...) is for groups, as {prefix}=choice(a,b) is for values"
+        )
     return [] if parsed.is_sweep_override() else [str(parsed.input_line)]
 
 
@@ -228,7 +254,9 @@ def _check_all(name: str, more: list[str], parsed: list[Override], multirun: boo
         for one in found[0 if number >= len(parsed) else 1 :]:
             others = [kind[0] for kind in variants[: len(parsed)] if kind and kind is not found]
             _check(
-                _composed(name, [*more, *others, one], [_parsed(o) for o in (*others, one)]), [*others, one], multirun
+                _composed(name, [*more, *others, one], [_parsed(o) for o in (*others, one)]),
+                [*others, one],
+                multirun,
             )
     return existing
 
@@ -282,13 +310,17 @@ def _options(group: str) -> list[str]:
 def _check_group(override: Override) -> None:
     """Raises UserError where a group is set to what does not exist, or what is needed is taken away."""
     if override.is_delete() and needed(override.key_or_group):
-        raise UserError(f"~{override.key_or_group} is not possible: the program needs this key, leave it out")
+        raise UserError(
+            f"~{override.key_or_group} is not possible: the program needs this key, leave it out"
+        )
     options = _options(override.key_or_group)
     if not options or override.is_delete():
         return
     key, value = override.key_or_group, override.value()
     wanted = value if isinstance(value, list) else [value]
-    if override.is_sweep_override() or all(isinstance(one, str) and one in options for one in wanted):
+    if override.is_sweep_override() or all(
+        isinstance(one, str) and one in options for one in wanted
+    ):
         return
     there = f"there are {', '.join(options)}"
     if value is None:
@@ -307,7 +339,11 @@ def _check_group(override: Override) -> None:
 
 def known_keys(cfg: DictConfig) -> list[str]:
     """Every key that can be set, and the groups."""
-    groups = [group for group in GlobalHydra.instance().config_loader().list_groups("") if group != "hydra"]
+    groups = [
+        group
+        for group in GlobalHydra.instance().config_loader().list_groups("")
+        if group != "hydra"
+    ]
     return [*keys(cfg), *groups]
 
 
@@ -323,10 +359,14 @@ def _check_key(override: Override, there: DictConfig, groups: list[str]) -> None
     if where := [option for option in elsewhere if _stands_in(key, group, option)]:
         chosen = next((g for g in groups if g.startswith(f"{group}=")), f"the {group} chosen here")
         others = ", ".join(f"{group}={option}" for option in where)
-        raise UserError(f"{key} is no key of {chosen}: leave it out, or choose {others}, which has it")
+        raise UserError(
+            f"{key} is no key of {chosen}: leave it out, or choose {others}, which has it"
+        )
     if annotation(key) not in (None, OPEN) and group in ("trainer", "optimizer_g", "optimizer_d"):
         if rest in TAKEN:
-            raise UserError(f"{key} is set by the program, or does not go with two networks in turn: leave it out")
+            raise UserError(
+                f"{key} is set by the program, or does not go with two networks in turn: leave it out"
+            )
         raise UserError(f"{key} is not set so far: write +{override.input_line} to add it")
     raise UserError(_unknown(key, known))
 
@@ -343,13 +383,21 @@ def _unknown(key: str, known: list[str]) -> str:
     """The line for a key that is nowhere, with those that look alike as a whole or in their last part."""
     last = key.rpartition(".")[2].lower()
     far = "diagnosis.thresholds." if not key.startswith("diag") else " "
-    known = [one for one in known if one != key and not key.startswith(one + ".") and not one.startswith(far)]
+    known = [
+        one
+        for one in known
+        if one != key and not key.startswith(one + ".") and not one.startswith(far)
+    ]
     ends: dict[str, list[str]] = {}
     for one in known:
         ends.setdefault(one.rpartition(".")[2], []).append(one)
     near = [ELSEWHERE[last]] if last in ELSEWHERE else []
     near += difflib.get_close_matches(key, known, n=2, cutoff=0.6)
-    near += [one for end in difflib.get_close_matches(last, ends, n=2, cutoff=0.7) for one in ends[end][:2]]
+    near += [
+        one
+        for end in difflib.get_close_matches(last, ends, n=2, cutoff=0.7)
+        for one in ends[end][:2]
+    ]
     meant = " or ".join(list(dict.fromkeys(near))[:3])
     return f"{key} is no key of the configuration; " + (
         f"did you mean {meant}?" if meant else "python train.py --help shows all keys and groups"
@@ -361,7 +409,9 @@ def _check(cfg: DictConfig, overrides: list[str], multirun: bool) -> set[Path]:
     job = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     for part in ("launcher", "sweeper"):
         if not OmegaConf.is_dict(cfg.hydra[part]):
-            raise UserError(f"hydra.{part}={brief(cfg.hydra[part])} is not possible: hydra/{part}=... chooses one")
+            raise UserError(
+                f"hydra.{part}={brief(cfg.hydra[part])} is not possible: hydra/{part}=... chooses one"
+            )
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."
         HydraConfig.instance().set_config(cfg)  # for what the rest interpolates from it
@@ -389,7 +439,9 @@ def _check_added(key: str, content: dict[str, Any], known: list[str]) -> None:
     """Raises UserError for a key that an override adds and nothing takes."""
     block, _, last = key.partition(".")
     if block == "trainer" and last in TAKEN:
-        raise UserError(f"{key} is set by the program, or does not go with two networks in turn: leave it out")
+        raise UserError(
+            f"{key} is set by the program, or does not go with two networks in turn: leave it out"
+        )
     if annotation(key, content) is None:
         raise UserError(_unknown(key, known))
 
@@ -403,12 +455,18 @@ def _check_target(key: str, target: str) -> None:
     except (ImportError, ValueError):
         found = None
     if found is None:
-        raise UserError(f"{key}={target}: there is no module {module} here; give the dotted name of a class")
+        raise UserError(
+            f"{key}={target}: there is no module {module} here; give the dotted name of a class"
+        )
 
 
 def explain(error: BaseException) -> str:
     """One line for an error of Hydra's or OmegaConf's: what they say themselves, with the key where they know it."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException | UserError) else error
+    cause = (
+        error.__cause__
+        if isinstance(error.__cause__, OmegaConfBaseException | UserError)
+        else error
+    )
     if isinstance(cause, UserError):
         return str(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -454,7 +512,11 @@ def leave_nothing(existing: set[Path]) -> None:
     """Takes a run's folder away again where nothing was written into it yet."""
     if not existing:  # the mistake was found before there was a run
         return
-    if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("RANK", "0") != "0" or not HydraConfig.initialized():
+    if (
+        os.environ.get("LOCAL_RANK", "0") != "0"
+        or os.environ.get("RANK", "0") != "0"
+        or not HydraConfig.initialized()
+    ):
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:

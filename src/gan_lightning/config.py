@@ -25,7 +25,11 @@ def let_last_rate_win(cfg: DictConfig, overrides: list[str]) -> list[str]:
     So `lr=5e-4` pasted behind any command sets both networks' rates, as a prescription needs.
     """
     typed = {key_of(override): place for place, override in enumerate(overrides)}
-    gone = [k for k in ("optimizer_g.lr", "optimizer_d.lr") if typed.get(k, len(overrides)) < typed.get("lr", -1)]
+    gone = [
+        k
+        for k in ("optimizer_g.lr", "optimizer_d.lr")
+        if typed.get(k, len(overrides)) < typed.get("lr", -1)
+    ]
     for key in gone:
         OmegaConf.update(cfg, key, cfg.lr)
     return [overrides[typed[key]] for key in gone]
@@ -47,7 +51,12 @@ def quoted(argument: str) -> str:
     from hydra.errors import HydraException
 
     key, _, value = argument.partition("=")
-    if not re.fullmatch(r"\+{0,2}[\w.@/]+", key) or not value or value[0] in "\"'[{" or "," in value:
+    if (
+        not re.fullmatch(r"\+{0,2}[\w.@/]+", key)
+        or not value
+        or value[0] in "\"'[{"
+        or "," in value
+    ):
         return argument
     try:
         OverridesParser.create().parse_override(argument)

@@ -27,7 +27,9 @@ NUMBER = (int, float)
 SCALAR = (bool, int, float, str, None)
 ANY = (*SCALAR, list, dict)
 LARGEST_INT = 2**63
-MOST_VALUES = 1_000_000  # values in the plain part of a file, counted as often as they are referred to
+MOST_VALUES = (
+    1_000_000  # values in the plain part of a file, counted as often as they are referred to
+)
 LARGEST_TEXT = 16 * 2**20  # bytes of a text file
 LARGEST_YAML, LARGEST_PICTURE = 2**20, 32 * 2**20
 
@@ -68,14 +70,22 @@ def match(value: Any, pattern: Pattern, where: str = "it") -> Any:
 def _match_dict(value: Any, pattern: dict[Any, Pattern], where: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise NoMatch(f"{where} should be a block of keys, not {_shown(value)}")
-    known = {str(key).removesuffix("?"): inner for key, inner in pattern.items() if not isinstance(key, type)}
+    known = {
+        str(key).removesuffix("?"): inner
+        for key, inner in pattern.items()
+        if not isinstance(key, type)
+    }
     others = {key: inner for key, inner in pattern.items() if isinstance(key, type)}
     for name in pattern:
         if isinstance(name, str) and not name.endswith("?") and name not in value:
             raise NoMatch(f"{where} holds no {name}")
     matched = {}
     for key, item in value.items():
-        inner = known[key] if isinstance(key, str) and key in known else others.get(type(key), _match_dict)
+        inner = (
+            known[key]
+            if isinstance(key, str) and key in known
+            else others.get(type(key), _match_dict)
+        )
         if inner is _match_dict:
             raise NoMatch(f"{where} holds {_shown(key)}, which this program does not write")
         matched[key] = match(item, inner, f"{where}.{key}"[:120])
@@ -87,13 +97,21 @@ def _words(pattern: Pattern) -> str:
         return " or ".join(dict.fromkeys(map(_words, pattern)))
     if isinstance(pattern, dict | list):
         return "a block of keys" if isinstance(pattern, dict) else "a list"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", None: "null"}.get(
-        pattern, f"a {getattr(pattern, '__name__', pattern)}"
-    )
+    return {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        None: "null",
+    }.get(pattern, f"a {getattr(pattern, '__name__', pattern)}")
 
 
 def _shown(value: Any) -> str:
-    return ascii(value)[:40] if isinstance(value, bool | int | float | str | None) else f"a {type(value).__name__}"
+    return (
+        ascii(value)[:40]
+        if isinstance(value, bool | int | float | str | None)
+        else f"a {type(value).__name__}"
+    )
 
 
 def plain(value: Any, where: str = "it") -> Any:
@@ -108,7 +126,10 @@ def plain(value: Any, where: str = "it") -> Any:
         if left[0] < 0 or depth > 30:
             raise NoMatch(f"{where} holds more values than any configuration has")
         if isinstance(value, dict):
-            return {match(key, str, f"a key of {where}"): copy(inner, depth + 1) for key, inner in value.items()}
+            return {
+                match(key, str, f"a key of {where}"): copy(inner, depth + 1)
+                for key, inner in value.items()
+            }
         if isinstance(value, list | tuple):
             return [copy(inner, depth + 1) for inner in value]
         return match(value, SCALAR, where)
@@ -149,7 +170,9 @@ def expanded(path: str | Path) -> Path:
 def inside(folder: str | Path, name: str) -> Path | None:
     """A file of a folder; None where there is none, or a link that leads out of the folder."""
     path = Path(folder) / name
-    return path if path.is_file() and path.resolve().is_relative_to(Path(folder).resolve()) else None
+    return (
+        path if path.is_file() and path.resolve().is_relative_to(Path(folder).resolve()) else None
+    )
 
 
 def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
@@ -191,7 +214,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     text = read_text(path, LARGEST_YAML)
     with untrusted(path):
-        return match(plain(yaml.load(text, Loader) or {}, "the file"), {str: (dict, list, *SCALAR)}, "the file")
+        return match(
+            plain(yaml.load(text, Loader) or {}, "the file"),
+            {str: (dict, list, *SCALAR)},
+            "the file",
+        )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -211,9 +238,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise UserError(
                 f"{path} is refused: it holds code or objects instead of weights only, or is no checkpoint"
             ) from None
-        parts = [checkpoint.get(key) for key in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
+        parts = (
+            [checkpoint.get(key) for key in ("config", "state_dict")]
+            if isinstance(checkpoint, dict)
+            else [None]
+        )
         if not all(isinstance(part, dict) for part in parts):
-            raise UserError(f"{path} is no checkpoint of this program: it holds no configuration and weights")
+            raise UserError(
+                f"{path} is no checkpoint of this program: it holds no configuration and weights"
+            )
         checkpoint["config"] = plain(checkpoint["config"], "its configuration")
         checkpoint["state_dict"] = {
             match(name, str, "a weight's name"): sound(weight, f"weight {_shown(name)}")
@@ -227,7 +260,11 @@ def checkpoint_file(path: str | Path, key: str = "") -> Path:
     path = expanded(path)
     if path.is_dir():
         found = sorted(path.glob("checkpoints/last.ckpt")) + sorted(path.glob("last.ckpt"))
-        right = f"give a checkpoint, as {found[0]}" if found else "give a checkpoint file, as .../checkpoints/last.ckpt"
+        right = (
+            f"give a checkpoint, as {found[0]}"
+            if found
+            else "give a checkpoint file, as .../checkpoints/last.ckpt"
+        )
         raise UserError(f"{key}{path} is a folder: {right}")
     if not path.is_file():
         there = "is no file" if path.exists() else "does not exist"
@@ -243,8 +280,13 @@ def _check_archive(path: Path) -> None:
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
         raise UserError(f"{path} is refused: it is no checkpoint, or only part of one") from None
     stored = sum(entry.file_size for entry in entries)
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or stored > path.stat().st_size:
-        raise UserError(f"{path} is refused: its parts are larger than the file, which no checkpoint's are")
+    if (
+        any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        or stored > path.stat().st_size
+    ):
+        raise UserError(
+            f"{path} is refused: its parts are larger than the file, which no checkpoint's are"
+        )
 
 
 def sound(weight: Any, where: str) -> Any:
@@ -253,9 +295,13 @@ def sound(weight: Any, where: str) -> Any:
 
     if type(weight) not in (torch.Tensor, torch.nn.Parameter):
         raise NoMatch(f"{where} should be a tensor, not {_shown(weight)}")
-    dense = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_quantized
+    dense = (
+        weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_quantized
+    )
     if not dense or weight.is_complex():
-        raise NoMatch(f"{where} is of an odd kind ({weight.layout}, {weight.device}, {weight.dtype})")
+        raise NoMatch(
+            f"{where} is of an odd kind ({weight.layout}, {weight.device}, {weight.dtype})"
+        )
     # a view that ends beyond its storage, or repeats one value, would be written past its end
     end = (weight.storage_offset() + weight.numel()) * weight.element_size()
     if not _dense(weight) or end > weight.untyped_storage().nbytes():
@@ -290,7 +336,12 @@ class _Watched:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.failure = file, None
-        self.seek, self.tell, self.seekable, self.writable = file.seek, file.tell, file.seekable, file.writable
+        self.seek, self.tell, self.seekable, self.writable = (
+            file.seek,
+            file.tell,
+            file.seekable,
+            file.writable,
+        )
 
     def write(self, data: Any) -> int:
         try:
@@ -307,7 +358,9 @@ class _Watched:
             raise
 
     def read(self, size: int = -1) -> bytes:
-        raise io.UnsupportedOperation("only for writing")  # numpy takes nothing for a file that cannot be asked
+        raise io.UnsupportedOperation(
+            "only for writing"
+        )  # numpy takes nothing for a file that cannot be asked
 
     failure: OSError | None
 
@@ -334,9 +387,16 @@ def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = F
         os.replace(partial, path)
     except BaseException as error:
         discard(partial)
-        first = watched.failure if watched and watched.failure and not isinstance(error, OSError) else error
+        first = (
+            watched.failure
+            if watched and watched.failure and not isinstance(error, OSError)
+            else error
+        )
         if isinstance(first, OSError) and first.errno is not None:
-            first.filename, first.filename2 = str(path), None  # the partial file's name means nothing to anybody
+            first.filename, first.filename2 = (
+                str(path),
+                None,
+            )  # the partial file's name means nothing to anybody
         if first is not error:
             raise first from None
         raise

@@ -24,7 +24,9 @@ def claim(run_dir: Path, state: dict[str, Any], ckpt_path: str | None) -> int | 
     `state`, `ckpt_path`: what the run goes on from, where it does. Curves and pictures stay when that checkpoint lies in this
     folder, up to its step: what came after it is made again. Raises UserError where a link would lead what is written elsewhere.
     """
-    here = bool(state and ckpt_path) and Path(str(ckpt_path)).resolve().is_relative_to(run_dir.resolve())
+    here = bool(state and ckpt_path) and Path(str(ckpt_path)).resolve().is_relative_to(
+        run_dir.resolve()
+    )
     nimg = state["nimg"] if here else None
     _clean(run_dir, nimg, state)
     return nimg
@@ -72,7 +74,11 @@ def _rows(text: str, nimg: int) -> Iterator[str]:
     for line in lines[1:]:
         row = next(csv.reader(io.StringIO(line)), [])
         with suppress(ValueError):
-            if line.endswith("\n") and len(row) == len(header) and float(row[header.index("step")]) <= nimg:
+            if (
+                line.endswith("\n")
+                and len(row) == len(header)
+                and float(row[header.index("step")]) <= nimg
+            ):
                 yield line
 
 
@@ -87,7 +93,10 @@ def _records(text: str, nimg: int) -> Iterator[str]:
 
 def _drop_pictures(run_dir: Path, nimg: int, epochs: int) -> None:
     """Pictures and probabilities of moments after the checkpoint: those of a stretch that is gone."""
-    for path in (*(run_dir / "images").glob("fake_images_*"), *(run_dir / "results").glob("discriminator_outputs_*")):
+    for path in (
+        *(run_dir / "images").glob("fake_images_*"),
+        *(run_dir / "results").glob("discriminator_outputs_*"),
+    ):
         moment = re.search(r"_(kimg|epoch)_([\d.]+)\.(?:png|npy)$", path.name)
         if moment and float(moment[2]) > (nimg / 1000 if moment[1] == "kimg" else epochs):
             path.unlink()

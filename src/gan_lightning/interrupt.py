@@ -17,7 +17,9 @@ from typing import Any
 
 from gan_lightning import files
 
-POLITE = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has two
+POLITE = [
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has two
 NAMES = {signal.SIGINT: "Ctrl-C"}
 SAME = 0.5  # seconds: terminals and launchers send one signal to every process, and those hand it on to one another
 GRACE = 5.0  # seconds that an evaluation may still take once the run has been asked to stop
@@ -39,14 +41,20 @@ class _State:
 
 _state = _State()
 saving = threading.RLock()  # held while there has to be a checkpoint afterwards
-children: list[Callable[[int], Any]] = []  # sends a signal to processes that must not outlive this one
+children: list[
+    Callable[[int], Any]
+] = []  # sends a signal to processes that must not outlive this one
 _terminals: list[int] = []  # of standard output and error, those that were one at the start
 _job: subprocess.Popen[bytes] | None = None  # the run that this process waits for
 
 
 def install() -> None:
     """Takes the signals over; cheap, so that it can be the first thing a process does. Only in the main thread."""
-    if os.name != "posix" or _state.installed or threading.current_thread() is not threading.main_thread():
+    if (
+        os.name != "posix"
+        or _state.installed
+        or threading.current_thread() is not threading.main_thread()
+    ):
         return
     if os.environ.get("SLURM_JOB_ID") and signal.SIGUSR1 not in POLITE:
         POLITE.append(signal.SIGUSR1)
@@ -140,7 +148,10 @@ def _tell(text: str) -> None:
         if not os.isatty(stream):
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    if any(os.environ.get(key, "0") not in ("", "0") for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")):
+    if any(
+        os.environ.get(key, "0") not in ("", "0")
+        for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    ):
         return
     with contextlib.suppress(OSError):
         os.write(2, text.encode())

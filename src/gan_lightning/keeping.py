@@ -52,8 +52,12 @@ class Guard(Callback):
         if trainer.is_global_zero:
             threading.Thread(target=self._touch, daemon=True, name="guard").start()
 
-    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        if not self.steps and not self.shielded:  # a second signal does not come before the first checkpoint
+    def on_train_batch_start(
+        self, trainer: Trainer, module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (
+            not self.steps and not self.shielded
+        ):  # a second signal does not come before the first checkpoint
             self.shielded = interrupt.saving.acquire()
         interrupt.step_begins()
         now = time.monotonic()
@@ -61,12 +65,16 @@ class Guard(Callback):
             self.longest = max(self.longest, now - self.ended)
         self.ended, self.began = 0.0, now
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.steps += 1
         self.ended = time.monotonic()
         limit = max(5.0, min(USUAL, OLDEST - 2 * self.longest - (self.ended - self.began)))
         age = self.ended - self.clock
-        late = age > limit or (_evaluation_due(trainer, module) and (age > 2 or self.longest > USUAL / 2))
+        late = age > limit or (
+            _evaluation_due(trainer, module) and (age > 2 or self.longest > USUAL / 2)
+        )
         if trainer.world_size > 1:
             late = self._agree(trainer, late)
         if self.steps == 1 or late:
@@ -84,7 +92,11 @@ class Guard(Callback):
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         whole = self.ended > 0 and trainer.world_size == 1
-        if whole and isinstance(exception, interrupt.Stopped) and self.keeper.saved_at != module.nimg:
+        if (
+            whole
+            and isinstance(exception, interrupt.Stopped)
+            and self.keeper.saved_at != module.nimg
+        ):
             self.save(trainer, module)
         self.teardown(trainer, module, "fit")
 
@@ -102,7 +114,10 @@ class Guard(Callback):
         if self.steps < self.next:
             return False
         soon = max(1, min(50, int(1.0 / max(self.ended - self.began, 1e-3))))
-        facts = torch.tensor([float(interrupt.asked()), float(late), -float(soon)], device=trainer.strategy.root_device)
+        facts = torch.tensor(
+            [float(interrupt.asked()), float(late), -float(soon)],
+            device=trainer.strategy.root_device,
+        )
         torch.distributed.all_reduce(facts, torch.distributed.ReduceOp.MAX)
         number, decided, soon = (round(value) for value in facts.tolist())
         self.next = self.steps - soon

@@ -88,7 +88,10 @@ def _quiet(before: Any, folder: str) -> Any:
     """TensorBoard writes in a thread; an error of the disk there comes up in the next call, named, and needs no trace."""
 
     def hook(args: Any) -> None:
-        if isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread":
+        if (
+            isinstance(args.exc_value, OSError)
+            and type(args.thread).__name__ == "_AsyncWriterThread"
+        ):
             if args.exc_value.filename is None:
                 args.exc_value.filename = folder
         else:

@@ -28,7 +28,9 @@ class BCE:
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         # softplus(-x) = -log sigmoid(x), exact for large |x|; a target of 1 - s adds s * x to it
         return (
-            F.softplus(-real_logits).mean() + self.label_smoothing * real_logits.mean() + F.softplus(fake_logits).mean()
+            F.softplus(-real_logits).mean()
+            + self.label_smoothing * real_logits.mean()
+            + F.softplus(fake_logits).mean()
         )
 
     def g(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
@@ -100,4 +102,7 @@ class RpGAN:
 
 def lecam(real_logits: Tensor, fake_logits: Tensor, ema_real: Tensor, ema_fake: Tensor) -> Tensor:
     """LeCam regulariser (Tseng et al. 2021): logits (B,) are pulled towards the other side's moving average (0-d)."""
-    return F.relu(real_logits - ema_fake).square().mean() + F.relu(ema_real - fake_logits).square().mean()
+    return (
+        F.relu(real_logits - ema_fake).square().mean()
+        + F.relu(ema_real - fake_logits).square().mean()
+    )

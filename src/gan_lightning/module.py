@@ -60,7 +60,8 @@ class GAN(LightningModule):
         num_classes: int | None = None,
         channels_last: bool = False,
         cuda_graphs: bool = False,  # replay whole steps as CUDA graphs, on one GPU
-        config: dict[str, Any] | None = None,  # what is needed to build the same again; goes into every checkpoint
+        config: dict[str, Any]
+        | None = None,  # what is needed to build the same again; goes into every checkpoint
     ) -> None:
         super().__init__()
         for name, value in {
@@ -71,7 +72,9 @@ class GAN(LightningModule):
             if value < 1:
                 raise UserError(f"{name}={value} should be at least 1")
         if cuda_graphs and (n_critic != 1 or warmup_kimg or lr_final != 1 or gamma_final != 1):
-            raise UserError("cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it")
+            raise UserError(
+                "cuda_graphs=true repeats one and the same step: n_critic=1 and no schedule go with it"
+            )
         self.replayed = Replayed(self.both) if cuda_graphs else None
         self.automatic_optimization = False
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -79,7 +82,11 @@ class GAN(LightningModule):
         self.discriminator = discriminator.to(memory_format=memory_format)
         self.generator_ema = make_ema(self.generator) if ema_halflife_kimg > 0 else None
         self.augment, self.aid = augment or Augment(), aid
-        self.adversarial, self.make_optimizer_g, self.make_optimizer_d = adversarial, optimizer_g, optimizer_d
+        self.adversarial, self.make_optimizer_g, self.make_optimizer_d = (
+            adversarial,
+            optimizer_g,
+            optimizer_d,
+        )
         self.latent_dim, self.num_classes, self.n_critic, self.fresh_noise = (
             latent_dim,
             num_classes,
@@ -99,8 +106,12 @@ class GAN(LightningModule):
         self.nimg = self.step = 0
         self.time_share = 0.0  # of the time the run may take, where it is limited
         self.last: dict[str, Tensor] = {}
-        self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last discriminator step: real, fake
-        self.shown: tuple[int, nn.Module] | None = None  # the settled average and its step; no part of the state
+        self.last_logits: tuple[Tensor, Tensor] | None = (
+            None  # of the last discriminator step: real, fake
+        )
+        self.shown: tuple[int, nn.Module] | None = (
+            None  # the settled average and its step; no part of the state
+        )
 
     # -- one batch -----------------------------------------------------------------------------------------------
 
@@ -110,7 +121,10 @@ class GAN(LightningModule):
         size = getattr(self.trainer.datamodule, "batch_size", None) or len(images)
         # a turn of Lightning's loop may bring several batches, where its own cost would dominate
         for start in range(0, len(images), size):
-            self.one_step(images[start : start + size], None if labels is None else labels[start : start + size])
+            self.one_step(
+                images[start : start + size],
+                None if labels is None else labels[start : start + size],
+            )
 
     def one_step(self, real: Tensor, labels: Tensor | None = None) -> None:
         """One discriminator step, every `n_critic`-th time followed by one generator step, then the average."""
@@ -125,14 +139,18 @@ class GAN(LightningModule):
             written, self.last_logits = self.replayed(penalise, real, labels)
             self.last |= written
         if (self.step + 1) % self.n_critic == 0 and self.generator_ema is not None:
-            decay = ema_decay(images * self.n_critic, self.nimg + images, self.ema_halflife_kimg, self.ema_rampup)
+            decay = ema_decay(
+                images * self.n_critic, self.nimg + images, self.ema_halflife_kimg, self.ema_rampup
+            )
             update_ema(self.generator_ema, self.generator, decay)
         self.step += 1
         self.nimg += images
         if measure:
             self.publish()
 
-    def both(self, real: Tensor, labels: Tensor | None, measure: bool = False) -> tuple[dict[str, Tensor], Any]:
+    def both(
+        self, real: Tensor, labels: Tensor | None, measure: bool = False
+    ) -> tuple[dict[str, Tensor], Any]:
         """The discriminator's update and, at its turn, the generator's; returns what this step wrote down on the way."""
         before, self.last = self.last, {}
         g_turn = (self.step + 1) % self.n_critic == 0
@@ -150,8 +168,14 @@ class GAN(LightningModule):
         penalise = self.step % self.penalty_every == 0
         r1, r2 = penalise and self.gamma > 0, penalise and self.gamma > 0 and self.r2
         # penalties are of second order: bf16 would drown them, so such a step is in full precision
-        with torch.autocast(self.device.type, enabled=False) if r1 or self.gp_weight > 0 else nullcontext():
-            real_logits, fake_logits = self.judge(real.requires_grad_(r1), fake.requires_grad_(r2), labels, apart=r1)
+        with (
+            torch.autocast(self.device.type, enabled=False)
+            if r1 or self.gp_weight > 0
+            else nullcontext()
+        ):
+            real_logits, fake_logits = self.judge(
+                real.requires_grad_(r1), fake.requires_grad_(r2), labels, apart=r1
+            )
             loss = total = self.adversarial.d(real_logits, fake_logits)
             gamma = self.gamma * self.fade(self.gamma_final)
             if r1:
@@ -167,15 +191,21 @@ class GAN(LightningModule):
                 self.last["penalty/gp"] = penalty.detach()
                 total = total + self.gp_weight * penalty
             if self.lecam_weight > 0:
-                means = self.over_all(torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()]))
+                means = self.over_all(
+                    torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()])
+                )
                 self.mean_logits.lerp_(means.to(self.mean_logits), 0.01)
-                total = total + self.lecam_weight * lecam(real_logits, fake_logits, *self.mean_logits)
+                total = total + self.lecam_weight * lecam(
+                    real_logits, fake_logits, *self.mean_logits
+                )
         self.last["loss/d"] = loss.detach()
         self.last_logits = real_logits.detach(), fake_logits.detach()
         self.update(self.optimizers()[1], self.discriminator, total, "grad_norm/d", measure)
         middle = getattr(self.adversarial, "middle", 0.0)
         level = fake_logits.detach() if middle is None else middle
-        self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size, level, self.over_all)
+        self.augment.adapt(
+            real_logits.detach(), len(real) * self.trainer.world_size, level, self.over_all
+        )
 
     def g_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, measure: bool) -> None:
         self.discriminator.requires_grad_(False)  # its gradients would be thrown away
@@ -192,13 +222,17 @@ class GAN(LightningModule):
         self.update(self.optimizers()[0], self.generator, loss, "grad_norm/g", measure)
         self.discriminator.requires_grad_(True)
 
-    def update(self, optimizer: Any, network: nn.Module, loss: Tensor, name: str, measure: bool) -> None:
+    def update(
+        self, optimizer: Any, network: nn.Module, loss: Tensor, name: str, measure: bool
+    ) -> None:
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if self.grad_clip:
             self.last[name] = nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)
         elif measure:
-            self.last[name] = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+            self.last[name] = nn.utils.get_total_norm(
+                [p.grad for p in network.parameters() if p.grad is not None]
+            )
         optimizer.step()
         torch.clear_autocast_cache()  # else the next of several steps in one turn would meet the old weights in bf16
 
@@ -206,7 +240,11 @@ class GAN(LightningModule):
 
     def over_all(self, value: Tensor) -> Tensor:
         """The mean over all processes of a tensor that each has one of."""
-        return value if self.trainer.world_size == 1 else self.trainer.strategy.reduce(value, reduce_op="mean")
+        return (
+            value
+            if self.trainer.world_size == 1
+            else self.trainer.strategy.reduce(value, reduce_op="mean")
+        )
 
     def noise(self, count: int) -> Tensor:
         return torch.randn(count, self.latent_dim, device=self.device, dtype=self.dtype)
@@ -217,14 +255,22 @@ class GAN(LightningModule):
 
     def discriminate(self, images: Tensor, labels: Tensor | None) -> Tensor:
         images = self.augment(images)
-        logits = self.discriminator(images) if labels is None else self.discriminator(images, labels)
-        return logits.to(self.dtype)  # under autocast they may come in bf16, too coarse for the difference of two
+        logits = (
+            self.discriminator(images) if labels is None else self.discriminator(images, labels)
+        )
+        return logits.to(
+            self.dtype
+        )  # under autocast they may come in bf16, too coarse for the difference of two
 
-    def judge(self, real: Tensor, fake: Tensor, labels: Tensor | None, apart: bool = False) -> tuple[Tensor, Tensor]:
+    def judge(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, apart: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Logits (B,) of real and of generated images, in one pass where that is the same."""
         if apart or not self.joint:
             return self.discriminate(real, labels), self.discriminate(fake, labels)
-        both = self.discriminate(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))
+        both = self.discriminate(
+            torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels])
+        )
         return both[: len(real)], both[len(real) :]
 
     def verdicts(self, logits: Tensor) -> Tensor:
@@ -237,8 +283,12 @@ class GAN(LightningModule):
         ends = [self.total_kimg * 1000] if self.total_kimg else []
         stream = getattr(getattr(self._trainer, "datamodule", None), "stream", None)
         if self._trainer is not None and stream is not None and (self._trainer.max_epochs or 0) > 0:
-            part = min(1.0, self._trainer.num_training_batches / len(stream))  # trainer.limit_train_batches
-            ends.append(float(self._trainer.max_epochs * stream.share * self._trainer.world_size * part))
+            part = min(
+                1.0, self._trainer.num_training_batches / len(stream)
+            )  # trainer.limit_train_batches
+            ends.append(
+                float(self._trainer.max_epochs * stream.share * self._trainer.world_size * part)
+            )
         return min(ends, default=None)
 
     @property
@@ -284,7 +334,11 @@ class GAN(LightningModule):
         if self.shown is None or self.shown[0] != self.step:
             draw = torch.Generator().manual_seed(0)
             noise = torch.randn(4, 64, self.latent_dim, generator=draw).to(self.device, self.dtype)
-            labels = () if not self.num_classes else (torch.arange(64, device=self.device) % self.num_classes,)
+            labels = (
+                ()
+                if not self.num_classes
+                else (torch.arange(64, device=self.device) % self.num_classes,)
+            )
             with torch.autocast(self.device.type, enabled=False):
                 self.shown = self.step, settled(self.generator_ema, ((z, *labels) for z in noise))
         return self.shown[1]
@@ -323,7 +377,9 @@ class GAN(LightningModule):
         for group in (group for optimizer in made for group in optimizer.param_groups):
             if self.replayed is not None and "capturable" in group:
                 group["capturable"] = True
-        self.settings = [{k: v for k, v in opt.param_groups[0].items() if k != "params"} for opt in made]
+        self.settings = [
+            {k: v for k, v in opt.param_groups[0].items() if k != "params"} for opt in made
+        ]
         return made
 
     def on_train_start(self) -> None:
@@ -341,7 +397,9 @@ class GAN(LightningModule):
         for flipped in (False, True)[: 1 + bool(getattr(data, "flip", False))]:
             for rows in order.split(64):
                 images = to_float(data.train_images[rows].to(self.device))
-                labels = None if data.train_labels is None else data.train_labels[rows].to(self.device)
+                labels = (
+                    None if data.train_labels is None else data.train_labels[rows].to(self.device)
+                )
                 yield images.flip(3) if flipped else images, labels
 
     def save_checkpoint(self, path: Path) -> None:
@@ -352,7 +410,9 @@ class GAN(LightningModule):
         checkpoint |= {"config": self.config, "nimg": self.nimg, "step": self.step}
         if self.generator_ema is not None:  # what the checkpoint's user samples from
             shown = self.average().state_dict()
-            checkpoint["state_dict"] |= {f"generator_ema.{name}": value for name, value in shown.items()}
+            checkpoint["state_dict"] |= {
+                f"generator_ema.{name}": value for name, value in shown.items()
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.nimg, self.step, self.shown = checkpoint["nimg"], checkpoint["step"], None
@@ -361,7 +421,9 @@ class GAN(LightningModule):
     def adapt_weights(self, loaded: dict[str, Tensor]) -> None:
         """Going on with the average or ADA newly on or off is allowed: these parts start from what there is."""
         if self.aid is not None:
-            self.aid.shape_like({key.removeprefix("aid."): w for key, w in loaded.items() if key.startswith("aid.")})
+            self.aid.shape_like(
+                {key.removeprefix("aid."): w for key, w in loaded.items() if key.startswith("aid.")}
+            )
         own = self.state_dict()
         optional = ("generator_ema.", "augment.", "mean_logits", "aid.")
         for key in [key for key in loaded if key.startswith(optional) and key not in own]:

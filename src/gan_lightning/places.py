@@ -16,7 +16,9 @@ def folder(key: str, typed: str, what: str = "the folder that holds your images"
     """A folder that is there. Raises UserError."""
     path = expanded(typed)
     if not path.is_dir():
-        there = "is a file" if path.is_file() else "is no folder" if path.exists() else "does not exist"
+        there = (
+            "is a file" if path.is_file() else "is no folder" if path.exists() else "does not exist"
+        )
         raise UserError(f"{key}{typed} {there}: give {what}")
     return path
 
@@ -25,7 +27,9 @@ def file(key: str, typed: str, what: str) -> Path:
     """A file that is there. Raises UserError."""
     path = expanded(typed)
     if not path.is_file():
-        there = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        there = (
+            "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        )
         raise UserError(f"{key}{typed} {there}: give {what}")
     return path
 
@@ -36,7 +40,11 @@ def run_folder(typed: str) -> Path:
     if path.is_dir():
         return path
     home = next((p for p in path.absolute().parents if (p / "config.yaml").is_file()), None)
-    right = f"its folder is {home}" if home and path.exists() else "as logs/egg/2026-01-31_12-00-00-123456"
+    right = (
+        f"its folder is {home}"
+        if home and path.exists()
+        else "as logs/egg/2026-01-31_12-00-00-123456"
+    )
     there = "is a file" if path.exists() else "does not exist"
     raise UserError(f"{typed} {there}: give the folder of a run, {right}")
 
@@ -47,6 +55,8 @@ def can_be_folder(key: str, typed: str, write: bool = False) -> None:
     first = next(part for part in (path, *path.parents) if os.path.lexists(part))
     if not first.is_dir():
         where = "" if first == path else f" ({first})"
-        raise UserError(f"{key}{typed} is a file{where}: give a folder, or a name that is not taken")
+        raise UserError(
+            f"{key}{typed} is a file{where}: give a folder, or a name that is not taken"
+        )
     if write and not os.access(first, os.W_OK):
         raise UserError(f"{key}{typed} cannot be written to: name another place")

@@ -9,7 +9,9 @@ from gan_lightning import interrupt
 from gan_lightning.config import assign
 
 
-def train_process(overrides: Sequence[str], folder: Path, script: str | None = None) -> tuple[int, bool]:
+def train_process(
+    overrides: Sequence[str], folder: Path, script: str | None = None
+) -> tuple[int, bool]:
     """Runs `train.py` with these overrides into `folder`: (exit code, whether somebody asked to stop meanwhile).
 
     `script`: where train.py is, for a process that was not started by it.
@@ -17,7 +19,9 @@ def train_process(overrides: Sequence[str], folder: Path, script: str | None = N
     A signal to this process is handed on to the run, which ends in good order and is waited for; one to the run alone is
     no wish to stop more than that.
     """
-    process = subprocess.Popen([sys.executable, script or sys.argv[0], *overrides, assign("hydra.run.dir", folder)])
+    process = subprocess.Popen(
+        [sys.executable, script or sys.argv[0], *overrides, assign("hydra.run.dir", folder)]
+    )
     with interrupt.waiting_for(process):
         try:
             code = process.wait()

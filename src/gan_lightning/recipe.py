@@ -45,7 +45,11 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
     convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
-    settle("trainer.precision", "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true", f"on {where}")
+    settle(
+        "trainer.precision",
+        "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true",
+        f"on {where}",
+    )
     if cfg.trainer.max_epochs is None:  # Lightning's own word for no limit would be 1,000 epochs
         cfg.trainer.max_epochs = -1
     epochs, usual = cfg.trainer.max_epochs, length(pixels, on_gpu)

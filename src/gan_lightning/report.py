@@ -9,7 +9,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from gan_lightning.errors import UserError
-from gan_lightning.files import ANY, LARGEST_PICTURE, inside, read_json, read_text, untrusted, write_text
+from gan_lightning.files import (
+    ANY,
+    LARGEST_PICTURE,
+    inside,
+    read_json,
+    read_text,
+    untrusted,
+    write_text,
+)
 
 PANES = {  # title: log keys that share an axis
     "loss": ["loss/d", "loss/g"],
@@ -17,7 +25,14 @@ PANES = {  # title: log keys that share an axis
     "gradient norm": ["grad_norm/d", "grad_norm/g"],
     "augmentation": ["augment/p"],
 }
-FINDING = {"name": str, "why": str, "override": str, "resolved": bool, "evidence": {str: ANY}, str: ANY}
+FINDING = {
+    "name": str,
+    "why": str,
+    "override": str,
+    "resolved": bool,
+    "evidence": {str: ANY},
+    str: ANY,
+}
 DIAGNOSIS = {"findings": [FINDING], "checks_passed?": [str], str: ANY}  # what the page shows of it
 NUMBER = (float, None)
 SCORE = {
@@ -42,7 +57,9 @@ def write_report(run_dir: Path) -> Path:
         raise UserError(f"{run_dir} is no run: it holds no config.yaml and no csv/metrics.csv")
     curves = read_curves(metrics) if metrics else {}  # logger=none has none
     panes = PANES | {
-        name: [name] for name in sorted(curves) if name.startswith("metric/") and not name.endswith("_floor")
+        name: [name]
+        for name in sorted(curves)
+        if name.startswith("metric/") and not name.endswith("_floor")
     }
     grids = sorted((run_dir / "images").glob("fake_images_*.png"))
     shown = grids[:: max(1, -(-len(grids) // 40))] + grids[-1:]
@@ -70,7 +87,9 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     curves: dict[str, list[tuple[float, float]]] = {}
     with untrusted(path):
         for row in csv.DictReader(read_text(path).replace("\0", "").splitlines()):
-            with suppress(TypeError, ValueError, KeyError):  # a live run's last line may be cut anywhere
+            with suppress(
+                TypeError, ValueError, KeyError
+            ):  # a live run's last line may be cut anywhere
                 step = float(row.pop("step"))
                 for key, text in row.items():
                     if isinstance(key, str) and text:
@@ -102,10 +121,18 @@ def chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> dict[str,
     lines = []
     for number, (key, curve) in enumerate(curves.items()):
         thin = curve[:: max(1, len(curve) // 400)]
-        steps = [(LEFT + x / right * (WIDTH - LEFT), HEIGHT - 20 - (y - low) / span * (HEIGHT - 30)) for x, y in thin]
+        steps = [
+            (LEFT + x / right * (WIDTH - LEFT), HEIGHT - 20 - (y - low) / span * (HEIGHT - 30))
+            for x, y in thin
+        ]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps if abs(y) < float("inf"))
         lines.append(
-            {"key": key, "colour": COLOURS[number % len(COLOURS)], "points": path, "last": f"{curve[-1][1]:.4g}"}
+            {
+                "key": key,
+                "colour": COLOURS[number % len(COLOURS)],
+                "points": path,
+                "last": f"{curve[-1][1]:.4g}",
+            }
         )
     return {
         "title": title,

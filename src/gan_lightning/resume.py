@@ -25,7 +25,9 @@ FIT_LOOP = {
     "epoch_loop.batch_progress": PROGRESS | {"is_last_batch": bool},
     "epoch_loop.scheduler_progress": PROGRESS,
     "epoch_loop.automatic_optimization.state_dict": {},
-    "epoch_loop.automatic_optimization.optim_progress": {"optimizer": {"step": PROGRESS, "zero_grad": PROGRESS}},
+    "epoch_loop.automatic_optimization.optim_progress": {
+        "optimizer": {"step": PROGRESS, "zero_grad": PROGRESS}
+    },
     "epoch_loop.manual_optimization.state_dict": {},
     "epoch_loop.manual_optimization.optim_step_progress": PROGRESS,
     "epoch_loop.val_loop.state_dict": {},
@@ -33,7 +35,10 @@ FIT_LOOP = {
     "epoch_progress": PROGRESS,
 }
 SETTING = (bool, float, str, None, [float])
-OPTIMIZER = {"state": {int: {str: (Tensor, int, float)}}, "param_groups": [{"params": [int], str: SETTING}]}
+OPTIMIZER = {
+    "state": {int: {str: (Tensor, int, float)}},
+    "param_groups": [{"params": [int], str: SETTING}],
+}
 RANDOM = {
     "python": [(int, [int], float, None)],
     "numpy": [(str, [int], float)],
@@ -58,16 +63,30 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     """A checkpoint to go on from, with nothing in it but what this program writes there, each value of its type. UserError."""
     checkpoint = read_checkpoint(path)
     if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
-        raise UserError(f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote")
+        raise UserError(
+            f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote"
+        )
     with untrusted(path):
-        found = {key.removesuffix("?"): checkpoint.get(key.removesuffix("?")) for key in STATE if key != "loops"}
-        found["loops"] = {
-            "fit_loop": match(checkpoint.get("loops"), {"fit_loop": dict, str: dict}, "loops")["fit_loop"]
+        found = {
+            key.removesuffix("?"): checkpoint.get(key.removesuffix("?"))
+            for key in STATE
+            if key != "loops"
         }
-        state = match({k: v for k, v in found.items() if v is not None}, STATE, "the training state")
+        found["loops"] = {
+            "fit_loop": match(checkpoint.get("loops"), {"fit_loop": dict, str: dict}, "loops")[
+                "fit_loop"
+            ]
+        }
+        state = match(
+            {k: v for k, v in found.items() if v is not None}, STATE, "the training state"
+        )
         loaders = state["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         places = [state.get("ImageData") or {}, *loaders]
-        if len(loaders) > 1 or min(state["nimg"], state["step"], *(v for place in places for v in place.values())) < 0:
+        if (
+            len(loaders) > 1
+            or min(state["nimg"], state["step"], *(v for place in places for v in place.values()))
+            < 0
+        ):
             raise NoMatch("nimg, step and the place in the data should be 0 or more")
     state |= {key: checkpoint[key] for key in ("config", "state_dict")}
     # whatever the file says of itself: Lightning would change it, step by step, to what the installed version writes
@@ -84,9 +103,18 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
         )
     done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
     if 0 < epochs <= done:
-        raise UserError(f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it")
+        raise UserError(
+            f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it"
+        )
     optimizers = ("optimizer_g._target_", "optimizer_d._target_")
-    for key in ("dataset.image_size", "dataset.image_channels", "latent_dim", "num_classes", "network", *optimizers):
+    for key in (
+        "dataset.image_size",
+        "dataset.image_channels",
+        "latent_dim",
+        "num_classes",
+        "network",
+        *optimizers,
+    ):
         was, now = lookup(state["config"], key), lookup(config, key)
         if was != now:
             right = {
@@ -103,7 +131,9 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
         module.adapt_weights(loaded)
         own = module.state_dict()
         if odd := own.keys() ^ loaded.keys():
-            raise NoMatch(f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})")
+            raise NoMatch(
+                f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})"
+            )
         for name, weight in loaded.items():
             _same_kind(weight, own[name], f"weight {name}")
         for part in state["random"]:
@@ -112,7 +142,10 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
                 if name not in own:
                     raise NoMatch(f"a process's buffer {ascii(name)[:80]} is none of this run's")
                 _same_kind(value, own[name], f"buffer {name}")
-        sides = (module.generator, module.make_optimizer_g), (module.discriminator, module.make_optimizer_d)
+        sides = (
+            (module.generator, module.make_optimizer_g),
+            (module.discriminator, module.make_optimizer_d),
+        )
         if len(state["optimizer_states"]) != len(sides):
             raise NoMatch("it should hold the states of two optimisers")
         for saved, (network, make) in zip(state["optimizer_states"], sides, strict=True):
@@ -122,8 +155,18 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
 def _check_random(state: dict[str, Any]) -> None:
     """Lengths and positions of what Python's and NumPy's generators are set to, which they do not all check themselves."""
     words, numpy = state["python"], state["numpy"]
-    right = len(words) == 3 and isinstance(words[1], tuple) and len(words[1]) == 625 and 0 <= words[1][-1] <= 624
-    right &= len(numpy) == 5 and numpy[0] == "MT19937" and isinstance(numpy[1], list) and len(numpy[1]) == 624
+    right = (
+        len(words) == 3
+        and isinstance(words[1], tuple)
+        and len(words[1]) == 625
+        and 0 <= words[1][-1] <= 624
+    )
+    right &= (
+        len(numpy) == 5
+        and numpy[0] == "MT19937"
+        and isinstance(numpy[1], list)
+        and len(numpy[1]) == 624
+    )
     if not right or not 0 <= numpy[2] <= 624:
         raise NoMatch("its random states are not those of Python and NumPy")
 
@@ -139,7 +182,11 @@ def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[
     optimizer.step()
     kept = optimizer.state[example]
     known = optimizer.param_groups[0]
-    match(groups[0], {key: (list if key == "params" else SETTING) for key in known}, "an optimiser's settings")
+    match(
+        groups[0],
+        {key: (list if key == "params" else SETTING) for key in known},
+        "an optimiser's settings",
+    )
     for number, values in saved["state"].items():
         if not 0 <= number < len(weights) or values.keys() != kept.keys():
             raise NoMatch("an optimiser's state is not that of these networks")
@@ -163,10 +210,14 @@ class CheckpointFiles(CheckpointIO):
     def __init__(self, read: Callable[[Any], dict[str, Any]] = read_training_state) -> None:
         self.read = read
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         write_whole(path, lambda file: torch.save(checkpoint, file), durable=True)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return self.read(path)
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -41,7 +41,9 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
         print(f"\nattempt {len(attempts) + 1}: {printable(' '.join(overrides))}", flush=True)
         try:
             # half of the budget at most, so that the runs compare and there is one to follow the first prescription
-            attempt, override = run_once(overrides, folder, change, min(30 * minutes, end - time.monotonic()))
+            attempt, override = run_once(
+                overrides, folder, change, min(30 * minutes, end - time.monotonic())
+            )
         except UserError as error:
             if not attempts:
                 raise
@@ -62,21 +64,31 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
     return min(scores, default=None)
 
 
-def run_once(overrides: list[str], folder: Path, change: str, seconds: float) -> tuple[Attempt, dict[str, str] | None]:
+def run_once(
+    overrides: list[str], folder: Path, change: str, seconds: float
+) -> tuple[Attempt, dict[str, str] | None]:
     """One attempt, and the first finding that is still there and has an override to follow."""
     limit = f"retry.seconds_left={max(SHORTEST, int(seconds))}"
     started = time.monotonic()
     code, stop = train_process([*overrides, limit], folder)
     spent = (time.monotonic() - started) / 60
     if not (folder / "diagnosis.json").is_file():
-        raise UserError(f"the attempt in {folder} ended with exit code {code} and without a diagnosis")
+        raise UserError(
+            f"the attempt in {folder} ended with exit code {code} and without a diagnosis"
+        )
     diagnosis = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
     result = folder / "result.json"
     objective = json.loads(result.read_text())["objective"] if result.is_file() else None
-    open_ones = [f for f in diagnosis["findings"] if not f["resolved"] and f["override"] and f["severity"] != "note"]
+    open_ones = [
+        f
+        for f in diagnosis["findings"]
+        if not f["resolved"] and f["override"] and f["severity"] != "note"
+    ]
     first = open_ones[0] if open_ones and not stop else None
     name = open_ones[0]["name"] if open_ones else ""
-    return Attempt(str(folder), change, diagnosis["verdict"], name, objective, round(spent, 2)), first
+    return Attempt(
+        str(folder), change, diagnosis["verdict"], name, objective, round(spent, 2)
+    ), first
 
 
 def show(attempts: list[Attempt]) -> None:
@@ -90,6 +102,11 @@ def show(attempts: list[Attempt]) -> None:
         score = "-" if attempt.objective is None else f"{attempt.objective:.4g}"
         name = Path(attempt.folder).name
         table.add_row(
-            name, attempt.change or "(as it was)", score, attempt.verdict, attempt.finding, f"{attempt.minutes:.1f}"
+            name,
+            attempt.change or "(as it was)",
+            score,
+            attempt.verdict,
+            attempt.finding,
+            f"{attempt.minutes:.1f}",
         )
     console().print(table)

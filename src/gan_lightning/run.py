@@ -52,8 +52,12 @@ def train(cfg: DictConfig) -> float | None:
         cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
     )
     if on_gpu and not torch.cuda.is_available():
-        raise UserError(f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right")
-    if cfg.trainer.accelerator == "auto":  # as everything chosen below: not an Apple GPU, whose numbers have no float64
+        raise UserError(
+            f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right"
+        )
+    if (
+        cfg.trainer.accelerator == "auto"
+    ):  # as everything chosen below: not an Apple GPU, whose numbers have no float64
         cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
     place = together.take_place(cfg, overrides, on_gpu)
     rank_zero_only.rank = place.rank
@@ -73,7 +77,9 @@ def train(cfg: DictConfig) -> float | None:
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
     if cfg.ckpt_path:
         cfg.ckpt_path = str(expanded(cfg.ckpt_path))  # for Lightning, which reads it again
-    elif together.restarted(os.environ) and (last := run_dir / "checkpoints" / "last.ckpt").is_file():
+    elif (
+        together.restarted(os.environ) and (last := run_dir / "checkpoints" / "last.ckpt").is_file()
+    ):
         cfg.ckpt_path = str(last)
         say(f"SLURM has started this job again: it goes on from {last}")
     before = read_training_state(cfg.ckpt_path) if cfg.ckpt_path else {}
@@ -92,7 +98,9 @@ def train(cfg: DictConfig) -> float | None:
         cfg.num_classes = data.num_classes
     cfg.dataset.batch_size = data.batch_size  # may have shrunk to a small set
     if cfg.cuda_graphs and not (on_gpu and cfg.trainer.devices in (1, "1", [0])):
-        raise UserError("cuda_graphs=true needs one GPU: add trainer.accelerator=gpu trainer.devices=1")
+        raise UserError(
+            "cuda_graphs=true needs one GPU: add trainer.accelerator=gpu trainer.devices=1"
+        )
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
@@ -118,16 +126,25 @@ def train(cfg: DictConfig) -> float | None:
         raise UserError(
             f"the GPU's memory is too small for this: try dataset.batch_size={max(1, data.batch_size // 2)}"
         ) from None
-    except MisconfigurationException as error:  # a key of the Trainer's that manual optimisation does not go with
+    except (
+        MisconfigurationException
+    ) as error:  # a key of the Trainer's that manual optimisation does not go with
         raise UserError(f"trainer: {' '.join(str(error).split())}") from None
     except Exception as error:
         if company is None or isinstance(error, UserError) or not (why := company.blame(error)):
             raise
-        kept = sorted((run_dir / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-        raise UserError(why + (f"; go on with {assign('ckpt_path', kept[-1])}" if kept else "")) from None
+        kept = sorted(
+            (run_dir / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime
+        )
+        raise UserError(
+            why + (f"; go on with {assign('ckpt_path', kept[-1])}" if kept else "")
+        ) from None
     if any(isinstance(callback, Requeue) and callback.stopped for callback in trainer.callbacks):
         say(requeue() if place.rank == 0 else "")
-    objective = next((callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")), None)
+    objective = next(
+        (callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")),
+        None,
+    )
     if trainer.is_global_zero:
         write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
         sizes = networks(module, data)
@@ -144,7 +161,9 @@ def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
     batch_is_chosen = cfg.dataset.batch_size is None
     for override, reason in choose(cfg, source, on_gpu):
         say(f"chosen: {override}  ({reason})")
-    data: ImageData = instantiate(cfg.dataset, source=source, shrink_batch=batch_is_chosen or cfg.dataset.shrink_batch)
+    data: ImageData = instantiate(
+        cfg.dataset, source=source, shrink_batch=batch_is_chosen or cfg.dataset.shrink_batch
+    )
     data.report_dir = run_dir / "data_check"
     data.prepare()
     return data
@@ -162,7 +181,9 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     except SystemExit:  # Lightning's way to end after a KeyboardInterrupt
         if not interrupt.asked():
             raise
-    except OSError as error:  # while a run ends it writes more files, and on a full disk each of them fails
+    except (
+        OSError
+    ) as error:  # while a run ends it writes more files, and on a full disk each of them fails
         first: BaseException | None = error
         while first is not None:
             error = first if isinstance(first, OSError) else error
@@ -188,7 +209,10 @@ def stopped(run_dir: Path, module: GAN) -> NoReturn:
 
 def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) -> GAN:
     """The module of a composed configuration; `config` is what its checkpoints will hold."""
-    generator, discriminator = instantiate(cfg.network.generator), instantiate(cfg.network.discriminator)
+    generator, discriminator = (
+        instantiate(cfg.network.generator),
+        instantiate(cfg.network.discriminator),
+    )
     convolutions = any(isinstance(part, torch.nn.Conv2d) for part in generator.modules())
     loss = cfg.loss
     aid = instantiate(cfg.aid) if "_target_" in cfg.aid else None
@@ -227,9 +251,13 @@ def make_optimizer(cfg: DictConfig) -> Any:
     """The configured optimiser, fused where it can be, without arguments it does not know (SGD has no betas)."""
     made = instantiate(cfg)
     known = inspect.signature(made.func).parameters
-    arguments = {key: value for key, value in made.keywords.items() if key in known or key != "betas"}
+    arguments = {
+        key: value for key, value in made.keywords.items() if key in known or key != "betas"
+    }
     if wrong := [key for key in arguments if key not in known]:
-        raise UserError(f"{cfg._target_} knows no {', '.join(wrong)}; it takes {', '.join(list(known)[1:])}")
+        raise UserError(
+            f"{cfg._target_} knows no {', '.join(wrong)}; it takes {', '.join(list(known)[1:])}"
+        )
     if "fused" in known and not arguments.get("foreach"):
         arguments.setdefault("fused", True)
     return partial(made.func, **arguments)
@@ -255,14 +283,22 @@ def build_trainer(
         Guard(checkpoints),
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
         Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
-        *(instantiate(part) for part in (cfg.metrics, cfg.diagnosis) if part and "_target_" in part),
+        *(
+            instantiate(part)
+            for part in (cfg.metrics, cfg.diagnosis)
+            if part and "_target_" in part
+        ),
         Stop(),
         *([Requeue()] if together.slurm_run(os.environ) else []),
         *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
         checkpoints,
         RandomState(cfg.seed),
     ]
-    settings = dict(cfg.trainer) | {"enable_progress_bar": False, "enable_checkpointing": False, "max_time": None}
+    settings = dict(cfg.trainer) | {
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "max_time": None,
+    }
     if settings["strategy"] == "auto" and place.world != 1:
         settings["strategy"] = Together()
     return instantiate(
@@ -283,9 +319,18 @@ def hardware(trainer: Trainer, module: GAN) -> str:
         if device.type == "cuda"
         else f"{device.type}, {torch.get_num_threads()} threads"
     )
-    memory = "channels last" if module.memory_format == torch.channels_last else "plain memory format"
-    passes = "one discriminator pass for real and generated" if module.joint else "two discriminator passes"
-    count = [sum(p.numel() for p in network.parameters()) for network in (module.generator, module.discriminator)]
+    memory = (
+        "channels last" if module.memory_format == torch.channels_last else "plain memory format"
+    )
+    passes = (
+        "one discriminator pass for real and generated"
+        if module.joint
+        else "two discriminator passes"
+    )
+    count = [
+        sum(p.numel() for p in network.parameters())
+        for network in (module.generator, module.discriminator)
+    ]
     return (
         f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}; "
         f"generator {count[0] / 1e6:.2f} M weights, discriminator {count[1] / 1e6:.2f} M"
@@ -304,11 +349,15 @@ def networks(module: GAN, data: ImageData) -> dict[str, Any]:
             "discriminator": cost(module.discriminator, images, *labels),
         }
     except Exception as problem:  # a network of the user's that needs real values: a finished run does not end in that
-        say(f"per image:    multiply-adds cannot be counted here ({' '.join(str(problem).split())[:120]})")
+        say(
+            f"per image:    multiply-adds cannot be counted here ({' '.join(str(problem).split())[:120]})"
+        )
         return {}
 
 
-def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float) -> None:
+def farewell(
+    run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float
+) -> None:
     scores = {name: float(value) for name, value in module.last.items() if name.startswith("loss/")}
     if module.last_logits is not None:
         scores |= {
@@ -316,9 +365,15 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
             for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
         }
     place = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
-    shown, last = (printable(shlex.quote(str(path))) for path in (place, place / "checkpoints" / "last.ckpt"))
+    shown, last = (
+        printable(shlex.quote(str(path))) for path in (place, place / "checkpoints" / "last.ckpt")
+    )
     python = Path(sys.executable).parent
-    prefix = shlex.quote(f"{python.relative_to(Path.cwd())}/") if python.is_relative_to(Path.cwd()) else ""
+    prefix = (
+        shlex.quote(f"{python.relative_to(Path.cwd())}/")
+        if python.is_relative_to(Path.cwd())
+        else ""
+    )
     after = f", after {earlier:,} in the run it went on from" if earlier else ""
     say(f"\n{module.nimg - earlier:,} images shown in {seconds / 60:.1f} minutes{after}")
     written = run_dir / "scores.json"
@@ -326,7 +381,10 @@ def farewell(run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, se
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
             floor = "" if score["floor"] is None else f"  (real {score['floor']:.4g})"
             say(f"score:        {score['name']} {score['value']:.4g}{floor}")
-    counts = (f"{name} {part['multiply_adds'] / 1e6:.3g} million multiply-adds" for name, part in sizes.items())
+    counts = (
+        f"{name} {part['multiply_adds'] / 1e6:.3g} million multiply-adds"
+        for name, part in sizes.items()
+    )
     if sizes:
         say(f"per image:    {', '.join(counts)}")
     say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))

@@ -32,7 +32,9 @@ def build_trusted(
     in the values. Here a name is a module's and a class's, and values are values.
     """
     packages = ["gan_lightning.networks", *([trust] if trust else [])]
-    if trust and os.getcwd() not in sys.path:  # as for `python train.py`, beside which the package lies
+    if (
+        trust and os.getcwd() not in sys.path
+    ):  # as for `python train.py`, beside which the package lies
         sys.path.append(os.getcwd())
     target = str(node["_target_"])
     home, _, name = target.rpartition(".")
@@ -46,8 +48,12 @@ def build_trusted(
     except (ImportError, AttributeError):
         raise UserError(f"the checkpoint wants to build {target}, which does not exist") from None
     ours = isinstance(network, type) and issubclass(network, torch.nn.Module)
-    if not ours or not any((network.__module__ + ".").startswith(package + ".") for package in packages):
-        raise UserError(f"the checkpoint wants to build {target}, which is no network of {' or '.join(packages)}")
+    if not ours or not any(
+        (network.__module__ + ".").startswith(package + ".") for package in packages
+    ):
+        raise UserError(
+            f"the checkpoint wants to build {target}, which is no network of {' or '.join(packages)}"
+        )
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     if home.startswith("gan_lightning.networks") and name != "Generator":
         raise UserError(f"the checkpoint wants to build {target}, which is no generator")
@@ -57,10 +63,14 @@ def build_trusted(
             _must_fit(network, arguments, weights)
         return network(**arguments)
     except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
-        raise UserError(f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}") from None
+        raise UserError(
+            f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}"
+        ) from None
 
 
-def _must_fit(network: type[torch.nn.Module], arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
+def _must_fit(
+    network: type[torch.nn.Module], arguments: dict[str, Any], weights: dict[str, Tensor]
+) -> None:
     """Raises NoMatch where such a network has other weights than these; found out without making any of them."""
     for name, value in arguments.items():
         for number in value if isinstance(value, list | tuple) else [value]:
@@ -85,9 +95,18 @@ class Sampler:
     """A trained generator and its configuration."""
 
     def __init__(
-        self, generator: torch.nn.Module, config: dict[str, Any], device: torch.device, averaged: bool
+        self,
+        generator: torch.nn.Module,
+        config: dict[str, Any],
+        device: torch.device,
+        averaged: bool,
     ) -> None:
-        self.generator, self.config, self.device, self.averaged = generator, config, device, averaged
+        self.generator, self.config, self.device, self.averaged = (
+            generator,
+            config,
+            device,
+            averaged,
+        )
         self.limits: dict[tuple[float, float, int], float] = {}  # see `limit`
 
     @property
@@ -108,7 +127,11 @@ class Sampler:
     def choose(self, truncation: float | None, reject: float | None) -> dict[str, float]:
         """What `blocks` takes: the values given, else those that the run's configuration has under `sampling`."""
         given = {"truncation": truncation, "reject": reject}
-        return PLAIN | self.config.get("sampling", {}) | {k: v for k, v in given.items() if v is not None}
+        return (
+            PLAIN
+            | self.config.get("sampling", {})
+            | {k: v for k, v in given.items() if v is not None}
+        )
 
     @torch.no_grad()
     def unsteadiness(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -134,7 +157,12 @@ class Sampler:
         return self.limits[key]
 
     def noise(
-        self, count: int, draw: torch.Generator, labels: Tensor | None, truncation: float = 1.0, reject: float = 0.0
+        self,
+        count: int,
+        draw: torch.Generator,
+        labels: Tensor | None,
+        truncation: float = 1.0,
+        reject: float = 0.0,
     ) -> Tensor:
         """Noise (count, latent_dim), always drawn for at least 256; see `blocks`."""
         shape = max(count, BLOCK), self.config["latent_dim"]
@@ -144,13 +172,18 @@ class Sampler:
             limits = torch.tensor([self.limit(truncation, reject, label) for label in classes])
             left = torch.arange(count)
             for _ in range(100):  # enough for any share short of all
-                left = left[self.unsteadiness(z[left], None if labels is None else labels[left]) > limits[left]]
+                left = left[
+                    self.unsteadiness(z[left], None if labels is None else labels[left])
+                    > limits[left]
+                ]
                 if not len(left):
                     break
                 z[left] = truncation * torch.randn(shape, generator=draw)[left]
         return z
 
-    def blocks(self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float) -> Iterator[Tensor]:
+    def blocks(
+        self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float
+    ) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
 
         `label`: the class of all, or of each (count,); None: the classes in turn. `truncation=T`: the noise times T; below
@@ -161,11 +194,23 @@ class Sampler:
             stop = min(BLOCK, count - start)
             labels = None
             if self.num_classes:
-                labels = torch.arange(stop) % self.num_classes if label is None else torch.as_tensor(label)
-                labels = labels[start : start + stop] if isinstance(label, Tensor) else labels.expand(stop)
-            yield self.generate(self.noise(stop, seeded(seed * 1_000_003 + start), labels, **noise), labels)
+                labels = (
+                    torch.arange(stop) % self.num_classes
+                    if label is None
+                    else torch.as_tensor(label)
+                )
+                labels = (
+                    labels[start : start + stop]
+                    if isinstance(label, Tensor)
+                    else labels.expand(stop)
+                )
+            yield self.generate(
+                self.noise(stop, seeded(seed * 1_000_003 + start), labels, **noise), labels
+            )
 
-    def images(self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float) -> Tensor:
+    def images(
+        self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float
+    ) -> Tensor:
         """uint8 (count, C, H, W) on the CPU, as `blocks`."""
         return torch.cat(list(self.blocks(count, seed, label, **noise)))
 
@@ -195,10 +240,17 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
     if config["num_classes"] is not None and not 1 <= config["num_classes"] <= LARGEST_SIZE:
         raise NoMatch(f"num_classes={config['num_classes']} is no number of classes")
     generator = config["network"]["generator"]
-    for key, outer in (("latent_dim", config), ("num_classes", config), ("image_size", config["dataset"])):
+    for key, outer in (
+        ("latent_dim", config),
+        ("num_classes", config),
+        ("image_size", config["dataset"]),
+    ):
         if key in generator and key in outer and generator[key] != outer[key]:
             raise NoMatch(f"{key} is {outer[key]} in one place and {generator[key]} in another")
-    truncation, reject = config["sampling"].get("truncation", 1.0), config["sampling"].get("reject", 0.0)
+    truncation, reject = (
+        config["sampling"].get("truncation", 1.0),
+        config["sampling"].get("reject", 0.0),
+    )
     if not (0 < truncation < 100 and 0 <= reject < 1):
         raise NoMatch(f"sampling: truncation={truncation}, reject={reject} are not possible")
     return config
@@ -213,7 +265,9 @@ def _must_make_images(generator: torch.nn.Module, config: dict[str, Any]) -> Non
         raise NoMatch(f"its generator makes {tuple(made.shape)} where an image should be")
 
 
-def load_generator(path: str | Path, trust: str | None = None, device: str | None = None) -> Sampler:
+def load_generator(
+    path: str | Path, trust: str | None = None, device: str | None = None
+) -> Sampler:
     """The generator of a checkpoint, averaged weights where there are any. Raises UserError, see `read_checkpoint`."""
     checkpoint = read_checkpoint(path)
     weights = checkpoint["state_dict"]
@@ -229,5 +283,7 @@ def load_generator(path: str | Path, trust: str | None = None, device: str | Non
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         generator = generator.float().to(where).eval()
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device} cannot be used: {' '.join(str(error).split())[:120]}") from None
+        raise UserError(
+            f"--device {device} cannot be used: {' '.join(str(error).split())[:120]}"
+        ) from None
     return Sampler(generator, config, where, averaged)

@@ -79,12 +79,19 @@ Width = Annotated[int, Interval(ge=1, le=2**16)]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Pixels = Annotated[int, Interval(ge=4, le=2048)]
 Size = Annotated[
-    Pixels | Annotated[list[Pixels], Len(2, 2)], Field(description="4 to 2048 pixels, as 64, or [height,width]")
+    Pixels | Annotated[list[Pixels], Len(2, 2)],
+    Field(description="4 to 2048 pixels, as 64, or [height,width]"),
 ]
 Depth = Annotated[int, Interval(ge=1, le=64)]
-Channels = Annotated[int, matching(lambda n: n in (1, 3, 4)), Field(description="1 (grey), 3 (RGB) or 4 (RGBA)")]
-Betas = Annotated[list[BelowOne], Len(2, 2), Field(description="two numbers from 0 to below 1, as [0.0,0.99]")]
-Layers = Annotated[list[Width], Len(1, 64), Field(description="a list of layer sizes, as [256,512]")]
+Channels = Annotated[
+    int, matching(lambda n: n in (1, 3, 4)), Field(description="1 (grey), 3 (RGB) or 4 (RGBA)")
+]
+Betas = Annotated[
+    list[BelowOne], Len(2, 2), Field(description="two numbers from 0 to below 1, as [0.0,0.99]")
+]
+Layers = Annotated[
+    list[Width], Len(1, 64), Field(description="a list of layer sizes, as [256,512]")
+]
 Folder = Annotated[str, matching(str.strip), Field(description="the path of a folder")]
 File = Annotated[str, matching(str.strip), Field(description="the path of a file")]
 Target = Annotated[
@@ -103,19 +110,32 @@ Devices = Annotated[
     Field(description="a number of devices of at least 1, -1 for all, or a list as [0,1]"),
 ]
 Duration = Annotated[
-    Annotated[str, Field(pattern=r"^\d+(:\d\d?){3}$"), matching(lambda text: any(map(int, text.split(":"))))]
+    Annotated[
+        str,
+        Field(pattern=r"^\d+(:\d\d?){3}$"),
+        matching(lambda text: any(map(int, text.split(":")))),
+    ]
     | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], AtLeast0],
     Field(description="days:hours:minutes:seconds, as 00:00:10:00 for ten minutes"),
 ]
 Precision = Annotated[
     str | int,
     matching(lambda p: str(p) in ("32-true", "32", "64-true", "64", "bf16-mixed")),
-    Field(description="32-true, 64-true or bf16-mixed (fp16 shares one scaler between two networks)"),
+    Field(
+        description="32-true, 64-true or bf16-mixed (fp16 shares one scaler between two networks)"
+    ),
 ]
 Strategy = Annotated[
-    Annotated[str, Field(pattern=r"^(auto|ddp(_spawn|_fork|_notebook)?(_find_unused_parameters_(true|false))?)$")]
+    Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|ddp(_spawn|_fork|_notebook)?(_find_unused_parameters_(true|false))?)$"
+        ),
+    ]
     | dict[str, Any],
-    Field(description="auto or one of Lightning's ddp strategies, as ddp_find_unused_parameters_true"),
+    Field(
+        description="auto or one of Lightning's ddp strategies, as ddp_find_unused_parameters_true"
+    ),
 ]
 
 
@@ -136,7 +156,9 @@ class Optimizer(Open):
 class Source(Block):
     target: Target = Field(alias="_target_")
     root: Folder = ABSENT
-    dataset: Annotated[str, Field(description="a data set of torchvision's, as MNIST or CIFAR10")] = ABSENT
+    dataset: Annotated[
+        str, Field(description="a data set of torchvision's, as MNIST or CIFAR10")
+    ] = ABSENT
     labels: bool = False
     number: Count = ABSENT
     size: Pixels = ABSENT
@@ -153,8 +175,12 @@ class Dataset(Block):
     batch_size: Annotated[int, Interval(ge=1, le=2**20)] | None
     fit: Literal["crop", "pad", "stretch"]
     flip: bool
-    background: Annotated[int, Interval(ge=0, le=255), Field(description="a grey level from 0 (black) to 255 (white)")]
-    holdout: Annotated[float, Interval(ge=0, le=0.5), Field(description="a share from 0 (off) to 0.5")]
+    background: Annotated[
+        int, Interval(ge=0, le=255), Field(description="a grey level from 0 (black) to 255 (white)")
+    ]
+    holdout: Annotated[
+        float, Interval(ge=0, le=0.5), Field(description="a share from 0 (off) to 0.5")
+    ]
     cache_limit_gb: AtLeast0
     cache_dir: Folder
     drop_last: bool
@@ -224,7 +250,9 @@ class Aid(Block):
     side: Annotated[int, Interval(ge=32, le=512)]
     components: Width
     strides: Annotated[
-        list[Literal[4, 8, 16, 32]], Len(1), Field(description="a list of 4, 8, 16 and 32, as [8,16,32]")
+        list[Literal[4, 8, 16, 32]],
+        Len(1),
+        Field(description="a list of 4, 8, 16 and 32, as [8,16,32]"),
     ]
     places: Annotated[int, Interval(ge=1, le=16)]
     directions: Width
@@ -314,7 +342,9 @@ class Trainer(Block):
     max_time: Duration | None
     limit_train_batches: Some | None
     log_every_n_steps: Count
-    deterministic: Annotated[bool | Literal["warn"], Field(description="true, false or warn")] | None
+    deterministic: (
+        Annotated[bool | Literal["warn"], Field(description="true, false or warn")] | None
+    )
     benchmark: bool | None
     profiler: (
         Annotated[
@@ -340,9 +370,9 @@ class Trainer(Block):
     val_check_interval: Some = ABSENT
     check_val_every_n_epoch: Count = ABSENT
     num_sanity_val_steps: int = ABSENT
-    gradient_clip_val: Annotated[None, Field(description="left out: grad_clip=... limits both networks' gradients")] = (
-        None
-    )
+    gradient_clip_val: Annotated[
+        None, Field(description="left out: grad_clip=... limits both networks' gradients")
+    ] = None
     inference_mode: bool = True
     detect_anomaly: bool = False
     barebones: bool = False
@@ -359,12 +389,19 @@ class Config(Block):
     n_critic: Annotated[int, Interval(ge=1, le=1000)]
     fresh_noise: bool
     conditional: bool
-    num_classes: Annotated[None, Field(description="left alone: it follows from the data when conditional=true")]
+    num_classes: Annotated[
+        None, Field(description="left alone: it follows from the data when conditional=true")
+    ]
     features: Features | None
     total_kimg: Kimg | None
     grad_clip: Above0 | None
     cuda_graphs: bool
-    ckpt_path: Annotated[File, Field(description="the path of a checkpoint, as logs/.../checkpoints/last.ckpt")] | None
+    ckpt_path: (
+        Annotated[
+            File, Field(description="the path of a checkpoint, as logs/.../checkpoints/last.ckpt")
+        ]
+        | None
+    )
     lr: Rate
     optimizer_g: Optimizer
     optimizer_d: Optimizer
@@ -480,7 +517,13 @@ def _model(kind: Any) -> type[Block] | None:
 
 def words(kind: Any) -> str:
     """What a type admits, in words: `Annotated[int, Ge(1)] | None` is "a whole number of at least 1, or null"."""
-    simple = {bool: "true or false", int: "a whole number", float: "a number", str: "text", types.NoneType: "null"}
+    simple = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        types.NoneType: "null",
+    }
     if kind is OPEN or kind is None or kind is Any:
         return "a value"
     if get_origin(kind) is Annotated:
@@ -503,7 +546,9 @@ def needed(key: str) -> bool:
     """Whether the program cannot do without a key."""
     block, _, last = key.rpartition(".")
     model = _model(annotation(block)) if block else Config
-    fields = {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
+    fields = (
+        {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
+    )
     return last in fields and fields[last].is_required()
 
 
@@ -511,7 +556,9 @@ def _range(note: Any) -> str:
     """The bounds of a number, as " above 0 and up to 10"."""
     if not isinstance(note, Gt | Ge | Lt | Le | Interval):
         return ""
-    bound = {n: brief(v) for n in ("gt", "ge", "lt", "le") if (v := getattr(note, n, None)) is not None}
+    bound = {
+        n: brief(v) for n in ("gt", "ge", "lt", "le") if (v := getattr(note, n, None)) is not None
+    }
     if "ge" in bound and len(bound) == 2:
         return f" from {bound['ge']} to {'below ' + bound['lt'] if 'lt' in bound else bound['le']}"
     texts = {"gt": "above {}", "ge": "of at least {}", "lt": "below {}", "le": "up to {}"}

@@ -9,7 +9,11 @@ import threading
 from typing import Any
 
 from lightning import Callback, Trainer
-from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -23,8 +27,12 @@ class Launcher(_SubprocessScriptLauncher):
     `together.Company` looks after the children instead and says which one it was.
     """
 
-    def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+    def launch(
+        self, function: Any, *args: Any, trainer: Trainer | None = None, **kwargs: Any
+    ) -> Any:
+        self.cluster_environment.validate_settings(
+            num_devices=self.num_processes, num_nodes=self.num_nodes
+        )
         if not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
         _set_num_threads_if_needed(num_processes=self.num_processes)
@@ -44,10 +52,14 @@ class Together(DDPStrategy):
 
 def environment(place: Place) -> list[ClusterEnvironment]:
     """What Lightning should take its processes from, where its own detection would not do: [] or one plugin."""
-    if place.kind == "slurm":  # its own requeueing saves inside a step, from within a signal handler; see `Requeue`
+    if (
+        place.kind == "slurm"
+    ):  # its own requeueing saves inside a step, from within a signal handler; see `Requeue`
         return [SLURMEnvironment(auto_requeue=False)]
     if place.kind in ("alone", "nodes", "child") and SLURMEnvironment.detect():
-        return [LightningEnvironment()]  # one task of SLURM's: Lightning starts further processes itself
+        return [
+            LightningEnvironment()
+        ]  # one task of SLURM's: Lightning starts further processes itself
     return []
 
 
@@ -68,10 +80,14 @@ class Requeue(Callback):
     def ask(self, number: int, frame: Any) -> None:
         self.asked = True
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         asked = self.asked
         if trainer.world_size > 1:  # every process has to stop at the same step
-            asked = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+            asked = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(
+                asked, all=False
+            )
         if asked:
             trainer.should_stop = self.stopped = True
 

@@ -78,18 +78,28 @@ def runs(root: Path) -> list[Run]:
         try:
             found.append(_run(root, folder))
         except UserError as error:  # one damaged folder does not hide the others
-            found.append(Run(str(folder.relative_to(root)), [], "failed", None, str(error), None, None))
+            found.append(
+                Run(str(folder.relative_to(root)), [], "failed", None, str(error), None, None)
+            )
     return sorted(found, key=Run.rank)
 
 
 def _run(root: Path, folder: Path) -> Run:
-    result = read_json(folder / "result.json", RESULT) if (folder / "result.json").is_file() else None
+    result = (
+        read_json(folder / "result.json", RESULT) if (folder / "result.json").is_file() else None
+    )
     job = read_json(folder / "job.json", JOB) if (folder / "job.json").is_file() else {}
-    composed = folder / ".hydra" / "hydra.yaml"  # of a run that is going on, or whose sweep was ended from outside
-    overrides = job.get("overrides") or [str(o) for o in lookup(read_yaml(composed), "hydra.overrides.task") or []]
+    composed = (
+        folder / ".hydra" / "hydra.yaml"
+    )  # of a run that is going on, or whose sweep was ended from outside
+    overrides = job.get("overrides") or [
+        str(o) for o in lookup(read_yaml(composed), "hydra.overrides.task") or []
+    ]
     verdict, summary = _verdict(folder)
     code, whole = job.get("exit_code", 0), result is not None
-    state = "diverged" if verdict == "fatal" else "failed" if code else "ended" if whole else "stopped"
+    state = (
+        "diverged" if verdict == "fatal" else "failed" if code else "ended" if whole else "stopped"
+    )
     grids = sorted((folder / "images").glob("fake_images_*.png"))
     samples = folder / "images" / "samples.png"
     picture = samples if samples.is_file() else grids[-1] if grids else None
@@ -108,9 +118,13 @@ def _run(root: Path, folder: Path) -> Run:
 def varied(found: Sequence[Run]) -> dict[str, str]:
     """Of each run's overrides those that not all runs share, in one line, by folder."""
     common = set.intersection(*(set(run.overrides) for run in found)) if len(found) > 1 else set()
-    own = {run.folder: " ".join(o for o in run.overrides if o not in common) or "(as it is)" for run in found}
+    own = {
+        run.folder: " ".join(o for o in run.overrides if o not in common) or "(as it is)"
+        for run in found
+    }
     return {
-        folder: re.sub(r"\d\.\d{5,}(e[+-]?\d+)?", lambda m: f"{float(m[0]):.4g}", text) for folder, text in own.items()
+        folder: re.sub(r"\d\.\d{5,}(e[+-]?\d+)?", lambda m: f"{float(m[0]):.4g}", text)
+        for folder, text in own.items()
     }
 
 
@@ -126,7 +140,9 @@ def summarise(root: Path) -> list[Run]:
     names = varied(found)
     table = Table(title=f"{len(found)} runs, best first (a lower score is better)")
     for column in ("", "run", "overrides", "score", "kimg", "verdict"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("", "score", "kimg") else "left")
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("", "score", "kimg") else "left"
+        )
     for place, run in enumerate(found, 1):
         score = f"{run.objective:.4g}" if run.objective is not None else WORDS[run.state] or "none"
         kimg = "" if run.kimg is None else f"{run.kimg:g}"
@@ -139,7 +155,9 @@ def summarise(root: Path) -> list[Run]:
     return found
 
 
-def contact_sheet(found: Sequence[Run], names: dict[str, str], path: Path, side: int = 320, most: int = 60) -> bool:
+def contact_sheet(
+    found: Sequence[Run], names: dict[str, str], path: Path, side: int = 320, most: int = 60
+) -> bool:
     """The last grid of each run that has one, best first, at most `most`, each `side` pixels wide with its caption below."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -153,14 +171,20 @@ def contact_sheet(found: Sequence[Run], names: dict[str, str], path: Path, side:
         with Image.open(str(run.picture)) as file:
             picture = file.convert("RGB")
         picture = picture.resize((side, max(1, round(picture.height * side / picture.width))))
-        score = f"{run.objective:.4g}" if run.objective is not None else WORDS[run.state] or "no score"
+        score = (
+            f"{run.objective:.4g}" if run.objective is not None else WORDS[run.state] or "no score"
+        )
         lines = [f"{run.folder}: {score}", *_wrapped(names[run.folder], font, side)]
         tile = Image.new("RGB", (side, picture.height + 16 * len(lines) + 4), "white")
         tile.paste(picture, (0, 0))
-        ImageDraw.Draw(tile).multiline_text((2, picture.height + 2), "\n".join(lines), "black", font, spacing=3)
+        ImageDraw.Draw(tile).multiline_text(
+            (2, picture.height + 2), "\n".join(lines), "black", font, spacing=3
+        )
         tiles.append(tile)
     height = max(tile.height for tile in tiles)
-    sheet = Image.new("RGB", (columns * (side + 8), -(-len(tiles) // columns) * (height + 8)), "white")
+    sheet = Image.new(
+        "RGB", (columns * (side + 8), -(-len(tiles) // columns) * (height + 8)), "white"
+    )
     for k, tile in enumerate(tiles):
         sheet.paste(tile, (k % columns * (side + 8) + 4, k // columns * (height + 8) + 4))
     write_whole(path, lambda file: sheet.save(file, format="PNG"))
@@ -222,7 +246,11 @@ def launcher(argument: str) -> str:
 
 def one_process() -> None:
     """Raises UserError where several processes would each run the whole sweep."""
-    several = [name for name in ("WORLD_SIZE", "SLURM_NTASKS") if os.environ.get(name, "1") not in ("", "0", "1")]
+    several = [
+        name
+        for name in ("WORLD_SIZE", "SLURM_NTASKS")
+        if os.environ.get(name, "1") not in ("", "0", "1")
+    ]
     if several and ("TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ):
         raise UserError(
             "a sweep starts its runs' processes itself: start it as one process, with trainer.devices=N for several"
@@ -232,4 +260,6 @@ def one_process() -> None:
 def record(folder: Path, overrides: Sequence[str], code: int, began: float) -> None:
     """job.json in a run's folder: how it ended."""
     minutes = round((time.monotonic() - began) / 60, 2)
-    write_json(folder / "job.json", {"exit_code": code, "minutes": minutes, "overrides": list(overrides)})
+    write_json(
+        folder / "job.json", {"exit_code": code, "minutes": minutes, "overrides": list(overrides)}
+    )

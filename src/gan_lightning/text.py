@@ -9,7 +9,10 @@ from typing import Any
 
 def printable(text: object) -> str:
     """`text` in one line, with what a terminal would obey (escape sequences, line ends, text set right to left) escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )
 
 
 def brief(value: object, most: int = 60) -> str:
@@ -22,9 +25,19 @@ def brief(value: object, most: int = 60) -> str:
         text = f"[{','.join(brief(item) for item in value)}]"
     elif isinstance(value, float):
         whole = value.is_integer() and 1000 <= abs(value) < 1e15
-        text = str(int(value)) if whole else f"{value:g}" if float(f"{value:g}") == value else str(value)
+        text = (
+            str(int(value))
+            if whole
+            else f"{value:g}"
+            if float(f"{value:g}") == value
+            else str(value)
+        )
     else:
-        text = printable(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number beyond counting"
+        text = (
+            printable(value)
+            if not isinstance(value, int) or abs(value) < 10**30
+            else "a number beyond counting"
+        )
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -47,7 +60,9 @@ def console(**settings: Any) -> Any:
         def render_str(self, text: str, **settings: Any) -> Any:  # before it is measured
             return super().render_str(shown(text), **settings)
 
-        def render(self, renderable: Any, options: Any = None) -> Any:  # what was styled by the caller
+        def render(
+            self, renderable: Any, options: Any = None
+        ) -> Any:  # what was styled by the caller
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else shown(text), style, control)
 

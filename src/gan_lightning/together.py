@@ -22,7 +22,9 @@ from typing import Any
 
 from gan_lightning.errors import UserError
 
-PATIENCE = 300  # seconds to wait for other processes before training; GAN_LIGHTNING_WAIT sets another
+PATIENCE = (
+    300  # seconds to wait for other processes before training; GAN_LIGHTNING_WAIT sets another
+)
 BEATS = 20  # seconds without a sign of life after which a process counts as dead
 GRACE = 15  # seconds that a process has to end by itself after another one has died
 LOST = r"gloo|nccl|connection|peer|store|timed out|socket"  # in the errors of a collective whose partner is gone
@@ -47,24 +49,39 @@ def find_place(env: Mapping[str, str]) -> Place:
     if "TORCHELASTIC_RUN_ID" in env:
         rank, local, node, world, per_node, port = (
             _number(env, name)
-            for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+            for name in (
+                "RANK",
+                "LOCAL_RANK",
+                "GROUP_RANK",
+                "WORLD_SIZE",
+                "LOCAL_WORLD_SIZE",
+                "MASTER_PORT",
+            )
         )
         return Place("torchrun", rank, local, node, world, per_node, env["MASTER_ADDR"], port)
     if _slurm_tasks(env) > 1:
         return _slurm_place(env)
-    if "MASTER_ADDR" in env and "MASTER_PORT" in env and ("NODE_RANK" in env or "LOCAL_RANK" in env):
+    if (
+        "MASTER_ADDR" in env
+        and "MASTER_PORT" in env
+        and ("NODE_RANK" in env or "LOCAL_RANK" in env)
+    ):
         local, node = _number(env, "LOCAL_RANK", 0), _number(env, "NODE_RANK", 0)
         kind = "child" if "LOCAL_RANK" in env else "nodes"
         # the configuration says how many there are on a node; until then it matters only which of them is the first
         rank = 0 if local == node == 0 else 1
-        return Place(kind, rank, local, node, None, None, env["MASTER_ADDR"], _number(env, "MASTER_PORT"))
+        return Place(
+            kind, rank, local, node, None, None, env["MASTER_ADDR"], _number(env, "MASTER_PORT")
+        )
     return Place()
 
 
 def _number(env: Mapping[str, str], name: str, default: int | None = None) -> int:
     value = env.get(name, default)
     if value is None or not re.fullmatch(r"\d+", str(value)):
-        raise UserError(f"{name}={'' if value is None else value} in the environment should be a whole number")
+        raise UserError(
+            f"{name}={'' if value is None else value} in the environment should be a whole number"
+        )
     return int(value)
 
 
@@ -84,7 +101,9 @@ def _slurm_place(env: Mapping[str, str]) -> Place:
             f"SLURM has {tasks} tasks for this job, and this is not one of them: put srun before python (or ask for --ntasks=1)"
         )
     if tasks % nodes:
-        raise UserError(f"SLURM: {tasks} tasks on {nodes} nodes are not the same number on each: use --ntasks-per-node")
+        raise UserError(
+            f"SLURM: {tasks} tasks on {nodes} nodes are not the same number on each: use --ntasks-per-node"
+        )
     # Lightning insists on the first and reads the others itself
     os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks // nodes))
     slurm = SLURMEnvironment(auto_requeue=False)
@@ -104,7 +123,12 @@ def slurm_run(env: Mapping[str, str]) -> str | None:
     """The name of this SLURM step's run folder, the same again when the job is requeued; None outside of steps."""
     step = env.get("SLURM_STEP_ID", env.get("SLURM_STEPID"))
     job = env.get("SLURM_JOB_ID")
-    if job is None or step is None or not re.fullmatch(r"[\w.-]+", f"{job}_{step}") or not _slurm_tasks(env):
+    if (
+        job is None
+        or step is None
+        or not re.fullmatch(r"[\w.-]+", f"{job}_{step}")
+        or not _slurm_tasks(env)
+    ):
         return None
     return f"slurm_{job}_{step}"
 
@@ -139,24 +163,33 @@ def arguments(typed: list[str]) -> list[str]:
         return [*typed, *_slurm_folder(typed)]
     hush()
     given = [*typed]
-    if not (place.kind == "child" and any(argument.startswith("hydra.run.dir=") for argument in typed)):
+    if not (
+        place.kind == "child" and any(argument.startswith("hydra.run.dir=") for argument in typed)
+    ):
         company.open()
         decided = company.hear()
         differ = {*decided["typed"]} ^ {*company.typed}
         if differ:
-            raise UserError(f"process 0 was started with other settings than this one: {' '.join(sorted(differ))}")
+            raise UserError(
+                f"process 0 was started with other settings than this one: {' '.join(sorted(differ))}"
+            )
         given.append(f"hydra.run.dir={_in_quotes(decided['folder'])}")
     return given
 
 
 def asked_for_help(typed: list[str]) -> bool:
     """Whether nothing will be trained."""
-    return any(re.match(r"--(help|hydra-help|version|info|shell|cfg)|-[hcsi]$", argument) for argument in typed)
+    return any(
+        re.match(r"--(help|hydra-help|version|info|shell|cfg)|-[hcsi]$", argument)
+        for argument in typed
+    )
 
 
 def _slurm_folder(typed: list[str]) -> list[str]:
     name = slurm_run(os.environ)
-    if name is None or any(argument.startswith(("hydra.run.dir=", "-m", "--multirun")) for argument in typed):
+    if name is None or any(
+        argument.startswith(("hydra.run.dir=", "-m", "--multirun")) for argument in typed
+    ):
         return []
     return [f"hydra.run.dir=logs/${{hydra:runtime.choices.dataset}}/{name}"]
 
@@ -202,19 +235,27 @@ def take_place(cfg: Any, overrides: list[str], on_gpu: bool) -> Place:
         nodes = place.world // place.per_node
         for key, count in (("trainer.devices", place.per_node), ("trainer.num_nodes", nodes)):
             if key in typed and typed[key] not in (str(count), "-1", "auto"):
-                raise UserError(f"{key}={typed[key]}: {place.kind} has started {count} here, leave {key} out")
+                raise UserError(
+                    f"{key}={typed[key]}: {place.kind} has started {count} here, leave {key} out"
+                )
         cfg.trainer.devices, cfg.trainer.num_nodes = place.per_node, nodes
     count, nodes = processes(cfg.trainer.devices, on_gpu), cfg.trainer.num_nodes
     if not isinstance(nodes, int) or nodes < 1:
         raise UserError(f"trainer.num_nodes={nodes} should be a whole number of at least 1")
     if not on_gpu and count > (cores := os.cpu_count() or 1):
-        what = f"torchrun --nproc_per_node={count}" if place.kind == "torchrun" else f"trainer.devices={count}"
+        what = (
+            f"torchrun --nproc_per_node={count}"
+            if place.kind == "torchrun"
+            else f"trainer.devices={count}"
+        )
         raise UserError(
             f"{what}: this machine has {cores} cores, one for each process: {cores} is the most that is right"
         )
     if place.kind in ("alone", "nodes") and nodes > 1:
         _check_nodes(os.environ, nodes)
-    rank = place.rank if place.kind in ("torchrun", "slurm") else place.node * count + place.local_rank
+    rank = (
+        place.rank if place.kind in ("torchrun", "slurm") else place.node * count + place.local_rank
+    )
     place = replace(place, rank=rank, world=count * nodes, per_node=count)
     if company:
         company.place = place
@@ -230,18 +271,26 @@ def processes(devices: Any, on_gpu: bool) -> int:
     if isinstance(devices, int):
         return devices
     if isinstance(devices, str):
-        return int(devices) if devices.isdigit() else len([part for part in devices.split(",") if part])
+        return (
+            int(devices)
+            if devices.isdigit()
+            else len([part for part in devices.split(",") if part])
+        )
     return len(devices)
 
 
 def _check_nodes(env: Mapping[str, str], nodes: int) -> None:
-    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if not env.get(name)]:
+    if missing := [
+        name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if not env.get(name)
+    ]:
         raise UserError(
             f"trainer.num_nodes={nodes} needs {', '.join(missing)} in the environment of every node's command: the first node's"
             f" address, a free port there, and 0 to {nodes - 1}, as MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NODE_RANK=0"
         )
     if _number(env, "NODE_RANK") >= nodes:
-        raise UserError(f"NODE_RANK={env['NODE_RANK']} should be one of 0 to {nodes - 1}, as trainer.num_nodes={nodes}")
+        raise UserError(
+            f"NODE_RANK={env['NODE_RANK']} should be one of 0 to {nodes - 1}, as trainer.num_nodes={nodes}"
+        )
 
 
 def gather(place: Place) -> "Company | None":
@@ -253,7 +302,10 @@ def gather(place: Place) -> "Company | None":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # where Lightning and its children look
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }  # where Lightning and its children look
         company = Company(replace(place, address="127.0.0.1", port=port))
     company.open()
     company.watch()
@@ -273,7 +325,12 @@ class Company:
         self.silent = False  # process 0 says why
         self.complete = False  # all should be there by now
         self.store: Any = None
-        self.state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "state": "training", "text": ""}
+        self.state: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "state": "training",
+            "text": "",
+        }
         self.seen: dict[
             int, tuple[dict[str, Any], int]
         ] = {}  # the last sign of each, and how many looks ago it changed
@@ -295,15 +352,22 @@ class Company:
         import torch.distributed as dist
 
         where = f"{self.place.address}:{self.place.port}"
-        settings: dict[str, Any] = {"timeout": timedelta(seconds=self.patience), "wait_for_workers": False}
+        settings: dict[str, Any] = {
+            "timeout": timedelta(seconds=self.patience),
+            "wait_for_workers": False,
+        }
         try:
             if not serve:
                 self._find()
             # several stores of one process share one server: Lightning's process group will open it once more
-            return dist.TCPStore(self.place.address, self.place.port, is_master=serve, multi_tenant=serve, **settings)
+            return dist.TCPStore(
+                self.place.address, self.place.port, is_master=serve, multi_tenant=serve, **settings
+            )
         except (dist.DistError, RuntimeError) as error:
             if serve:
-                raise UserError(f"{where} cannot be opened ({_short(error)}): set MASTER_PORT to a free port") from None
+                raise UserError(
+                    f"{where} cannot be opened ({_short(error)}): set MASTER_PORT to a free port"
+                ) from None
             raise UserError(f"process 0 at {where} does not answer ({_short(error)})") from None
 
     def _find(self) -> None:
@@ -332,7 +396,10 @@ class Company:
     def tell(self, folder: str | Path) -> None:
         """Process 0: the run folder, to all others."""
         if self.place.rank == 0:
-            self.store.set(f"{self.prefix}run", json.dumps({"folder": os.path.abspath(folder), "typed": self.typed}))
+            self.store.set(
+                f"{self.prefix}run",
+                json.dumps({"folder": os.path.abspath(folder), "typed": self.typed}),
+            )
 
     def hear(self) -> dict[str, Any]:
         """The others: the run folder and the settings of process 0."""
@@ -359,10 +426,15 @@ class Company:
                     self.silent = bool(first.get("text"))  # it has said why
                     raise UserError("process 0 has ended before the training began")
                 if self.over or (not patient and time.monotonic() > end):
-                    raise UserError(self.over or f"process 0 has decided nothing within {self.patience:.0f} seconds")
+                    raise UserError(
+                        self.over
+                        or f"process 0 has decided nothing within {self.patience:.0f} seconds"
+                    )
                 time.sleep(0.2)
         except RuntimeError as error:  # torch's, when the other end is gone
-            raise UserError(f"{self._name(0)} has died before the training began ({_short(error)})") from None
+            raise UserError(
+                f"{self._name(0)} has died before the training began ({_short(error)})"
+            ) from None
 
     # -- signs of life -------------------------------------------------------------------------------------------------
 
@@ -373,7 +445,10 @@ class Company:
             self.thread.start()
 
     def _write(self, store: Any) -> None:
-        store.set(f"{self.prefix}alive/{self.place.rank}", json.dumps(self.state | {"beat": time.monotonic()}))
+        store.set(
+            f"{self.prefix}alive/{self.place.rank}",
+            json.dumps(self.state | {"beat": time.monotonic()}),
+        )
 
     def _read(self, store: Any, ranks: list[int]) -> dict[int, dict[str, Any]]:
         there = [rank for rank in ranks if store.check([f"{self.prefix}alive/{rank}"])]
@@ -406,7 +481,9 @@ class Company:
                 time.sleep(1)
         except (RuntimeError, UserError) as error:
             if self.state["state"] == "training":
-                self.over = self.over or f"{self._name(0)} has died or cannot be reached ({_short(error)})"
+                self.over = (
+                    self.over or f"{self._name(0)} has died or cannot be reached ({_short(error)})"
+                )
         if self.over:
             self._end_soon()
 
@@ -415,7 +492,11 @@ class Company:
         if sign["state"] == "failed":
             self.silent = self.silent or rank == 0
             return f"{self._name(rank)} ended: {sign['text']}"
-        gone = sign["state"] == "training" and sign["host"] == self.state["host"] and _gone(sign["pid"])
+        gone = (
+            sign["state"] == "training"
+            and sign["host"] == self.state["host"]
+            and _gone(sign["pid"])
+        )
         if gone or (age > BEATS and sign["state"] == "training"):
             return f"{self._name(rank)} {'has died' if gone else f'has given no sign of life for {age} seconds'}"
         return ""
@@ -447,11 +528,15 @@ class Company:
         if not self.over and not re.search(LOST, f"{type(error).__name__} {error}", re.I):
             return ""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others at once: first say why
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # torchrun ends the others at once: first say why
         others = [0] if self.place.rank else list(range(1, self.place.world or 1))
         end = time.monotonic() + seconds
         while not self.over and time.monotonic() < end:
-            with suppress(RuntimeError):  # the store went with process 0: the thread finds that, too
+            with suppress(
+                RuntimeError
+            ):  # the store went with process 0: the thread finds that, too
                 for rank, sign in self._read(self.store, others).items():
                     self.seen[rank] = (sign, self.seen.get(rank, (sign, 0))[1])
                     self.over = self.over or self._lost(rank, *self.seen[rank])
@@ -486,7 +571,9 @@ class Company:
         while left and time.monotonic() < end:
             found = self._read(self.store, left)
             left = [
-                r for r in left if r in found and found[r]["state"] == "training" and not self._lost(r, found[r], 0)
+                r
+                for r in left
+                if r in found and found[r]["state"] == "training" and not self._lost(r, found[r], 0)
             ]
             time.sleep(0.1)
 

@@ -41,7 +41,9 @@ class CheckReport:
     near_copies: list[list[str]] = field(default_factory=list)  # groups that look the same
     blank: list[str] = field(default_factory=list)
     grey: list[str] = field(default_factory=list)  # where most of the others are coloured
-    inverted: list[list[str]] = field(default_factory=list)  # pairs of negatives, or single files with the rarer border
+    inverted: list[list[str]] = field(
+        default_factory=list
+    )  # pairs of negatives, or single files with the rarer border
 
     def lines(self) -> list[str]:
         """The remarks, a line each."""
@@ -79,7 +81,9 @@ def _files(names: Sequence[str]) -> str:
 def nothing_usable(scan: Scan, name: str) -> UserError:
     """The error for a folder in which no file is an image."""
     file, why = min(scan.bad.items())
-    return UserError(f"{name}: none of {len(scan.bad)} files is a usable image ({_plain(file)}: {why})")
+    return UserError(
+        f"{name}: none of {len(scan.bad)} files is a usable image ({_plain(file)}: {why})"
+    )
 
 
 def _grouped(scan: Scan, pairs: np.ndarray) -> list[list[int]]:
@@ -93,11 +97,15 @@ def _grouped(scan: Scan, pairs: np.ndarray) -> list[list[int]]:
 def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) -> CheckReport:
     """Checks what a scan found; `store` holds the fitted pictures in the same order. Touches no file."""
     number = len(scan)
-    report = CheckReport(name, {}, [], unusable={_plain(file): why for file, why in sorted(scan.bad.items())})
+    report = CheckReport(
+        name, {}, [], unusable={_plain(file): why for file, why in sorted(scan.bad.items())}
+    )
     counts = report.counts
 
     def remark(title: str, text: str, action: str, **numbers: float) -> None:
-        report.remarks.append(Remark(title, text, action, {key: round(float(v), 4) for key, v in numbers.items()}))
+        report.remarks.append(
+            Remark(title, text, action, {key: round(float(v), 4) for key, v in numbers.items()})
+        )
 
     sizes = np.array(scan.sizes)
     ratios = sizes[:, 1] / sizes[:, 0]
@@ -107,27 +115,44 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
     counts["sizes (height x width)"] = " ... ".join(
         f"{h} x {w}" for h, w in by_area[sorted({0, number // 2, number - 1})].tolist()
     )
-    counts["modes"] = ", ".join(f"{mode} {count}" for mode, count in Counter(scan.modes).most_common())
-    counts["width / height"] = f"{ratios.min():.2f} ... {np.median(ratios):.2f} ... {ratios.max():.2f}"
+    counts["modes"] = ", ".join(
+        f"{mode} {count}" for mode, count in Counter(scan.modes).most_common()
+    )
+    counts["width / height"] = (
+        f"{ratios.min():.2f} ... {np.median(ratios):.2f} ... {ratios.max():.2f}"
+    )
 
     if scan.bad:
         why = Counter(reason.partition(":")[0] for reason in scan.bad.values()).most_common(3)
         reasons = ", ".join(f"{count} {reason}" for reason, count in why)
         files = list(report.unusable)
         text = f"{len(files)} of {number + len(files)} files cannot be used ({reasons})"
-        remark("unusable files", text, f"repair or remove these files: {_files(files)}", files=len(files))
+        remark(
+            "unusable files",
+            text,
+            f"repair or remove these files: {_files(files)}",
+            files=len(files),
+        )
 
     blank = np.array(scan.spreads) < 3
     report.blank = [_plain(scan.names[row]) for row in np.flatnonzero(blank)]
     if report.blank:
         text = f"{len(report.blank)} images are one nearly uniform tone"
-        remark("blank images", text, f"remove these files: {_files(report.blank)}", images=len(report.blank))
+        remark(
+            "blank images",
+            text,
+            f"remove these files: {_files(report.blank)}",
+            images=len(report.blank),
+        )
 
     equal = similar.same_pairs(np.array(scan.digests))
     hashes = similar.perceptual_hash(scan.thumbs)
     pairs = similar.close_pairs(np.concatenate([hashes, ~hashes]))
     close = pairs[pairs[:, 1] < number]
-    close = close[similar.look_alike(scan.thumbs[close[:, 0]], scan.thumbs[close[:, 1]]) & ~blank[close].any(1)]
+    close = close[
+        similar.look_alike(scan.thumbs[close[:, 0]], scan.thumbs[close[:, 1]])
+        & ~blank[close].any(1)
+    ]
     near = _grouped(scan, np.concatenate([close, equal]))
     distinct = number - sum(len(rows) - 1 for rows in near)
     for title, found, kind, kept in (
@@ -144,17 +169,35 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
         counts[title] = f"{len(extra)} in {len(kept)} groups"
         if extra:
             text = f"{len(extra)} of {number} images {kind} another one; {distinct} distinct images are left"
-            remark(title, text, f"remove these files: {_files(extra)}", images=len(extra), groups=len(kept))
+            remark(
+                title,
+                text,
+                f"remove these files: {_files(extra)}",
+                images=len(extra),
+                groups=len(kept),
+            )
 
     target = shape.width / shape.height
     lost = 1 - np.minimum(ratios / target, target / ratios)
     if shape.fit == "crop":
-        counts["lost to the crop"] = f"{lost.mean():.0%} of an image on average, {lost.max():.0%} at most"
+        counts["lost to the crop"] = (
+            f"{lost.mean():.0%} of an image on average, {lost.max():.0%} at most"
+        )
     if shape.fit != "pad" and (np.median(lost) > 0.4 or (lost > 0.5).mean() >= 0.05):
         much = int((lost > 0.4).sum())
-        how = "lose more than 40 % to the crop" if shape.fit == "crop" else "are stretched by more than 1.6"
+        how = (
+            "lose more than 40 % to the crop"
+            if shape.fit == "crop"
+            else "are stretched by more than 1.6"
+        )
         text = f"{much} of {number} images {how} (median width / height {np.median(ratios):.2f})"
-        remark("far from the target's shape", text, "dataset.fit=pad", images=much, median_lost=np.median(lost))
+        remark(
+            "far from the target's shape",
+            text,
+            "dataset.fit=pad",
+            images=much,
+            median_lost=np.median(lost),
+        )
 
     # Rules of thumb: 100 photographs of one thing can do at 64 px with augmentation (DiffAugment), fewer do not.
     side = min(shape.height, shape.width)
@@ -167,14 +210,20 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
     if np.median(sides) < 0.75 * side:
         smaller = max(16, 2 ** int(np.log2(np.median(sides))))
         text = f"half of the images are smaller than {np.median(sides):.0f} px and are blown up to {side}"
-        remark("small originals", text, f"dataset.image_size={smaller}", median_side=np.median(sides))
+        remark(
+            "small originals", text, f"dataset.image_size={smaller}", median_side=np.median(sides)
+        )
 
     if shape.channels == 3:
         grey = np.array(scan.chromas) < 1
         counts["grey / colour"] = f"{grey.sum()} / {(~grey).sum()}"
         if grey.mean() >= 0.05:
             what = f"{grey.sum()} of {number} images are grey"
-            text = f"{what}, the others coloured" if (~grey).any() else f"{what}: two of three channels add nothing"
+            text = (
+                f"{what}, the others coloured"
+                if (~grey).any()
+                else f"{what}: two of three channels add nothing"
+            )
             action = "dataset.image_channels=1"
             if grey.mean() < 0.5:
                 report.grey = [_plain(scan.names[row]) for row in np.flatnonzero(grey)]
@@ -182,7 +231,9 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
             remark("grey images", text, action, grey=grey.sum(), colour=(~grey).sum())
 
     negative = pairs[(pairs[:, 0] < number) & (pairs[:, 1] >= number)] - [0, number]
-    negative = negative[similar.look_alike(scan.thumbs[negative[:, 0]], 255 - scan.thumbs[negative[:, 1]])]
+    negative = negative[
+        similar.look_alike(scan.thumbs[negative[:, 0]], 255 - scan.thumbs[negative[:, 1]])
+    ]
     negative = negative[~blank[negative].any(1)]
     edge = np.ones(scan.thumbs.shape[1:], bool)
     edge[1:-1, 1:-1] = False
@@ -192,9 +243,15 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
         pairs = negative[negative[:, 0] < negative[:, 1]]
         report.inverted = [[_plain(scan.names[row]) for row in pair] for pair in pairs.tolist()]
         text = f"{len(pairs)} images are negatives of another one"
-        action = f"remove one of each pair: {_files([' / '.join(pair) for pair in report.inverted])}"
+        action = (
+            f"remove one of each pair: {_files([' / '.join(pair) for pair in report.inverted])}"
+        )
         remark("inverted images", text, action, images=len(pairs))
-    elif min(black.mean(), white.mean()) >= 0.05 and (black | white).mean() >= 0.9 and not blank.mean() > 0.5:
+    elif (
+        min(black.mean(), white.mean()) >= 0.05
+        and (black | white).mean() >= 0.9
+        and not blank.mean() > 0.5
+    ):
         few = black if black.sum() < white.sum() else white
         text = f"{black.sum()} images have a black border and {white.sum()} a white one: some may be inverted"
         report.inverted = [[_plain(scan.names[row])] for row in np.flatnonzero(few)]
@@ -213,9 +270,7 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
         cold = float((colours[:, 2] - colours[:, 0] > 0.04).float().mean())
         if blue - red > 0.08 and red < green < blue and cold >= 0.6:
             text = f"{cold:.0%} of the images are bluish, as negatives of photographs are"
-            action = (
-                "if they are negatives, invert them (magick mogrify -negate FILES); of sky, snow or sea they are right"
-            )
+            action = "if they are negatives, invert them (magick mogrify -negate FILES); of sky, snow or sea they are right"
             remark("inverted images", text, action, share=cold)
 
     # Where the subject is: what differs from the border, as the network sees it.
@@ -224,12 +279,18 @@ def check(scan: Scan, store: ImageStore | LazyStore, shape: Shape, name: str) ->
     weight = (apart / (apart.sum((1, 2), keepdims=True) + 1e-6)).mean(0)
     line = (np.arange(16) + 0.5) / 16 - 0.5
     dx, dy = float(weight.sum(0) @ line), float(weight.sum(1) @ line)
-    counts["subject from the centre"] = f"{dx:+.0%} across, {dy:+.0%} down (of the picture, on average)"
+    counts["subject from the centre"] = (
+        f"{dx:+.0%} across, {dy:+.0%} down (of the picture, on average)"
+    )
     if max(abs(dx), abs(dy)) > 0.12 and not blank.mean() > 0.5:
         text = f"on average the subject sits {abs(dx):.0%} {'right' if dx > 0 else 'left'} of the centre and"
         text += f" {abs(dy):.0%} {'below' if dy > 0 else 'above'} it"
         cut = shape.fit == "crop" and lost.mean() > 0.1
-        action = "dataset.fit=pad" if cut else "crop the photographs so that the subject is in the middle"
+        action = (
+            "dataset.fit=pad"
+            if cut
+            else "crop the photographs so that the subject is in the middle"
+        )
         remark("off-centre subject", text, action, across=dx, down=dy)
     return report
 
@@ -245,7 +306,11 @@ def check_folder(
     """`gan-lightning check`: prints the check of `folder`, writes it to `out` (data_check/), 0. Raises UserError."""
     from gan_lightning.data.sources import FolderImages
 
-    source, shape, place = FolderImages(folder), Shape.of(image_size, channels, fit), Path(out or "data_check")
+    source, shape, place = (
+        FolderImages(folder),
+        Shape.of(image_size, channels, fit),
+        Path(out or "data_check"),
+    )
     scan, pixels = images.scan(source, shape, Path(cache_dir), cache_limit_gb=10)
     if not len(scan):
         CheckReport(source.name, {}, [], unusable=scan.bad).write(place)

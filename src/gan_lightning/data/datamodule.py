@@ -48,8 +48,15 @@ class BatchStream:
     ) -> None:
         self.store, self.labels, self.batch_size = store, labels, batch_size
         self.seed, self.rank, self.world = seed, rank, world
-        self.flip, self.steps_per_turn, self.num_workers, self.pin = flip, steps_per_turn, num_workers, pin
-        share = len(store) // world  # the same on every rank, or the ranks would wait for one another
+        self.flip, self.steps_per_turn, self.num_workers, self.pin = (
+            flip,
+            steps_per_turn,
+            num_workers,
+            pin,
+        )
+        share = (
+            len(store) // world
+        )  # the same on every rank, or the ranks would wait for one another
         self.batches = share // batch_size if drop_last else -(-share // batch_size)
         self.share = min(share, self.batches * batch_size)
         self.epoch = self.position = 0  # position: batches of this epoch that have been handed out
@@ -69,10 +76,17 @@ class BatchStream:
     def _rows(self, epoch: int) -> tuple[Tensor, Tensor]:
         """This rank's rows of the store in the order of an epoch, and which of them are flipped."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        rows = torch.randperm(len(self.store), generator=generator)[self.rank :: self.world][: self.share]
-        flips = torch.rand(len(self.store), generator=generator)[self.rank :: self.world][: self.share] < 0.5
+        rows = torch.randperm(len(self.store), generator=generator)[self.rank :: self.world][
+            : self.share
+        ]
+        flips = (
+            torch.rand(len(self.store), generator=generator)[self.rank :: self.world][: self.share]
+            < 0.5
+        )
         device = self.store.pixels.device if isinstance(self.store, ImageStore) else rows.device
-        return rows.to(device), flips.to(device)  # once an epoch: later, each would stop a GPU for a moment
+        return rows.to(device), flips.to(
+            device
+        )  # once an epoch: later, each would stop a GPU for a moment
 
     def _items(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """(rows, flips, batches) of the items from here on, without moving the stream."""
@@ -89,7 +103,11 @@ class BatchStream:
     def _pictures(self, items: list[tuple[Tensor, Tensor, int]]) -> Iterator[Tensor]:
         rows = [rows for rows, _, _ in items]
         # a generator of its own: the loader would draw its workers' seed from training's random stream
-        settings = {"num_workers": self.num_workers, "collate_fn": _same, "generator": torch.Generator()}
+        settings = {
+            "num_workers": self.num_workers,
+            "collate_fn": _same,
+            "generator": torch.Generator(),
+        }
         return iter(DataLoader(self.store, batch_sampler=rows, **settings))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
@@ -107,7 +125,11 @@ class BatchStream:
             self.position += count
             if self.position >= self.batches:
                 self.epoch, self.position = self.epoch + 1, 0
-            yield (picture.pin_memory(), labels) if self.pin and not picture.is_cuda else (picture, labels)
+            yield (
+                (picture.pin_memory(), labels)
+                if self.pin and not picture.is_cuda
+                else (picture, labels)
+            )
 
 
 def _same(value: Tensor) -> Tensor:
@@ -155,7 +177,9 @@ class ImageData(LightningDataModule):
             ("steps_per_turn", steps_per_turn >= 1, "1 or more"),
         ):
             if not value:
-                raise UserError(f"dataset.{name}={locals()[name]} is not possible: {right} is right")
+                raise UserError(
+                    f"dataset.{name}={locals()[name]} is not possible: {right} is right"
+                )
         self.source, self.name = source, source.name
         self.shrink_batch = shrink_batch or batch_size is None
         self.batch_size = batch_size or 64
@@ -184,7 +208,11 @@ class ImageData(LightningDataModule):
         spec = self.spec
         pixels: Tensor | None
         if array is not None and array.shape[1:] == (spec.channels, spec.height, spec.width):
-            pixels, numbers, key = torch.from_numpy(array), list(range(len(array))), self.source.fingerprint()
+            pixels, numbers, key = (
+                torch.from_numpy(array),
+                list(range(len(array))),
+                self.source.fingerprint(),
+            )
             test = numbers[len(self.source) :]
             train = numbers[: len(self.source)]
         else:
@@ -199,7 +227,9 @@ class ImageData(LightningDataModule):
                 self._check(scan, self._store(pixels, numbers, list(range(len(scan)))))
                 test = similar.hold_out(scan.digests, scan.thumbs, self.holdout)
                 if self.holdout and not test and len(scan) > 1:
-                    _say(f"{self.name}: no image is held out, there are too few that differ; scores say less")
+                    _say(
+                        f"{self.name}: no image is held out, there are too few that differ; scores say less"
+                    )
             held = set(test)
             train = [row for row in range(len(numbers)) if row not in held]
         held_out = f" ({len(test)} more are held out)" if test and self.holdout else ""
@@ -211,7 +241,13 @@ class ImageData(LightningDataModule):
             labels = torch.tensor([self.source.label(number) for number in numbers])
             self.train_labels = labels[train]
             self.holdout_labels = labels[test] if self.holdout_images is not None else None
-        seen, _ = next(iter(BatchStream(self.train_images, None, min(64, len(train)), seed=self.seed, flip=self.flip)))
+        seen, _ = next(
+            iter(
+                BatchStream(
+                    self.train_images, None, min(64, len(train)), seed=self.seed, flip=self.flip
+                )
+            )
+        )
         self.contact_sheet = pictures.grid(images.to_uint8(images.to_float(seen)), gap=255)
         self._write(self.check_report or CheckReport(self.source.name, {}, []))
         facts = json.dumps([key, self.holdout, self.spec.__dict__])
@@ -235,10 +271,18 @@ class ImageData(LightningDataModule):
             _say(f"{self.name}: {what}, so dataset.batch_size={most}")
             self.batch_size = most
         elif self.batch_size > most:
-            right = f"dataset.batch_size={most} is the largest that is right" if most else "use fewer devices"
-            raise UserError(f"dataset.batch_size={self.batch_size} is larger than the {what}: {right}")
+            right = (
+                f"dataset.batch_size={most} is the largest that is right"
+                if most
+                else "use fewer devices"
+            )
+            raise UserError(
+                f"dataset.batch_size={self.batch_size} is larger than the {what}: {right}"
+            )
 
-    def _store(self, pixels: Tensor | None, numbers: list[int], rows: list[int]) -> ImageStore | LazyStore:
+    def _store(
+        self, pixels: Tensor | None, numbers: list[int], rows: list[int]
+    ) -> ImageStore | LazyStore:
         if pixels is None:
             return LazyStore(self.source, self.spec, [numbers[row] for row in rows])
         return ImageStore(pixels, None if len(rows) == len(pixels) else torch.tensor(rows))
@@ -259,7 +303,9 @@ class ImageData(LightningDataModule):
             _, channels, height, width = store.shape
             if len(store) * channels * height * width < torch.cuda.mem_get_info(device)[0] / 3:
                 store, labels = store.to(device), None if labels is None else labels.to(device)
-        self._fit_batch(len(store) // world, f"{len(store) // world} training images of each of {world} devices")
+        self._fit_batch(
+            len(store) // world, f"{len(store) // world} training images of each of {world} devices"
+        )
         self.stream = BatchStream(
             store, labels, self.batch_size, seed=self.seed, rank=rank, world=world, drop_last=self.drop_last,
             flip=self.flip, steps_per_turn=self.steps_per_turn, num_workers=self.num_workers, pin=device.type == "cuda",
@@ -282,7 +328,9 @@ class ImageData(LightningDataModule):
         """uint8 -> float in [-1, 1], in the precision of the run."""
         pictures, labels = batch
         pictures = images.to_float(pictures)
-        return (self.trainer.precision_plugin.convert_input(pictures) if self.trainer else pictures), labels
+        return (
+            self.trainer.precision_plugin.convert_input(pictures) if self.trainer else pictures
+        ), labels
 
 
 @rank_zero_only

@@ -21,7 +21,9 @@ def _linear(colour: Sequence[int] | np.ndarray) -> np.ndarray:
     return (np.asarray(colour, np.float32) / 255) ** 2.2
 
 
-def _waves(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: float, high: float, count: int) -> np.ndarray:
+def _waves(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: float, high: float, count: int
+) -> np.ndarray:
     """A smooth random field of about unit variance: a sum of plane waves of `low` to `high` periods over the image."""
     angle, phase = rng.uniform(0, 2 * np.pi, (2, count)).astype(np.float32)
     rate = np.pi * np.exp(rng.uniform(np.log(low), np.log(high), count)).astype(np.float32)
@@ -34,7 +36,9 @@ def _waves(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: float, h
 def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A background in linear light, (H, W, 3)."""
     kind = rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])  # plain, graded, cloth, wood
-    colour = _linear(rng.permutation(WOODS if kind == 3 else GROUNDS)[0]) * np.float32(rng.uniform(0.8, 1.15))
+    colour = _linear(rng.permutation(WOODS if kind == 3 else GROUNDS)[0]) * np.float32(
+        rng.uniform(0.8, 1.15)
+    )
     tone = np.ones(np.broadcast_shapes(x.shape, y.shape), np.float32)
     if kind == 1:
         angle = rng.uniform(0, 2 * np.pi)
@@ -42,7 +46,9 @@ def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarra
     elif kind == 2:  # woven threads over slow folds
         turn, rate = rng.uniform(0, np.pi), rng.uniform(60, 90)
         across, along = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
-        tone += 0.05 * np.sin(rate * across) * np.sin(rate * along) + 0.09 * _waves(rng, x, y, 0.6, 2, 5)
+        tone += 0.05 * np.sin(rate * across) * np.sin(rate * along) + 0.09 * _waves(
+            rng, x, y, 0.6, 2, 5
+        )
     elif kind == 3:  # year rings cut lengthwise, and fine grain
         turn = rng.uniform(-0.35, 0.35) + rng.choice([0, np.pi / 2])
         across, along = np.cos(turn) * y - np.sin(turn) * x, np.cos(turn) * x + np.sin(turn) * y
@@ -61,7 +67,9 @@ def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -
     radii = np.exp(rng.normal(np.log(0.028), 0.5, count)).clip(0.012, 0.11).astype(np.float32)
     strength = rng.uniform(0.3, 0.9, count).astype(np.float32)
     for (u, phi), radius, strong in zip(places, radii, strength, strict=True):
-        rows = np.flatnonzero((np.abs(along - u) < 2 * radius) & (np.abs(around - phi) < 3 * radius))
+        rows = np.flatnonzero(
+            (np.abs(along - u) < 2 * radius) & (np.abs(around - phi) < 3 * radius)
+        )
         ring = np.sqrt((along[rows] - u) ** 2 + ((around[rows] - phi) * 0.75) ** 2) / radius
         amount[rows] = np.maximum(amount[rows], strong * (1.5 - ring).clip(0, 1))
     return amount
@@ -70,7 +78,9 @@ def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -
 def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
     """Egg picture `number` of the set `seed`: uint8 (size, size, 3)."""
     rng = np.random.default_rng([seed, number])
-    line = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)  # -1..1 over the image
+    line = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(
+        np.float32
+    )  # -1..1 over the image
     x, y = line[None, :], line[:, None]
     pixel = 2 / size
 
@@ -81,7 +91,9 @@ def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
     tilt = rng.uniform(0, 2 * np.pi)
     ca, sa = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
 
-    def egg(dx: float, dy: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def egg(
+        dx: float, dy: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """u, v, r^2, d(r^2)/du_in_pixels and the signed distance to the outline of an egg moved by (dx, dy)."""
         px, py = x - np.float32(cx + dx), y - np.float32(cy + dy)
         u, v = ((ca * px + sa * py) / a).clip(-3, 3), ca * py - sa * px
@@ -115,7 +127,9 @@ def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
     image = ground * (1 - dark * 0.92)[..., None] * warm
 
     # The shell.
-    shell = _linear(SHELLS[rng.integers(len(SHELLS))]) * rng.uniform(0.88, 1.06, 3).astype(np.float32)
+    shell = _linear(SHELLS[rng.integers(len(SHELLS))]) * rng.uniform(0.88, 1.06, 3).astype(
+        np.float32
+    )
     albedo = shell * (1 + 0.05 * rng.normal() * u + 0.025 * _waves(rng, u, v, 1, 4, 5))[:, None]
     if rng.random() < 0.4:
         around = np.arctan2(v, w)
@@ -124,10 +138,17 @@ def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
     facing = light @ normal
     diffuse = ((facing + 0.25) / 1.25).clip(0) ** 1.15
     halfway = light + np.array([0, 0, 1], np.float32)
-    glint = (halfway / np.linalg.norm(halfway) @ normal).clip(0) ** rng.uniform(14, 50) * rng.uniform(0.02, 0.16)
-    bounce = ground.mean((0, 1)) * 0.35 * (1 - normal[2])[:, None]  # light from the ground reaches the sides
+    glint = (halfway / np.linalg.norm(halfway) @ normal).clip(0) ** rng.uniform(
+        14, 50
+    ) * rng.uniform(0.02, 0.16)
+    bounce = (
+        ground.mean((0, 1)) * 0.35 * (1 - normal[2])[:, None]
+    )  # light from the ground reaches the sides
     sky = ambient * (0.45 + 0.55 * normal[2])
-    surface = albedo * ((power * diffuse + sky)[:, None] * warm + bounce) + (glint * power)[:, None] * warm
+    surface = (
+        albedo * ((power * diffuse + sky)[:, None] * warm + bounce)
+        + (glint * power)[:, None] * warm
+    )
 
     cover = (distance.ravel()[inside] / pixel + 0.5).clip(0, 1)[:, None]
     flat = image.reshape(-1, 3)

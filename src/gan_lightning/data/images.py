@@ -23,16 +23,33 @@ from torch import Tensor
 from gan_lightning.errors import UserError
 from gan_lightning.files import NoMatch, clear_abandoned, match, write_whole
 
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow only warns here; one such file can fill the memory
+MAX_PIXELS = (
+    Image.MAX_IMAGE_PIXELS or 89_478_485
+)  # Pillow only warns here; one such file can fill the memory
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # By name, so that Pillow never starts a program (EPS) or guesses a format that has no magic number (TGA).
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "ICO")
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+    "ICO",
+)
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}  # fmt: skip
 THUMB = 16
 LEVELS = 127.5  # grey levels of 255 in one unit of images from -1 to 1
-CHECKED = 2**30  # bytes of pixels up to which they are compared with their checksum when they are found in the cache
+CHECKED = (
+    2**30
+)  # bytes of pixels up to which they are compared with their checksum when they are found in the cache
 _VERSION = 2  # part of every cache key: raise it when decoding or fitting changes
 
 
@@ -65,16 +82,28 @@ class Shape:
             )
         if not (4 <= self.height <= 2048 and 4 <= self.width <= 2048):
             size = self.height if self.height == self.width else f"[{self.height},{self.width}]"
-            raise UserError(f"dataset.image_size={size}: between 4 and 2048 pixels are possible, for example 64")
+            raise UserError(
+                f"dataset.image_size={size}: between 4 and 2048 pixels are possible, for example 64"
+            )
         if not 0 <= self.background <= 255:
-            raise UserError(f"dataset.background={self.background}: a grey level from 0 to 255 (white) is right")
+            raise UserError(
+                f"dataset.background={self.background}: a grey level from 0 to 255 (white) is right"
+            )
 
     @classmethod
-    def of(cls, image_size: int | Sequence[int] | None, channels: int, fit: str, background: int = 255) -> "Shape":
+    def of(
+        cls, image_size: int | Sequence[int] | None, channels: int, fit: str, background: int = 255
+    ) -> "Shape":
         """From `dataset.image_size`: pixels, or (height, width); None is 64."""
-        size = list(image_size) if isinstance(image_size, Sequence) else [64 if image_size is None else image_size] * 2
+        size = (
+            list(image_size)
+            if isinstance(image_size, Sequence)
+            else [64 if image_size is None else image_size] * 2
+        )
         if len(size) != 2 or not all(isinstance(side, int) for side in size):
-            raise UserError(f"dataset.image_size={image_size} is not possible: pixels or [height,width] are, as 64")
+            raise UserError(
+                f"dataset.image_size={image_size} is not possible: pixels or [height,width] are, as 64"
+            )
         return cls(size[0], size[1], channels, fit, background)
 
 
@@ -121,7 +150,9 @@ def find_files(root: Path) -> tuple[list[str], dict[str, str]]:
                 bad[name] = reason_for(error)
                 continue
             if stat.S_ISDIR(mode):
-                todo.insert(0 if entry.is_symlink() else len(todo), name)  # links last: names by the shortest way
+                todo.insert(
+                    0 if entry.is_symlink() else len(todo), name
+                )  # links last: names by the shortest way
             elif stat.S_ISREG(mode):
                 files.append(name)
             else:  # opening a pipe would wait for ever
@@ -182,7 +213,9 @@ def open_file(path: Path, at_least: int = 0) -> tuple[Image.Image, tuple[int, in
             raise Unusable("HEIC is not read: export the photo as JPEG")
         file.seek(0)
         image = Image.open(file, formats=_formats())
-        if image.width * image.height > MAX_PIXELS:  # once more, for when somebody has reset the warning filters
+        if (
+            image.width * image.height > MAX_PIXELS
+        ):  # once more, for when somebody has reset the warning filters
             raise Image.DecompressionBombError
         mode, size = image.mode, image.size
         if at_least:
@@ -198,7 +231,9 @@ def open_file(path: Path, at_least: int = 0) -> tuple[Image.Image, tuple[int, in
 def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.Image:
     """Any Pillow mode -> "L", "RGB" or "RGBA"; below four channels alpha is laid over a grey level. 16 bits and more
     are brought to 8 by hand."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # convert() would cut these off at 255
+    if image.mode in ("I", "F") or image.mode.startswith(
+        "I;16"
+    ):  # convert() would cut these off at 255
         values = np.nan_to_num(np.asarray(image).astype(np.float64))
         if image.mode.startswith("I;16") or 255 < values.max() <= 65535:
             values = values / 257
@@ -209,7 +244,9 @@ def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.I
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     elif image.has_transparency_data and channels < 4:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (background,) * 3 + (255,)), image)
+        image = Image.alpha_composite(
+            Image.new("RGBA", image.size, (background,) * 3 + (255,)), image
+        )
     return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
 
 
@@ -227,7 +264,9 @@ def fit(image: Image.Image, shape: Shape) -> np.ndarray:
         target = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = image.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
     if target != (shape.width, shape.height):
-        sheet = Image.new(image.mode, (shape.width, shape.height), (shape.background,) * len(image.getbands()))
+        sheet = Image.new(
+            image.mode, (shape.width, shape.height), (shape.background,) * len(image.getbands())
+        )
         sheet.paste(image, ((shape.width - target[0]) // 2, (shape.height - target[1]) // 2))
         image = sheet
     array = np.asarray(image)
@@ -250,7 +289,9 @@ class Source(Protocol):
     def unusable(self) -> dict[str, str]: ...
     def label(self, number: int) -> int: ...
     def array(self) -> np.ndarray | None: ...
-    def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]: ...
+    def open(
+        self, number: int, at_least: int = 0
+    ) -> tuple[Image.Image, tuple[int, int], str, str]: ...
 
 
 def decode(source: Source, number: int, shape: Shape) -> Picture:
@@ -258,7 +299,9 @@ def decode(source: Source, number: int, shape: Shape) -> Picture:
     image, size, mode, digest = source.open(number, 2 * max(shape.height, shape.width))
     flat = flatten(image, shape.channels, shape.background)
     pixels = fit(flat, shape)
-    thumb = np.asarray(flat.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=2.0).convert("L"))
+    thumb = np.asarray(
+        flat.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=2.0).convert("L")
+    )
     spread, chroma = pixels.std((1, 2)).max(), np.ptp(pixels[:3].astype(np.int16), axis=0).mean()
     return Picture(pixels, size, mode, digest, thumb, float(spread), float(chroma))
 
@@ -292,7 +335,11 @@ class Scan:
 
 
 def scan(
-    source: Source, shape: Shape, cache_dir: Path, cache_limit_gb: float, say: Callable[[str], None] = print
+    source: Source,
+    shape: Shape,
+    cache_dir: Path,
+    cache_limit_gb: float,
+    say: Callable[[str], None] = print,
 ) -> tuple[Scan, Tensor | None]:
     """Decodes every picture once, or finds the result of an earlier scan in `cache_dir`, which then need not be writable.
 
@@ -311,7 +358,9 @@ def scan(
         return found
     try:
         with _alone(cache_dir, key, source.name, say):
-            found, damage = _load(facts, pixels if keep else None, shape)  # by now another run may have built it
+            found, damage = _load(
+                facts, pixels if keep else None, shape
+            )  # by now another run may have built it
             if found is None:
                 if damage:
                     say(f"{facts} is damaged ({damage}): the images are decoded again")
@@ -352,14 +401,18 @@ STORED = {
 }  # fmt: skip
 
 
-def _load(facts: Path, pixels: Path | None, shape: Shape) -> tuple[tuple[Scan, Tensor | None] | None, str]:
+def _load(
+    facts: Path, pixels: Path | None, shape: Shape
+) -> tuple[tuple[Scan, Tensor | None] | None, str]:
     """What an earlier scan has left: (scan and pixels, ""), (None, "") where there is nothing, (None, what is damaged)."""
     if not facts.is_file():  # it is written last
         return None, ""
     try:
         stored = match(json.loads(facts.read_text(encoding="utf-8")), STORED, "it")
         check = stored.pop("check")
-        stored["thumbs"] = np.frombuffer(bytes.fromhex(stored["thumbs"]), np.uint8).reshape(-1, THUMB, THUMB)
+        stored["thumbs"] = np.frombuffer(bytes.fromhex(stored["thumbs"]), np.uint8).reshape(
+            -1, THUMB, THUMB
+        )
         result = Scan(**stored)
         lists = (
             result.names,
@@ -419,12 +472,20 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path | None, key: 
 def _decoded(source: Source, shape: Shape) -> Iterator[tuple[int, Picture | str]]:
     """Every picture of a source by its number, or why it cannot be used; with a bar in a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     def attempt(number: int) -> Picture | str:
         try:
             return decode(source, number, shape)
-        except Exception as error:  # Pillow raises nearly everything on broken files; each one is listed
+        except (
+            Exception
+        ) as error:  # Pillow raises nearly everything on broken files; each one is listed
             return reason_for(error)
 
     total = len(source) + source.num_test
@@ -437,7 +498,9 @@ def _decoded(source: Source, shape: Shape) -> Iterator[tuple[int, Picture | str]
     console = Console(stderr=True)
     with (
         ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,  # Pillow lets go of the GIL
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
     ):
         task = progress.add_task(source.name, total=total)
         for start in range(0, total, 256):
@@ -467,7 +530,9 @@ class ImageStore:
 
     def to(self, device: torch.device) -> "ImageStore":
         """The same pictures on `device`, in one piece."""
-        return ImageStore((self.pixels if self.index is None else self.pixels[self.index]).to(device))
+        return ImageStore(
+            (self.pixels if self.index is None else self.pixels[self.index]).to(device)
+        )
 
 
 class LazyStore:
@@ -486,7 +551,9 @@ class LazyStore:
         return (len(self), self.spec.channels, self.spec.height, self.spec.width)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        pictures = [decode(self.source, int(number), self.spec).pixels for number in self.numbers[rows]]
+        pictures = [
+            decode(self.source, int(number), self.spec).pixels for number in self.numbers[rows]
+        ]
         return torch.from_numpy(np.stack(pictures))
 
     def __getitems__(self, rows: list[int]) -> Tensor:  # what a DataLoader worker calls

@@ -8,7 +8,9 @@ import numpy as np
 def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:
     """uint8 (N, S, S) grey thumbnails -> uint64 (N,): which of 64 slow cosine terms exceed their median (pHash)."""
     size = thumbs.shape[1]
-    waves = np.cos(np.pi / size * (np.arange(size) + 0.5) * np.arange(8)[:, None]).astype(np.float32)
+    waves = np.cos(np.pi / size * (np.arange(size) + 0.5) * np.arange(8)[:, None]).astype(
+        np.float32
+    )
     terms = (waves @ thumbs.astype(np.float32) @ waves.T).reshape(-1, 64)
     bits = terms > np.median(terms[:, 1:], axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]

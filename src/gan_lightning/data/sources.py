@@ -32,7 +32,9 @@ class FolderImages:
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
         self.root, self.without = expanded(root), without
         name = printable(self.root.resolve().name)[:100] or "images"
-        self.name = f"folder_{name}" if name in ("mnist", "fashion_mnist") else name  # those names mean more elsewhere
+        self.name = (
+            f"folder_{name}" if name in ("mnist", "fashion_mnist") else name
+        )  # those names mean more elsewhere
         self.labels = labels
 
     def prepare(self) -> None:
@@ -114,7 +116,12 @@ class EggImages(FolderImages):
     DEFAULT_ROOT = "data/egg"
 
     def __init__(
-        self, root: str = DEFAULT_ROOT, labels: bool = False, number: int = 1000, size: int = 128, seed: int = 0
+        self,
+        root: str = DEFAULT_ROOT,
+        labels: bool = False,
+        number: int = 1000,
+        size: int = 128,
+        seed: int = 0,
     ) -> None:
         super().__init__(root, labels)
         self.number, self.size, self.seed = number, size, seed
@@ -145,7 +152,9 @@ class EggImages(FolderImages):
                 print(f"rendering {self.number} egg images into {self.root}", flush=True)
                 eggs.write(work, self.number, self.size, self.seed)
                 whole.touch()
-            for file in sorted(work.glob("egg_*")):  # from here on an interruption is only an unfinished move
+            for file in sorted(
+                work.glob("egg_*")
+            ):  # from here on an interruption is only an unfinished move
                 os.replace(file, self.root / file.name)
             shutil.rmtree(work)
 
@@ -158,7 +167,9 @@ class TorchvisionImages:
 
     def __init__(self, dataset: str, root: str, download: bool = True) -> None:
         self.dataset = dataset
-        self.name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}.get(dataset, dataset.lower())
+        self.name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}.get(
+            dataset, dataset.lower()
+        )
         self.root = expanded(root)
         self.download = download
 
@@ -170,7 +181,9 @@ class TorchvisionImages:
 
         cls = getattr(datasets, self.dataset, None)
         if cls is None or not (hasattr(cls, "resources") or hasattr(cls, "filename")):
-            raise UserError(f"dataset.source.dataset={self.dataset} is not in torchvision: MNIST or CIFAR10 are")
+            raise UserError(
+                f"dataset.source.dataset={self.dataset} is not in torchvision: MNIST or CIFAR10 are"
+            )
         resources = getattr(cls, "resources", None)
         folder = self.root / self.dataset / "raw" if resources else self.root
         names = [url.removesuffix(".gz") for url, _ in resources] if resources else [cls.filename]
@@ -215,9 +228,13 @@ class TorchvisionImages:
 
     def _fetch(self, cls: type) -> None:
         timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(20)  # torchvision sets none and would hang behind a silent firewall
+        socket.setdefaulttimeout(
+            20
+        )  # torchvision sets none and would hang behind a silent firewall
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints a line per mirror that fails
+            with contextlib.redirect_stdout(
+                io.StringIO()
+            ):  # it prints a line per mirror that fails
                 cls(self.root, download=self.download)
         finally:
             socket.setdefaulttimeout(timeout)
@@ -255,4 +272,9 @@ class TorchvisionImages:
     def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]:
         pixels = self._data[0][number]
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-        return image, pixels.shape[1:], image.mode, hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+        return (
+            image,
+            pixels.shape[1:],
+            image.mode,
+            hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
+        )

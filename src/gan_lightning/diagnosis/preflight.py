@@ -21,7 +21,9 @@ def preflight(facts: dict[str, Any], thresholds: dict[str, Thresholds]) -> list[
     """Findings on the data (as rules give them) and notes on settings known not to work together."""
     h, common = History([], facts), thresholds.get("common", {})
     certain = [
-        rule(h, {**common, **thresholds.get(rule.__name__, {})}) for rule in RULES if rule.__name__ in FROM_FACTS
+        rule(h, {**common, **thresholds.get(rule.__name__, {})})
+        for rule in RULES
+        if rule.__name__ in FROM_FACTS
     ]
     choices = remedies(facts.get("config", {}), facts.get("n_train"))
     found = [f for f in certain if f is not None]
@@ -33,7 +35,10 @@ def preflight(facts: dict[str, Any], thresholds: dict[str, Thresholds]) -> list[
 
 def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float | str]]]:
     get, facts = h.setting, h.facts
-    batch, n_train = int(facts.get("batch_size") or get("dataset.batch_size", 64)), int(facts.get("n_train") or 10**9)
+    batch, n_train = (
+        int(facts.get("batch_size") or get("dataset.batch_size", 64)),
+        int(facts.get("n_train") or 10**9),
+    )
     loss, gamma, gp = (
         get("loss.adversarial._target_", "").rpartition(".")[2],
         get("loss.gamma", 0.0),
@@ -49,11 +54,19 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
         yield "two_penalties", {"loss.gamma": gamma, "loss.gp_weight": gp}
     if gamma == 0 and gp == 0 and loss in ("RpGAN", "Wasserstein"):
         yield "unpenalised", {"loss": loss}
-    if get("network.discriminator.minibatch_stddev", 0) and batch % get("network.discriminator.minibatch_stddev", 1):
-        yield "stddev_group", {"batch_size": batch, "group": get("network.discriminator.minibatch_stddev")}
+    if get("network.discriminator.minibatch_stddev", 0) and batch % get(
+        "network.discriminator.minibatch_stddev", 1
+    ):
+        yield (
+            "stddev_group",
+            {"batch_size": batch, "group": get("network.discriminator.minibatch_stddev")},
+        )
     tops = {side: max(t["lr"], sane_lr(facts.get("config", {}), side)[1]) for side in "gd"}
     if any(get(f"optimizer_{side}.lr", 0.0) > top for side, top in tops.items()):
-        yield "lr_too_high", {"optimizer_g.lr": get("optimizer_g.lr"), "optimizer_d.lr": get("optimizer_d.lr")}
+        yield (
+            "lr_too_high",
+            {"optimizer_g.lr": get("optimizer_g.lr"), "optimizer_d.lr": get("optimizer_d.lr")},
+        )
     if get("latent_dim", 100) < t["latent"]:
         yield "tiny_latent", {"latent_dim": get("latent_dim")}
     if n_train < t["few"] and not get("augment.ops", []):

@@ -31,7 +31,11 @@ SANE_LR = (1e-5, 4e-3)  # where Adam's learning rates for GANs are found in publ
 
 def sane_lr(config: dict[str, Any], side: str) -> tuple[float, float]:
     """The learning rates that raise no doubt for a network's optimiser; any for SGD, whose steps follow the gradients'."""
-    return (0.0, math.inf) if setting(config, f"optimizer_{side}._target_", "").endswith(".SGD") else SANE_LR
+    return (
+        (0.0, math.inf)
+        if setting(config, f"optimizer_{side}._target_", "").endswith(".SGD")
+        else SANE_LR
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,12 @@ class Finding:
         }  # fmt: skip
 
 
-RECORD = {"nimg": int, "step": int, "kind": str, str: (float, str, bool, None)}  # one look, as in signals.jsonl
+RECORD = {
+    "nimg": int,
+    "step": int,
+    "kind": str,
+    str: (float, str, bool, None),
+}  # one look, as in signals.jsonl
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,20 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
     width = {side: _width(config, side) for side in "gd"}
     # without momentum and a step of its own for every weight a GAN's learning rate can hardly be right
     sgd = {
-        side: setting(config, f"optimizer_{side}._target_", "").endswith(".SGD") and rate <= SANE_LR[1]
+        side: setting(config, f"optimizer_{side}._target_", "").endswith(".SGD")
+        and rate <= SANE_LR[1]
         for side, rate in (("g", lr_g), ("d", lr_d))
     }
-    halflife, epochs = setting(config, "ema.halflife_kimg", 0.0), setting(config, "trainer.max_epochs", -1)
+    halflife, epochs = (
+        setting(config, "ema.halflife_kimg", 0.0),
+        setting(config, "trainer.max_epochs", -1),
+    )
     upsample, (beta_g, beta_d) = setting(config, "network.generator.upsample"), _betas(config)
-    family = setting(config, "network.generator._target_", "").rpartition(".Generator")[0].rpartition(".")[2]
+    family = (
+        setting(config, "network.generator._target_", "")
+        .rpartition(".Generator")[0]
+        .rpartition(".")[2]
+    )
     penalised, wasserstein = gamma > 0 or gp > 0, adversarial == "Wasserstein"
 
     def lr(side: str, value: float) -> str:
@@ -141,7 +158,9 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
         return lr(side, min(value * 10, top) if bottom <= value < top else sane(side))
 
     hot, slow_g = ("g" if lr_g >= lr_d else "d"), lr_g < 1e-4 <= lr_d
-    fewer_turns = 1.0 if wasserstein else min(n_critic, 5) ** 0.5  # a generator with fewer steps needs larger ones
+    fewer_turns = (
+        1.0 if wasserstein else min(n_critic, 5) ** 0.5
+    )  # a generator with fewer steps needs larger ones
     regularise = [
         (not penalised and wasserstein, "loss.gp_weight=10"),
         (not penalised and not wasserstein, "loss.gamma=1"),
@@ -150,22 +169,36 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
     hasty_g = lr_d >= rates["d"][1] and lr_g * lr_d > usual**2
     leaks = augmentation_leaks(config)
     # digits are learnt without; the network wants images to be seen at 32 pixels or more
-    aided = not setting(config, "aid._target_") and min(_sides(setting(config, "dataset.image_size", 64))) >= 32
+    aided = (
+        not setting(config, "aid._target_")
+        and min(_sides(setting(config, "dataset.image_size", 64))) >= 32
+    )
     endless_warmup = setting(config, "schedule.warmup_kimg", 0.0) > 0.2 * (total or 200)
     doubles = _doubles(setting(config, "dataset.image_size", 64))
     # photographs need convolutions, a penalty and an average at once: where a whole experiment lacks them, another one
     source = setting(config, "dataset.source._target_", "").rpartition(".")[2]
-    recipe = {"EggImages": "experiment=egg", "FolderImages": "experiment=few_photos"}.get(source, "")
+    recipe = {"EggImages": "experiment=egg", "FolderImages": "experiment=few_photos"}.get(
+        source, ""
+    )
     bare = family == "mlp" and not penalised and not halflife and _from_experiment(config)
     # fully connected layers have to learn every pixel's neighbours anew: convolutions help there more than any penalty
-    steady = [(bare and doubles, recipe), (family == "mlp" and doubles, "network=dcgan"), *regularise]
+    steady = [
+        (bare and doubles, recipe),
+        (family == "mlp" and doubles, "network=dcgan"),
+        *regularise,
+    ]
     variety = [
         (latent < 8, "latent_dim=100"), (leaks, "augment.p=0.5"), *steady, (batch < 16 <= most, f"dataset.batch_size={most}"),
         (adversarial != "RpGAN", "loss=rpgan"), (gamma > 0, f"loss.gamma={gamma * 4:.3g}"), (True, lower("d")),
     ]  # fmt: skip
     augment = [
         (not ops, "augment=diffaugment"),
-        (not setting(config, "augment.ada_target") and adversarial != "RpGAN" and not wasserstein, "augment=ada"),
+        (
+            not setting(config, "augment.ada_target")
+            and adversarial != "RpGAN"
+            and not wasserstein,
+            "augment=ada",
+        ),
     ]
     table: dict[str, list[tuple[Any, str]]] = {
         "divergence": [
@@ -271,13 +304,19 @@ def _poor(h: History, t: Thresholds) -> list[bool]:
 def _flat(h: History, t: Thresholds) -> list[bool]:
     """At each check: no new best quality, by a share of `gain`, within the last `window` checks."""
     q, w = h["quality"], int(t["window"])
-    return [i >= w + 1 and min(q[i - w + 1 : i + 1]) > (1 - t["gain"]) * min(q[: i - w + 1]) for i in range(len(q))]
+    return [
+        i >= w + 1 and min(q[i - w + 1 : i + 1]) > (1 - t["gain"]) * min(q[: i - w + 1])
+        for i in range(len(q))
+    ]
 
 
 def _slow(h: History, t: Thresholds) -> list[bool]:
     """At each check: quality has not fallen by a share of `slow` since the latest check that is `steps` steps older."""
     q, when = h["quality"], [record["step"] for record in h.full]
-    older = [max((j for j in range(i) if when[j] <= when[i] - t["steps"]), default=None) for i in range(len(q))]
+    older = [
+        max((j for j in range(i) if when[j] <= when[i] - t["steps"]), default=None)
+        for i in range(len(q))
+    ]
     return [j is not None and q[i] > (1 - t["slow"]) * q[j] for i, j in enumerate(older)]
 
 
@@ -315,7 +354,9 @@ def _found(
             start, hits = -1, 0
         if bad:
             start, hits, last = i if start < 0 else start, hits + 1, i
-            long = hits >= t.get("checks", 1) and h.full[i]["step"] - h.full[start]["step"] >= t.get("steps", 0)
+            long = hits >= t.get("checks", 1) and h.full[i]["step"] - h.full[start][
+                "step"
+            ] >= t.get("steps", 0)
             if long and gate[i] and gate[max(0, i - 1)]:
                 found = start, i
         if found is not None and found[0] == start and i - found[1] <= 2 and still[i]:
@@ -324,7 +365,9 @@ def _found(
         return None
     first, latest = h.full[found[0]], h.full[found[1]]
     values = {n: _number(latest.get(n, h.facts.get(n, h.setting(n)))) for n in numbers.split()}
-    evidence: dict[str, float | str] = {n: _short(value) for n, value in values.items() if not math.isnan(value)}
+    evidence: dict[str, float | str] = {
+        n: _short(value) for n, value in values.items() if not math.isnan(value)
+    }
     since, gone = first["nimg"] / 1000, len(symptom) - 1 - found[1] >= 2
     return Finding(name, severity, confidence, since, evidence, _remedy(h, name), restart, gone)
 
@@ -339,7 +382,10 @@ def _short(value: float) -> float:
 
 def _auc(h: History) -> list[float]:
     """Held-out AUC, or the training images' where nothing is held out."""
-    return [train if math.isnan(held) else held for held, train in zip(h["auc_heldout"], h["auc_train"], strict=True)]
+    return [
+        train if math.isnan(held) else held
+        for held, train in zip(h["auc_heldout"], h["auc_train"], strict=True)
+    ]
 
 
 def _lr(h: History, side: str) -> float:
@@ -357,9 +403,22 @@ def divergence(h: History, t: Thresholds) -> Finding | None:
     """A NaN or infinity (fatal), or logits or gradients that have run away."""
     for record in h.records:
         if record.get("bad"):
-            evidence: dict[str, float | str] = {"first_bad": str(record["bad"]), "step": record["step"]}
-            return Finding("divergence", "fatal", 1.0, record["nimg"] / 1000, evidence, _remedy(h, "divergence"))
-    run_away = [max(abs(a), abs(b)) > t["score"] for a, b in zip(h["score_real"], h["score_fake"], strict=True)]
+            evidence: dict[str, float | str] = {
+                "first_bad": str(record["bad"]),
+                "step": record["step"],
+            }
+            return Finding(
+                "divergence",
+                "fatal",
+                1.0,
+                record["nimg"] / 1000,
+                evidence,
+                _remedy(h, "divergence"),
+            )
+    run_away = [
+        max(abs(a), abs(b)) > t["score"]
+        for a, b in zip(h["score_real"], h["score_fake"], strict=True)
+    ]
     for side in "gd":
         g = h[f"grad_norm_{side}"]
         run_away = [
@@ -374,17 +433,23 @@ def wrong_range(h: History, t: Thresholds) -> Finding | None:
     """Training pixels that do not use [-1, 1], differ from what is stored, or are inverted. Known before step 0."""
     low, high, mean = (_number(h.facts.get(f"real_{k}")) for k in ("min", "max", "mean"))
     stored, confidence, problem = _number(h.facts.get("stored_mean")), 0.0, ""
-    apart = max(t["apart"], 4 * (_number(h.facts.get("mean_error", 0.0))))  # one batch is not the whole set
+    apart = max(
+        t["apart"], 4 * (_number(h.facts.get("mean_error", 0.0)))
+    )  # one batch is not the whole set
     changed, agree = abs(mean - stored) > apart, _number(h.facts.get("mean_image"))
     if high > 1.01 or low < -1.01:
         confidence, problem = 1.0, "outside [-1, 1]"
-    elif agree < -t.get("agree", 1.0) or (changed and abs(stored) > apart and abs(mean + stored) < apart / 2):
+    elif agree < -t.get("agree", 1.0) or (
+        changed and abs(stored) > apart and abs(mean + stored) < apart / 2
+    ):
         confidence, problem = 0.95, "inverted against the stored images"
     elif changed and abs(mean - (stored + 1) / 2) < apart / 2:
         confidence, problem = 0.95, "in [0, 1] instead of [-1, 1]"
     elif low >= -0.05:
         confidence, problem = (
-            (0.9, "in [0, 1] instead of [-1, 1]") if abs(low) < 0.01 and high > 0.95 else (0.5, "no dark pixel at all")
+            (0.9, "in [0, 1] instead of [-1, 1]")
+            if abs(low) < 0.01 and high > 0.95
+            else (0.5, "no dark pixel at all")
         )
     elif h.facts.get("dataset") in ("mnist", "fashion_mnist") and mean > 0:
         confidence, problem = 0.9, "inverted: these images are mostly dark"
@@ -393,7 +458,14 @@ def wrong_range(h: History, t: Thresholds) -> Finding | None:
     evidence: dict[str, float | str] = {"problem": problem}
     evidence |= {"minimum": _short(low), "maximum": _short(high), "mean": _short(mean)}
     override = _remedy(h, "wrong_range")
-    return Finding("wrong_range", "fault" if confidence > 0.6 else "warning", confidence, 0.0, evidence, override)
+    return Finding(
+        "wrong_range",
+        "fault" if confidence > 0.6 else "warning",
+        confidence,
+        0.0,
+        evidence,
+        override,
+    )
 
 
 def altered_images(h: History, t: Thresholds) -> Finding | None:
@@ -401,7 +473,10 @@ def altered_images(h: History, t: Thresholds) -> Finding | None:
     apart, chance = _number(h.facts.get("seen_apart")), _number(h.facts.get("seen_chance"))
     if not apart > max(t["distance"], t["chance"] * chance):
         return None
-    evidence: dict[str, float | str] = {"distance_to_stored": _short(apart), "distance_by_chance": _short(chance)}
+    evidence: dict[str, float | str] = {
+        "distance_to_stored": _short(apart),
+        "distance_by_chance": _short(chance),
+    }
     return Finding("altered_images", "fault", 0.88, 0.0, evidence, _remedy(h, "altered_images"))
 
 
@@ -411,7 +486,9 @@ def wrong_channels(h: History, t: Thresholds) -> Finding | None:
     if math.isnan(have) or math.isnan(want) or have == want:
         return None
     evidence: dict[str, float | str] = {"images_have": have, "configured": want}
-    return Finding("wrong_channels", "fault", 1.0, 0.0, evidence, f"dataset.image_channels={have:.0f}")
+    return Finding(
+        "wrong_channels", "fault", 1.0, 0.0, evidence, f"dataset.image_channels={have:.0f}"
+    )
 
 
 def dataset_too_small(h: History, t: Thresholds) -> Finding | None:
@@ -421,7 +498,12 @@ def dataset_too_small(h: History, t: Thresholds) -> Finding | None:
         return None
     override = _remedy(h, "dataset_too_small")
     return Finding(
-        "dataset_too_small", "warning", 0.92, 0.0, {"n_train": count, "duplicates": _short(copies)}, override
+        "dataset_too_small",
+        "warning",
+        0.92,
+        0.0,
+        {"n_train": count, "duplicates": _short(copies)},
+        override,
     )
 
 
@@ -429,7 +511,10 @@ def lr_too_high(h: History, t: Thresholds) -> Finding | None:
     """Updates that are large beside the weights, or a learning rate out of every range, while the pictures stay poor."""
     side = "g" if _lr(h, "g") >= _lr(h, "d") else "d"
     extreme = _lr(h, side) > sane_lr(h.facts.get("config", {}), side)[1]
-    ratio = [max(a, b) if extreme else min(a, b) for a, b in zip(h["update_ratio_g"], h["update_ratio_d"], strict=True)]
+    ratio = [
+        max(a, b) if extreme else min(a, b)
+        for a, b in zip(h["update_ratio_g"], h["update_ratio_d"], strict=True)
+    ]
     symptom = _all(_poor(h, t), [extreme or x > t["ratio"] for x in ratio])
     numbers = "optimizer_g.lr optimizer_d.lr update_ratio_g update_ratio_d quality"
     return _found(h, t, "lr_too_high", symptom, 0.95 if extreme else 0.45, numbers, _flat(h, t))
@@ -438,7 +523,10 @@ def lr_too_high(h: History, t: Thresholds) -> Finding | None:
 def lr_too_low(h: History, t: Thresholds) -> Finding | None:
     """The generator's weights hardly move, and its pictures are poor."""
     ended = [share < 0.1 for share in h["lr_share"]]  # a schedule's end is meant to be slow
-    mask = _all(_poor(h, t), [x < t["ratio"] and not end for x, end in zip(h["update_ratio_g"], ended, strict=True)])
+    mask = _all(
+        _poor(h, t),
+        [x < t["ratio"] and not end for x, end in zip(h["update_ratio_g"], ended, strict=True)],
+    )
     confidence = 0.95 if _lr(h, "g") < sane_lr(h.facts.get("config", {}), "g")[0] else 0.6
     return _found(h, t, "lr_too_low", mask, confidence, "optimizer_g.lr update_ratio_g quality")
 
@@ -448,20 +536,27 @@ def small_batch_norm(h: History, t: Thresholds) -> Finding | None:
     batch = _number(h.facts.get("batch_size", h.setting("dataset.batch_size", 64)))
     tiny = batch < t["batch"]
     mask = [
-        x > t["gap"] if tiny else (x > 2.5 * t["gap"] and p) for x, p in zip(h["mode_gap"], _poor(h, t), strict=True)
+        x > t["gap"] if tiny else (x > 2.5 * t["gap"] and p)
+        for x, p in zip(h["mode_gap"], _poor(h, t), strict=True)
     ]
-    return _found(h, t, "small_batch_norm", mask, 0.9 if tiny else 0.5, "batch_size mode_gap quality")
+    return _found(
+        h, t, "small_batch_norm", mask, 0.9 if tiny else 0.5, "batch_size mode_gap quality"
+    )
 
 
 def stale_ema(h: History, t: Thresholds) -> Finding | None:
     """The average of the generator's weights is clearly worse than the weights: it still remembers too old ones."""
-    halflife, total = h.setting("ema.halflife_kimg", 0.0) * 1000, h.setting("total_kimg", 0.0) * 1000
+    halflife, total = (
+        h.setting("ema.halflife_kimg", 0.0) * 1000,
+        h.setting("total_kimg", 0.0) * 1000,
+    )
     if not halflife:
         return None
     planned = total or (h.full[-1]["nimg"] if h.full and h.facts.get("ended") else math.inf)
     judged = [r["nimg"] > 5 * halflife or halflife > t["share"] * planned for r in h.full]
     worse = [
-        e > (1 + t["worse"]) * max(r, 0) + t["margin"] for e, r in zip(h["quality_ema"], h["quality_raw"], strict=True)
+        e > (1 + t["worse"]) * max(r, 0) + t["margin"]
+        for e, r in zip(h["quality_ema"], h["quality_raw"], strict=True)
     ]
     numbers = "quality_ema quality_raw ema.halflife_kimg total_kimg"
     return _found(h, t, "stale_ema", _all(judged, worse), 0.85, numbers)
@@ -508,15 +603,21 @@ def d_overfits(h: History, t: Thresholds) -> Finding | None:
 
     Hurts: the pictures are not good, and either nothing improves or held-out images look about as fake as the fakes.
     """
-    beyond_chance = [m - 0.5 > t["sigma"] * e for m, e in zip(h["auc_memory"], h["auc_memory_error"], strict=True)]
+    beyond_chance = [
+        m - 0.5 > t["sigma"] * e
+        for m, e in zip(h["auc_memory"], h["auc_memory_error"], strict=True)
+    ]
     gap = [a - b > t["gap"] for a, b in zip(h["auc_train"], h["auc_heldout"], strict=True)]
     large = [a or v > t["r_v"] for a, v in zip(gap, h["r_v"], strict=True)]
     hurts = [
-        q > t["good"] and (f or v > t["blatant"]) for q, f, v in zip(h["quality"], _flat(h, t), h["r_v"], strict=True)
+        q > t["good"] and (f or v > t["blatant"])
+        for q, f, v in zip(h["quality"], _flat(h, t), h["r_v"], strict=True)
     ]
     few = _number(h.facts.get("n_train")) < 2000 and not h.setting("augment.ops", [])
     numbers = "n_train r_v auc_train auc_heldout auc_memory quality"
-    return _found(h, t, "d_overfits", _all(beyond_chance, large, hurts), 0.88 if few else 0.6, numbers)
+    return _found(
+        h, t, "d_overfits", _all(beyond_chance, large, hurts), 0.88 if few else 0.6, numbers
+    )
 
 
 def dead_output(h: History, t: Thresholds) -> Finding | None:
@@ -534,7 +635,8 @@ def wrong_output(h: History, t: Thresholds) -> Finding | None:
     dark, bright = _number(h.facts.get("darkest_real")), _number(h.facts.get("brightest_real"))
     ends = list(zip(h["darkest_fake"], h["brightest_fake"], _poor(h, t), strict=True))
     pinned = [
-        p and -0.02 < low < t["zero"] and dark < -t["apart"] and high > bright - t["apart"] for low, high, p in ends
+        p and -0.02 < low < t["zero"] and dark < -t["apart"] and high > bright - t["apart"]
+        for low, high, p in ends
     ]
     beyond = [low < -t["limit"] or high > t["limit"] for low, high, _ in ends]
     numbers = "darkest_fake darkest_real brightest_fake brightest_real quality"
@@ -543,17 +645,23 @@ def wrong_output(h: History, t: Thresholds) -> Finding | None:
 
 def network_too_small(h: History, t: Thresholds) -> Finding | None:
     """A network that the settings made very narrow, and pictures that are not good and hardly get better."""
-    narrow = [width < t["width"] for width in (_width(h.facts.get("config", {}), side) for side in "gd")]
+    narrow = [
+        width < t["width"] for width in (_width(h.facts.get("config", {}), side) for side in "gd")
+    ]
     mask = [q > t["good"] and any(narrow) for q in h["quality"]]
     numbers = "network.generator.channels network.discriminator.channels params_g params_d quality coverage"
-    return _found(h, t, "network_too_small", mask, 0.9, numbers, _any(_flat(h, t), _slow(h, t)), mask)
+    return _found(
+        h, t, "network_too_small", mask, 0.9, numbers, _any(_flat(h, t), _slow(h, t)), mask
+    )
 
 
 def _width(config: dict[str, Any], side: str) -> float:
     """Channels of a convolutional network where it has most of them, or values of a fully connected one's widest layer."""
     network = setting(config, f"network.{'generator' if side == 'g' else 'discriminator'}", {})
     if channels := setting(network, "channels"):
-        return float(max(channels, setting(network, "min_channels", 0)))  # of which there are never fewer
+        return float(
+            max(channels, setting(network, "min_channels", 0))
+        )  # of which there are never fewer
     return float(max(setting(network, "hidden", []), default=math.inf))
 
 
@@ -580,13 +688,21 @@ def oscillation(h: History, t: Thresholds) -> Finding | None:
 def partial_collapse(h: History, t: Thresholds) -> Finding | None:
     """Large parts of the data are never made, and their share does not grow."""
     seen, null = h["coverage"], _number(h.facts.get("coverage_null", 0.97))
-    stale = [i >= 3 and max(seen[i - 1 : i + 1]) <= max(seen[: i - 1]) + t["growth"] for i in range(len(seen))]
-    few = [c < t["coverage"] * null or m > t["missing"] for c, m in zip(seen, h["modes_missing"], strict=True)]
+    stale = [
+        i >= 3 and max(seen[i - 1 : i + 1]) <= max(seen[: i - 1]) + t["growth"]
+        for i in range(len(seen))
+    ]
+    few = [
+        c < t["coverage"] * null or m > t["missing"]
+        for c, m in zip(seen, h["modes_missing"], strict=True)
+    ]
     latent = 0.2 * (h.setting("latent_dim", 100) < 8)
     # next to no variety counts even where the pictures' average is not poor
     bad = [p or c < t.get("blatant", 0) * null for p, c in zip(_poor(h, t), seen, strict=True)]
     lasts, numbers = _all(few, bad), "coverage coverage_null modes_missing diversity quality"
-    return _found(h, t, "partial_collapse", lasts, 0.6 + latent, numbers, _all(stale, _flat(h, t)), lasts)
+    return _found(
+        h, t, "partial_collapse", lasts, 0.6 + latent, numbers, _all(stale, _flat(h, t)), lasts
+    )
 
 
 def wrong_shapes(h: History, t: Thresholds) -> Finding | None:
@@ -595,7 +711,16 @@ def wrong_shapes(h: History, t: Thresholds) -> Finding | None:
     pairs = zip(h["precision"], h["coverage"], strict=True)
     apart = [p < t["precision"] * real and c < t["coverage"] * null for p, c in pairs]
     numbers = "precision precision_real coverage coverage_null quality"
-    return _found(h, t, "wrong_shapes", _all(apart, _poor(h, t)), 0.7, numbers, _any(_flat(h, t), _slow(h, t)), apart)
+    return _found(
+        h,
+        t,
+        "wrong_shapes",
+        _all(apart, _poor(h, t)),
+        0.7,
+        numbers,
+        _any(_flat(h, t), _slow(h, t)),
+        apart,
+    )
 
 
 def _few_for_modes(h: History, t: Thresholds) -> bool:
@@ -609,30 +734,54 @@ def mode_dropping(h: History, t: Thresholds) -> Finding | None:
     Certain where the held-out labels name a class that training has (nearly) no image of: nobody can make it then.
     """
     if untrained := h.facts.get("untrained_classes"):
-        evidence: dict[str, float | str] = {"classes_without_training_images": ", ".join(map(str, untrained))}
+        evidence: dict[str, float | str] = {
+            "classes_without_training_images": ", ".join(map(str, untrained))
+        }
         return Finding("mode_dropping", "fault", 0.9, 0.0, evidence, _remedy(h, "mode_dropping"))
     if _few_for_modes(h, t):
         return None
-    mask = [0 < m <= t["missing"] and c > t["coverage"] for m, c in zip(h["modes_missing"], h["coverage"], strict=True)]
+    mask = [
+        0 < m <= t["missing"] and c > t["coverage"]
+        for m, c in zip(h["modes_missing"], h["coverage"], strict=True)
+    ]
     # classes are certain; a cluster of odd photographs comes late in many a good run, and is worth no more than a note
     severity = "fault" if h.facts.get("mode_labels", True) else "note"
     return _found(
-        h, t, "mode_dropping", mask, 0.6, "modes_missing rarest_mode rarest_share coverage", severity=severity
+        h,
+        t,
+        "mode_dropping",
+        mask,
+        0.6,
+        "modes_missing rarest_mode rarest_share coverage",
+        severity=severity,
     )
 
 
 def checkerboard(h: History, t: Thresholds) -> Finding | None:
     """A pattern with a period of two pixels that the photos do not have: a peak, not noise."""
     late = [r["step"] > t["warmup"] and _number(r.get("quality")) < t["quality"] for r in h.full]
-    least = t["ratio"] * max(_number(h.facts.get("nyquist_real")), t["visible"])  # NaN first: nothing then
-    mask = _all(late, [a > least for a in h["nyquist_fake"]], [p > t["peak"] for p in h["nyquist_peak"]])
+    least = t["ratio"] * max(
+        _number(h.facts.get("nyquist_real")), t["visible"]
+    )  # NaN first: nothing then
+    mask = _all(
+        late, [a > least for a in h["nyquist_fake"]], [p > t["peak"] for p in h["nyquist_peak"]]
+    )
     transposed = h.setting("network.generator.upsample") == "transposed"
-    return _found(h, t, "checkerboard", mask, 0.85 if transposed else 0.65, "nyquist_fake nyquist_real nyquist_peak")
+    return _found(
+        h,
+        t,
+        "checkerboard",
+        mask,
+        0.85 if transposed else 0.65,
+        "nyquist_fake nyquist_real nyquist_peak",
+    )
 
 
 def copies_photos(h: History, t: Thresholds) -> Finding | None:
     """Fakes lie much nearer to training images than held-out reals do."""
-    return _found(h, t, "copies_photos", [x < t["ratio"] for x in h["copy_ratio"]], 0.7, "copy_ratio n_train")
+    return _found(
+        h, t, "copies_photos", [x < t["ratio"] for x in h["copy_ratio"]], 0.7, "copy_ratio n_train"
+    )
 
 
 def stuck(h: History, t: Thresholds) -> Finding | None:
@@ -651,7 +800,9 @@ def stopped_early(h: History, t: Thresholds) -> Finding | None:
     ):
         return None
     mask = [False] * (len(h.full) - 1) + [True]
-    found = _found(h, {}, "stopped_early", mask, 0.8, "quality", severity="note", restart="checkpoint")
+    found = _found(
+        h, {}, "stopped_early", mask, 0.8, "quality", severity="note", restart="checkpoint"
+    )
     return replace(found, override=longer(h)) if found else None
 
 
@@ -661,7 +812,9 @@ def longer(h: History) -> str:
     shown = h.records[-1]["nimg"] / 1000
     if epochs > 0 and shown < total:
         return f"trainer.max_epochs={2 * epochs}"
-    if not total and epochs <= 0:  # the clock ended it, and a run that goes on has its whole time again
+    if (
+        not total and epochs <= 0
+    ):  # the clock ended it, and a run that goes on has its whole time again
         return f"total_kimg={max(1000, 2 * shown):.6g}"
     return _remedy(h, "stopped_early")
 
@@ -686,25 +839,44 @@ LAST_RESORT = ("stuck", "stopped_early")  # said only when nothing else is activ
 def diagnose(h: History, thresholds: dict[str, Thresholds]) -> list[Finding]:
     """The findings of all rules, the most likely cause first; `thresholds` as in conf/diagnosis, one dict per rule and `common`."""
     common = thresholds.get("common", {})
-    found = [f for rule in RULES if (f := rule(h, {**common, **thresholds.get(rule.__name__, {})})) is not None]
+    found = [
+        f
+        for rule in RULES
+        if (f := rule(h, {**common, **thresholds.get(rule.__name__, {})})) is not None
+    ]
     if any(
-        not f.resolved and f.severity != "note" and f.name not in LAST_RESORT and f.name not in FROM_FACTS
+        not f.resolved
+        and f.severity != "note"
+        and f.name not in LAST_RESORT
+        and f.name not in FROM_FACTS
         for f in found
     ):
         found = [f for f in found if f.name not in LAST_RESORT]
     if any(f.name == "wrong_range" for f in found):  # which says how they are altered
         found = [f for f in found if f.name != "altered_images"]
-    if any(f.severity == "fault" and not f.resolved for f in found):  # then too little data is no mere remark
-        found = [replace(f, severity="fault") if f.name == "dataset_too_small" else f for f in found]
+    if any(
+        f.severity == "fault" and not f.resolved for f in found
+    ):  # then too little data is no mere remark
+        found = [
+            replace(f, severity="fault") if f.name == "dataset_too_small" else f for f in found
+        ]
     if any(f.name == "stuck" and not f.resolved for f in found):
         found = [f for f in found if f.name != "stopped_early"]
     order = [rule.__name__ for rule in RULES]
     return sorted(
-        found, key=lambda f: (f.resolved, SEVERITIES.index(f.severity), -round(f.confidence, 2), order.index(f.name))
+        found,
+        key=lambda f: (
+            f.resolved,
+            SEVERITIES.index(f.severity),
+            -round(f.confidence, 2),
+            order.index(f.name),
+        ),
     )
 
 
-def status(h: History, findings: Sequence[Finding], thresholds: dict[str, Thresholds]) -> tuple[list[str], list[str]]:
+def status(
+    h: History, findings: Sequence[Finding], thresholds: dict[str, Thresholds]
+) -> tuple[list[str], list[str]]:
     """(names of the checks that passed, names of those that are off: no data for them, or not yet enough)."""
     have = {n for r in h.records for n, v in r.items() if not math.isnan(_number(v))} | set(h.facts)
     spanned = h.full[-1]["step"] - h.full[0]["step"] if h.full else -1

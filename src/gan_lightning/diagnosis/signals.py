@@ -60,7 +60,9 @@ def quality(fake: Tensor, real: Tensor) -> float:
     The floor of the plain estimator is 1/n + 1/m (its diagonal zeros); without it the expectation is 0 for a perfect
     generator, whatever the sample sizes. Lower is better; a grey image stands near 0.5 to 1 (Szekely and Rizzo 2013).
     """
-    return (2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)) / max(spread(real), 1e-12)
+    return (2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)) / max(
+        spread(real), 1e-12
+    )
 
 
 def apart(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
@@ -73,12 +75,16 @@ def apart(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
 
     def between(order: Tensor) -> float:
         i, j = order[:n], order[n:]
-        within = sum(float(distances[k][:, k].sum()) / max(1, len(k) * (len(k) - 1)) for k in (i, j))
+        within = sum(
+            float(distances[k][:, k].sum()) / max(1, len(k) * (len(k) - 1)) for k in (i, j)
+        )
         return 2 * float(distances[i][:, j].mean()) - within
 
     orders = (torch.randperm(len(both), generator=draw).to(both.device) for _ in range(rounds))
     scale = max(spread(b), 1e-12)
-    return between(torch.arange(len(both), device=both.device)) / scale, max(map(between, orders)) / scale
+    return between(torch.arange(len(both), device=both.device)) / scale, max(
+        map(between, orders)
+    ) / scale
 
 
 def coverage_null(n_real: int, n_fake: int, k: int = 5) -> float:
@@ -125,7 +131,9 @@ def nyquist(images: Tensor) -> tuple[float, float]:
     # are sums of cosines, and every line but the first and the last stands for two of the Fourier transform
     (fy, rows, times_y), (fx, columns, times_x) = (_cosines(n, grey) for n in grey.shape[1:])
     times = times_y[:, None] * times_x
-    with torch.autocast(grey.device.type, enabled=False):  # a look computes as training does; bf16 is too coarse here
+    with torch.autocast(
+        grey.device.type, enabled=False
+    ):  # a look computes as training does; bf16 is too coarse here
         power = (rows @ grey @ columns.T).square().mean(0) * times
     high_y, high_x, low_y, low_x = fy[:, None] > 0.93, fx > 0.93, fy[:, None] < 0.07, fx < 0.07
     corners = (high_y & low_x) | (low_y & high_x) | (high_y & high_x)
@@ -171,7 +179,9 @@ def kmeans(features: Tensor, k: int, rounds: int = 20) -> Tensor:
         centres = torch.cat([centres, features[nearest(features, centres).argmax()][None]])
     for _ in range(rounds):
         member = torch.cdist(features, centres).argmin(1)
-        centres = torch.stack([features[member == j].mean(0) if (member == j).any() else centres[j] for j in range(k)])
+        centres = torch.stack(
+            [features[member == j].mean(0) if (member == j).any() else centres[j] for j in range(k)]
+        )
     return torch.cdist(features, centres).argmin(1)
 
 
@@ -182,7 +192,9 @@ def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor, k: int = 5) -> T
     return torch.bincount(votes.argmax(1), minlength=votes.shape[1])
 
 
-def missing_modes(counts: Tensor, shares: Tensor, below: float = 0.1, expected: float = 20) -> tuple[float, int, float]:
+def missing_modes(
+    counts: Tensor, shares: Tensor, below: float = 0.1, expected: float = 20
+) -> tuple[float, int, float]:
     """(share of the modes that are missing, the rarest mode, its count over the expected one).
 
     Missing: under `below` of its expected count, where at least `expected` were due; modes that were due fewer are left
@@ -219,7 +231,11 @@ def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> 
 
 def first_bad(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
     """Name of the first tensor that holds a NaN or an infinity, None where all are finite. One device sync."""
-    named = [(n, t) for n, t in (tensors.items() if isinstance(tensors, Mapping) else tensors) if t.is_floating_point()]
+    named = [
+        (n, t)
+        for n, t in (tensors.items() if isinstance(tensors, Mapping) else tensors)
+        if t.is_floating_point()
+    ]
     if not named:
         return None
     good = torch.stack([torch.isfinite(t.detach()).all() for _, t in named]).tolist()

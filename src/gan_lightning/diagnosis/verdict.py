@@ -10,9 +10,27 @@ from typing import TYPE_CHECKING, Any
 from gan_lightning.config import assign, key_of
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.preflight import preflight
-from gan_lightning.diagnosis.rules import RECORD, SEVERITIES, History, Thresholds, diagnose, longer, setting, status
+from gan_lightning.diagnosis.rules import (
+    RECORD,
+    SEVERITIES,
+    History,
+    Thresholds,
+    diagnose,
+    longer,
+    setting,
+    status,
+)
 from gan_lightning.errors import UserError
-from gan_lightning.files import ANY, inside, match, read_json_lines, read_yaml, untrusted, write_json, write_text
+from gan_lightning.files import (
+    ANY,
+    inside,
+    match,
+    read_json_lines,
+    read_yaml,
+    untrusted,
+    write_json,
+    write_text,
+)
 from gan_lightning.text import console as plain_console
 
 if TYPE_CHECKING:
@@ -36,7 +54,9 @@ def follow(overrides: list[str], override: str) -> list[str]:
     return [*kept, override]
 
 
-def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", run_dir: str | Path = ".") -> Verdict:
+def judge(
+    h: History, thresholds: dict[str, Thresholds], language: str = "en", run_dir: str | Path = "."
+) -> Verdict:
     """{verdict, summary, command, checks_passed, checks_off, findings, ...}, plain types only.
 
     `verdict` is fatal, fault, warning, improving, healthy or too_early; findings that have gone again do not count.
@@ -60,12 +80,16 @@ def judge(h: History, thresholds: dict[str, Thresholds], language: str = "en", r
     last = h.records[-1] if h.records else {}
     return {
         "verdict": verdict,
-        "summary": words.label(verdict, language, title=words.title(first.name, language) if first else ""),
+        "summary": words.label(
+            verdict, language, title=words.title(first.name, language) if first else ""
+        ),
         "command": command(h, override, restart, run_dir) if override else "",
         "checks_passed": passed,
         "checks_off": off,
         "findings": [f.as_dict(language) for f in findings],
-        "remarks": [f.as_dict(language) for f in preflight(h.facts, thresholds) if f.severity == "note"]
+        "remarks": [
+            f.as_dict(language) for f in preflight(h.facts, thresholds) if f.severity == "note"
+        ]
         if h.facts
         else [],
         "kimg": last.get("nimg", 0) / 1000,
@@ -80,7 +104,9 @@ def command(h: History, override: str, restart: str, run_dir: str | Path) -> str
     typed = setting(h.facts.get("config", {}), "overrides", [])
     overrides = follow([o for o in typed if not o.startswith(("retry.", "ckpt_path="))], override)
     if restart == "checkpoint":
-        overrides = follow(overrides, assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt"))
+        overrides = follow(
+            overrides, assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt")
+        )
     return shlex.join(["python", "train.py", *overrides])
 
 
@@ -97,7 +123,9 @@ def markdown(v: Verdict) -> str:
         lines += [f"- {f['severity']}, {say('sure')} {f['confidence']:.0%}, {say('since')} {f['since_kimg']:g} kimg",
                   f"- {say('evidence')}: {_numbers(f)}", f"- {say('change')}: `{f['override']}`", ""]  # fmt: skip
     lines += [f"{say('passed')}: {', '.join(v['checks_passed']) or '-'}", ""]
-    lines += [f"- {f['title']}. {f['why']} `{f['override']}`" for f in v["remarks"]] + [""] * bool(v["remarks"])
+    lines += [f"- {f['title']}. {f['why']} `{f['override']}`" for f in v["remarks"]] + [""] * bool(
+        v["remarks"]
+    )
     if v["checks_off"]:
         lines += [f"{say('off')}: {', '.join(v['checks_off'])}", ""]
     if v["command"]:
@@ -123,14 +151,22 @@ def show(v: Verdict, console: Console | None = None) -> None:
         return words.label(name, v["language"])
 
     colour = {"fatal": "red", "fault": "red", "warning": "yellow"}
-    console.print(Text(f"\n{say('diagnosis')}: {v['summary']}", style=f"bold {colour.get(v['verdict'], 'green')}"))
+    console.print(
+        Text(
+            f"\n{say('diagnosis')}: {v['summary']}",
+            style=f"bold {colour.get(v['verdict'], 'green')}",
+        )
+    )
     if v["findings"]:
         table = Table(show_lines=True)
         for column in ("finding", "sure", "since", "evidence", "change"):
             table.add_column(say(column), overflow="fold")
         for f in v["findings"][:SHOWN]:
             gone = f" ({say('gone')})" if f["resolved"] else ""
-            what = Text(f["title"], style="dim" if f["resolved"] else f"bold {colour.get(f['severity'], '')}".strip())
+            what = Text(
+                f["title"],
+                style="dim" if f["resolved"] else f"bold {colour.get(f['severity'], '')}".strip(),
+            )
             table.add_row(what.append(f" [{f['name']}]{gone}\n{f['why']}", style="not bold default"), f"{f['confidence']:.0%}",
                           f"{f['since_kimg']:.3g} kimg", Text(_numbers(f).replace(", ", "\n")), Text(f["override"]))  # fmt: skip
         console.print(table)
@@ -197,6 +233,8 @@ def diagnose_cli(run_dir: str, language: str | None = None) -> int:
             )
         match(thresholds, {str: {str: float}}, "diagnosis.thresholds")
         spoken = h.setting("diagnosis.language")
-        verdict = judge(h, thresholds, language or (spoken if spoken in words.LANGUAGES else "en"), run_dir)
+        verdict = judge(
+            h, thresholds, language or (spoken if spoken in words.LANGUAGES else "en"), run_dir
+        )
     show(verdict)
     return 0

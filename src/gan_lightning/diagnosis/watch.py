@@ -27,7 +27,13 @@ from gan_lightning.files import append_text, match, untrusted, write_text
 from gan_lightning.metrics.distances import precision_recall_density_coverage
 from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
 
-EARLY = (25, 50, 100, 200, 400)  # discriminator steps at which images are looked at, whatever it costs
+EARLY = (
+    25,
+    50,
+    100,
+    200,
+    400,
+)  # discriminator steps at which images are looked at, whatever it costs
 KEPT = 1000  # records of a kind that are kept in memory and checkpoints; beyond, every second of the older half goes
 
 
@@ -57,9 +63,15 @@ class Watch(Callback):
         cache_dir: str = "data/cache",
     ) -> None:
         if language not in words.LANGUAGES:
-            raise UserError(f"diagnosis.language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
+            raise UserError(
+                f"diagnosis.language={language} is unknown; there are {', '.join(words.LANGUAGES)}"
+            )
         self.thresholds = {name: dict(values) for name, values in thresholds.items()}
-        self.language, self.light_every, self.full_every = language, light_every, max(full_every, light_every)
+        self.language, self.light_every, self.full_every = (
+            language,
+            light_every,
+            max(full_every, light_every),
+        )
         self.max_share, self.stop_on_fatal = max_share, stop_on_fatal
         self.images, self.feature_images = images, min(images, feature_images)
         self.features, self.cache_dir = features, cache_dir
@@ -73,7 +85,9 @@ class Watch(Callback):
         self.scores = self.next_full = 0
         self.spent, self.cost, self.began, self.done = 0.0, 0.0, 0.0, False
         self.probe: Probe | None = None
-        self.first: list[Tensor] | None = None  # the first images shown, until they are compared with the stored ones
+        self.first: list[Tensor] | None = (
+            None  # the first images shown, until they are compared with the stored ones
+        )
         self.before: tuple[int, dict[str, list[Tensor]]] | None = None
         self.bad_pixel: str | None = None
         self.step = 0
@@ -96,9 +110,17 @@ class Watch(Callback):
         self.scores, self.next_full = state["scores"], state["next_full"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.began, self.spent, self.cost, self.done, self.probe = time.perf_counter(), 0.0, 0.0, False, None
+        self.began, self.spent, self.cost, self.done, self.probe = (
+            time.perf_counter(),
+            0.0,
+            0.0,
+            False,
+            None,
+        )
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.is_global_zero and (self.probe is None or self.first is not None):
             images = batch[0] if isinstance(batch, (tuple, list)) else batch
             if self.probe is None:
@@ -110,9 +132,14 @@ class Watch(Callback):
             and trainer.is_global_zero
             and self._due(self.step, self.step + max(advance, pl_module.n_critic))
         ):
-            self.before = self.step, {"d": s.weights(pl_module.discriminator), "g": s.weights(pl_module.generator)}
+            self.before = (
+                self.step,
+                {"d": s.weights(pl_module.discriminator), "g": s.weights(pl_module.generator)},
+            )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         due = self._due(self.step, pl_module.step)
         alone_on_cpu = (
             trainer.world_size == 1 and pl_module.device.type == "cpu"
@@ -120,7 +147,10 @@ class Watch(Callback):
         if due or alone_on_cpu:
             bad = self._bad(pl_module, weights=due)
             if trainer.world_size > 1 and self.stop_on_fatal:
-                if trainer.strategy.reduce_boolean_decision(bad is not None, all=False) and bad is None:
+                if (
+                    trainer.strategy.reduce_boolean_decision(bad is not None, all=False)
+                    and bad is None
+                ):
                     bad = "a tensor on another process"
             if bad is not None:
                 self._fatal(trainer, pl_module, bad)
@@ -141,7 +171,11 @@ class Watch(Callback):
             return
         if not any(r["step"] == pl_module.step and r["kind"] == "full" for r in self.records[-2:]):
             began = self._now(pl_module)
-            just = self.records.pop() if self.records and self.records[-1]["step"] == pl_module.step else {}
+            just = (
+                self.records.pop()
+                if self.records and self.records[-1]["step"] == pl_module.step
+                else {}
+            )
             self._full(trainer, pl_module, just | self._light(pl_module), began)
         self.facts["ended"] = True
         self._append({"kind": "facts", "ended": True})
@@ -150,17 +184,25 @@ class Watch(Callback):
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """The verdict after Ctrl-C and after a fatal finding too; other errors keep the screen for themselves."""
         if trainer.is_global_zero and self.probe is not None and not self.done:
-            self._verdict(trainer, pl_module, quiet=not isinstance(exception, (KeyboardInterrupt, TrainingDiverged)))
+            self._verdict(
+                trainer,
+                pl_module,
+                quiet=not isinstance(exception, (KeyboardInterrupt, TrainingDiverged)),
+            )
 
     # -- the looks ---------------------------------------------------------------------------------------------------
 
     def _due(self, before: int, now: int) -> bool:
         """A light look is due between two step counts; from the steps alone, so that every process agrees."""
-        return before // self.light_every != now // self.light_every or any(before < e <= now for e in EARLY)
+        return before // self.light_every != now // self.light_every or any(
+            before < e <= now for e in EARLY
+        )
 
     def _now(self, module: LightningModule) -> float:
         if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)  # else waiting for the training's own kernels would count as ours
+            torch.cuda.synchronize(
+                module.device
+            )  # else waiting for the training's own kernels would count as ours
         return time.perf_counter()
 
     def _begin(self, trainer: Any, module: Any, batch: Tensor) -> None:
@@ -168,25 +210,46 @@ class Watch(Callback):
         with _untouched(module):
             data = trainer.datamodule
             extractor = shared_extractor(self.features, data, self.cache_dir).to(module.device)
-            self.probe = Probe(module, data, extractor, self.images, self.feature_images, self.cache_dir)
+            self.probe = Probe(
+                module, data, extractor, self.images, self.feature_images, self.cache_dir
+            )
         self.first = []
         data = getattr(trainer.datamodule, "content_hash", "")
         if self.data != data:
             self.data, self.mean, self.counts = data, [], []
         real = batch.detach().float()
         nets = {"g": module.generator, "d": module.discriminator}
-        self.facts = {"kind": "facts", "config": module.config, "thresholds": self.thresholds, **self.probe.facts}
-        self.facts |= {"real_min": float(real.min()), "real_max": float(real.max()), "real_mean": float(real.mean())}
+        self.facts = {
+            "kind": "facts",
+            "config": module.config,
+            "thresholds": self.thresholds,
+            **self.probe.facts,
+        }
+        self.facts |= {
+            "real_min": float(real.min()),
+            "real_max": float(real.max()),
+            "real_mean": float(real.mean()),
+        }
         if len(real) >= 64:  # else the first batches together have to say, in `_compare`
             self.facts["mean_image"] = s.agreement(real, self.probe.train)
-        self.facts |= {"channels": real.shape[1], "shape": list(real.shape[1:]), "world_size": trainer.world_size}
-        self.facts["batch_size"] = min(len(real), getattr(trainer.datamodule, "batch_size", None) or len(real))
+        self.facts |= {
+            "channels": real.shape[1],
+            "shape": list(real.shape[1:]),
+            "world_size": trainer.world_size,
+        }
+        self.facts["batch_size"] = min(
+            len(real), getattr(trainer.datamodule, "batch_size", None) or len(real)
+        )
         self.facts["mean_error"] = self.probe.facts["mean_error"] / math.sqrt(len(real))
         self.facts |= {f"batchnorm_{side}": bool(batch_norms(net)) for side, net in nets.items()}
-        self.facts |= {f"params_{side}": sum(p.numel() for p in net.parameters()) for side, net in nets.items()}
+        self.facts |= {
+            f"params_{side}": sum(p.numel() for p in net.parameters()) for side, net in nets.items()
+        }
         self.folder = Path(trainer.default_root_dir)
         path = self.folder / "signals.jsonl"
-        kept = bool(self.records) and path.is_file() and not path.is_symlink()  # the same run's, up to its checkpoint
+        kept = (
+            bool(self.records) and path.is_file() and not path.is_symlink()
+        )  # the same run's, up to its checkpoint
         if not kept:
             write_text(path, "")
         for line in (self.facts, *(() if kept else self.records)):
@@ -210,7 +273,11 @@ class Watch(Callback):
             return
         began = time.perf_counter()
         distance, chance = s.apart(self.probe.features(seen), self.probe.stored)
-        found = {"seen_apart": distance, "seen_chance": chance, "mean_image": s.agreement(seen, self.probe.train)}
+        found = {
+            "seen_apart": distance,
+            "seen_chance": chance,
+            "mean_image": s.agreement(seen, self.probe.train),
+        }
         self.facts |= found
         self._append({"kind": "facts", **found})
         self.spent += time.perf_counter() - began
@@ -223,7 +290,9 @@ class Watch(Callback):
         return " and ".join(name for name in (bad, weight) if name) or self.bad_pixel
 
     def _fatal(self, trainer: Any, module: Any, bad: str) -> None:
-        if trainer.is_global_zero and not (self.records and "bad" in self.records[-1]):  # once, where the run goes on
+        if trainer.is_global_zero and not (
+            self.records and "bad" in self.records[-1]
+        ):  # once, where the run goes on
             record = {"nimg": module.nimg, "step": module.step, "kind": "light", "bad": bad}
             self.records.append(record)
             self._append(record)
@@ -236,15 +305,21 @@ class Watch(Callback):
 
     def _light(self, module: Any) -> dict[str, Any]:
         record = {"nimg": module.nimg, "step": module.step, "kind": "light"}
-        record |= {name.replace("/", "_"): float(value.detach()) for name, value in module.last.items()}
+        record |= {
+            name.replace("/", "_"): float(value.detach()) for name, value in module.last.items()
+        }
         if module.last_logits is not None:
             record |= {
-                name: float(x.mean()) for name, x in zip(("score_real", "score_fake"), module.last_logits, strict=True)
+                name: float(x.mean())
+                for name, x in zip(("score_real", "score_fake"), module.last_logits, strict=True)
             }
         record["lr_share"] = module.fade(module.lr_final)
         if self.before is not None:
             step, old = self.before
-            turns = {"d": module.step - step, "g": module.step // module.n_critic - step // module.n_critic}
+            turns = {
+                "d": module.step - step,
+                "g": module.step // module.n_critic - step // module.n_critic,
+            }
             for side, net in (("d", module.discriminator), ("g", module.generator)):
                 if turns[side]:
                     record[f"update_ratio_{side}"] = s.update_ratio(net, old[side], turns[side])
@@ -253,17 +328,24 @@ class Watch(Callback):
 
     def _full(self, trainer: Any, module: Any, record: dict[str, Any], began: float) -> None:
         assert self.probe is not None
-        with _untouched(module), trainer.precision_plugin.forward_context():  # as training computes, and as fast
+        with (
+            _untouched(module),
+            trainer.precision_plugin.forward_context(),
+        ):  # as training computes, and as fast
             seen, mean, counts = self.probe(module, self.mean, self.counts)
         if seen is None:
             self.bad_pixel = "a pixel of the generator's images"
-            if trainer.world_size == 1:  # else the others are told at the next look, or they would wait for this one
+            if (
+                trainer.world_size == 1
+            ):  # else the others are told at the next look, or they would wait for this one
                 self._fatal(trainer, module, self.bad_pixel)
             return
         self.mean, self.counts = mean, counts
         record |= {"kind": "full", **seen}
         step = module.step
-        self.next_full = next((e for e in EARLY if e > step), (step // self.full_every + 1) * self.full_every)
+        self.next_full = next(
+            (e for e in EARLY if e > step), (step // self.full_every + 1) * self.full_every
+        )
         self.records.append(record)  # so that the rules see it
         self.findings = diagnose(History(self.records, self.facts), self.thresholds)
         self.records.pop()
@@ -275,7 +357,10 @@ class Watch(Callback):
         now = self._now(module)
         self.spent += now - began
         previous = next((r["step"] for r in reversed(self.records) if r["kind"] == "full"), 0)
-        record |= {"share": round(self.spent / max(now - self.began, 1e-9), 4), "interval": module.step - previous}
+        record |= {
+            "share": round(self.spent / max(now - self.began, 1e-9), 4),
+            "interval": module.step - previous,
+        }
         self.records.append(record)
         self._append(record)
         for score in self._scores(trainer):
@@ -287,14 +372,19 @@ class Watch(Callback):
 
     def _scores(self, trainer: Any) -> list[dict[str, Any]]:
         """New entries of the Quality callback, where there is one: kept for reading; no rule needs them."""
-        history: Any = next((c.history for c in trainer.callbacks if type(c).__name__ == "Quality"), [])
+        history: Any = next(
+            (c.history for c in trainer.callbacks if type(c).__name__ == "Quality"), []
+        )
         new, self.scores = list(history)[self.scores :], len(history)
         return [{"kind": "score", **entry} for entry in new if isinstance(entry, dict)]
 
     # -- saying it ---------------------------------------------------------------------------------------------------
 
     def _append(self, record: dict[str, Any]) -> None:
-        append_text(self.folder / "signals.jsonl", json.dumps(plain(record), ensure_ascii=False, default=str) + "\n")
+        append_text(
+            self.folder / "signals.jsonl",
+            json.dumps(plain(record), ensure_ascii=False, default=str) + "\n",
+        )
 
     def _say(self, trainer: Any, when: str, name: str, more: str = "") -> str:
         """One line on the screen, above the progress bar where there is one."""
@@ -310,13 +400,19 @@ class Watch(Callback):
         for name, f in findings.items():
             if not f.resolved and self.said.get(name) is not False:
                 more = f" {words.why(name, self.language)} [{f.override}]"
-                lines.append(self._say(trainer, when + words.label("new", self.language), name, more))
+                lines.append(
+                    self._say(trainer, when + words.label("new", self.language), name, more)
+                )
         for name, gone in self.said.items():
             if not gone and (name not in findings or findings[name].resolved):
                 lines.append(self._say(trainer, when + words.label("gone", self.language), name))
         self.said = {name: f.resolved for name, f in findings.items()}
-        values = {f"signal/{k}": v for k, v in record.items() if isinstance(v, float) and math.isfinite(v)}
-        values |= {f"diagnosis/{r.__name__}": float(self.said.get(r.__name__) is False) for r in RULES}
+        values = {
+            f"signal/{k}": v for k, v in record.items() if isinstance(v, float) and math.isfinite(v)
+        }
+        values |= {
+            f"diagnosis/{r.__name__}": float(self.said.get(r.__name__) is False) for r in RULES
+        }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.nimg)
             if lines and hasattr(logger.experiment, "add_text"):
@@ -324,7 +420,9 @@ class Watch(Callback):
 
     def _verdict(self, trainer: Any, module: Any, quiet: bool = False) -> None:
         self.done = True
-        verdict = judge(History(self.records, self.facts), self.thresholds, self.language, self.folder)
+        verdict = judge(
+            History(self.records, self.facts), self.thresholds, self.language, self.folder
+        )
         write(verdict, self.folder)
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_text"):
@@ -353,9 +451,16 @@ class Probe:
         feature_images: int = 64,
         cache_dir: str | Path = "data/cache",
     ) -> None:
-        feature_images = feature_images if extractor.scaled else images  # the other extractors are quick
+        feature_images = (
+            feature_images if extractor.scaled else images
+        )  # the other extractors are quick
         self.device, self.images, self.few = module.device, images, feature_images
-        self.extractor, self.data, self.cache_dir, self.scale = extractor, data, cache_dir, torch.ones(1)
+        self.extractor, self.data, self.cache_dir, self.scale = (
+            extractor,
+            data,
+            cache_dir,
+            torch.ones(1),
+        )
         train, held = data.train_images, data.holdout_images
         pick = torch.Generator().manual_seed(0)
 
@@ -385,10 +490,19 @@ class Probe:
         use_held = held is not None and len(held) >= 500
         store, labels = (held, data.holdout_labels) if use_held else (train, data.train_labels)
         rows = torch.randperm(len(store), generator=pick)[:1024]
-        self.reference, labels = self._seen(store, rows) / self.scale, None if labels is None else labels[rows]
+        self.reference, labels = (
+            self._seen(store, rows) / self.scale,
+            None if labels is None else labels[rows],
+        )
         # labels are certain; clusters may be outliers, so of them nearly nothing must be there
-        self.missing = {"below": 0.1, "expected": 20.0} if labels is not None else {"below": 0.02, "expected": 30.0}
-        modes = s.kmeans(self.reference, max(2, min(10, len(rows) // 10))) if labels is None else labels
+        self.missing = (
+            {"below": 0.1, "expected": 20.0}
+            if labels is not None
+            else {"below": 0.02, "expected": 30.0}
+        )
+        modes = (
+            s.kmeans(self.reference, max(2, min(10, len(rows) // 10))) if labels is None else labels
+        )
         self.modes = modes
         self.shares = torch.bincount(self.modes) / len(self.modes)
         self.all_train: Tensor | None = None
@@ -407,12 +521,18 @@ class Probe:
                 for labels in (data.train_labels, data.holdout_labels)
             ]
             shares = [c / c.sum() for c in counts]
-            untrained = (shares[0] < 0.1 * shares[1]) & (counts[1] >= 5)  # classes that are held out but not trained on
+            untrained = (shares[0] < 0.1 * shares[1]) & (
+                counts[1] >= 5
+            )  # classes that are held out but not trained on
             self.facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
 
     def _precision_of_reals(self) -> float:
         """The share of real images that are taken for real, by the protocol of the fakes' precision."""
-        a, b = (self.real, self.stored) if self.compared is self.held else (self.real[::2], self.real[1::2])
+        a, b = (
+            (self.real, self.stored)
+            if self.compared is self.held
+            else (self.real[::2], self.real[1::2])
+        )
         return precision_recall_density_coverage(a, b)["precision"]
 
     @cached_property
@@ -428,29 +548,42 @@ class Probe:
         return features_of(self.extractor, self.data, store, rows, self.cache_dir)
 
     def _fakes(self, module: Any, z: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
-        parts = zip(z.split(64), labels.split(64) if labels is not None else [None] * len(z), strict=False)
+        parts = zip(
+            z.split(64), labels.split(64) if labels is not None else [None] * len(z), strict=False
+        )
         return torch.cat([module.sample(a, b, ema=ema).float() for a, b in parts])
 
     def _logits(self, module: Any, images: Tensor, labels: Tensor | None) -> Tensor:
         labels = labels if module.num_classes else None
-        parts = zip(images.split(64), labels.split(64) if labels is not None else [None] * len(images), strict=False)
+        parts = zip(
+            images.split(64),
+            labels.split(64) if labels is not None else [None] * len(images),
+            strict=False,
+        )
         return torch.cat([module.score(a, b).float() for a, b in parts])
 
     def __call__(
         self, module: Any, mean: list[float], counts: list[list[float]]
     ) -> tuple[dict[str, float] | None, list[float], list[list[float]]]:
         """(signals or None where a pixel is not finite, the fakes' mean feature, fakes per mode at the last eight looks)."""
-        draw = torch.Generator().manual_seed(1 + module.step)  # the same at the same step, whatever happened before
+        draw = torch.Generator().manual_seed(
+            1 + module.step
+        )  # the same at the same step, whatever happened before
         z = torch.randn(self.images, module.latent_dim, generator=draw)
         labels = None
         if module.num_classes and self.train_labels is not None:
-            labels = self.train_labels[torch.randint(len(self.train_labels), (self.images,), generator=draw)]
+            labels = self.train_labels[
+                torch.randint(len(self.train_labels), (self.images,), generator=draw)
+            ]
         raw = self._fakes(module, z, labels, ema=False)
         if s.first_bad({"pixels": raw}):
             return None, mean, counts
         fake = self.features(raw[: self.few])
         real = self.real
-        on_train, on_fake = self._logits(module, self.train, self.train_labels), self._logits(module, raw, labels)
+        on_train, on_fake = (
+            self._logits(module, self.train, self.train_labels),
+            self._logits(module, raw, labels),
+        )
         seen = {
             "quality_raw": s.quality(fake, real) / self.grey, "diversity": s.diversity(fake, real),
             "auc_train": s.auc(on_train, on_fake), "r_t": s.r_t(on_train), "score_train": float(on_train.mean()),
@@ -475,7 +608,9 @@ class Probe:
         if mean:
             seen["travel"] = s.travel(fake.mean(0), torch.tensor(mean), self.spread)
         counts = [*counts[-7:], s.mode_counts(fake, self.reference, self.modes).tolist()]
-        missing, rarest, share = s.missing_modes(torch.tensor(counts).sum(0), self.shares, **self.missing)
+        missing, rarest, share = s.missing_modes(
+            torch.tensor(counts).sum(0), self.shares, **self.missing
+        )
         seen |= {"modes_missing": missing, "rarest_mode": float(rarest), "rarest_share": share}
         if batch_norms(module.generator):
             seen["mode_gap"] = self._mode_gap(module, z, labels, raw)
@@ -493,7 +628,9 @@ class Probe:
         for rows in torch.arange(min(count, len(z))).split(size):
             extra = () if labels is None else (labels[rows].to(self.device),)
             parts.append(
-                torch.func.functional_call(net, state, (z[rows].to(self.device, module.dtype), *extra)).float()
+                torch.func.functional_call(
+                    net, state, (z[rows].to(self.device, module.dtype), *extra)
+                ).float()
             )
         for part, training in modes:
             part.training = training

@@ -202,7 +202,10 @@ WORDS: dict[str, tuple[str, str, str, str]] = {
 VERDICTS: dict[str, tuple[str, str]] = {
     "fatal": ("The run cannot go on: {title}.", "더 진행할 수 없습니다: {title}."),
     "fault": ("Most likely cause: {title}.", "가장 유력한 원인: {title}."),
-    "warning": ("Nothing is broken, but look at this: {title}.", "고장은 아니지만 확인이 필요합니다: {title}."),
+    "warning": (
+        "Nothing is broken, but look at this: {title}.",
+        "고장은 아니지만 확인이 필요합니다: {title}.",
+    ),
     "improving": (
         "No fault was found. Still improving: go on.",
         "문제를 찾지 못했습니다. 아직 나아지는 중이니 계속하세요.",

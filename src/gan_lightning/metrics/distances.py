@@ -27,7 +27,10 @@ def frechet_of(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
     nothing lost where there are fewer samples than dimensions.
     """
     cross = torch.linalg.svdvals(a[1].T @ b[1]).sum()
-    return max(0.0, float((a[0] - b[0]).square().sum() + a[1].square().sum() + b[1].square().sum() - 2 * cross))
+    return max(
+        0.0,
+        float((a[0] - b[0]).square().sum() + a[1].square().sum() + b[1].square().sum() - 2 * cross),
+    )
 
 
 def frechet(real: Tensor, fake: Tensor) -> float:
@@ -47,14 +50,18 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     return float(within / (n * (n - 1)) - 2 * kernel(x, y).mean())
 
 
-def kid(real: Tensor, fake: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0) -> tuple[float, float]:
+def kid(
+    real: Tensor, fake: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """Mean and standard deviation of `polynomial_mmd` over random subsets, each at most half of the smaller set."""
     size = max(2, min(subset_size, len(real) // 2, len(fake) // 2))
     generator = torch.Generator().manual_seed(seed)
     values = []
     for _ in range(subsets):
         x = real[torch.randperm(len(real), generator=generator)[:size]]
-        values.append(polynomial_mmd(x, fake[torch.randperm(len(fake), generator=generator)[:size]]))
+        values.append(
+            polynomial_mmd(x, fake[torch.randperm(len(fake), generator=generator)[:size]])
+        )
     found = torch.tensor(values, dtype=torch.float64)
     return float(found.mean()), float(found.std(correction=0))
 
@@ -120,7 +127,11 @@ def views(images: Tensor) -> Iterator[Tensor]:
     """18 versions of (N, C, H, W): as it is first, mirrored, and shifted by a 64th of its size (at least a pixel)."""
     step = max(1, round(min(images.shape[2:]) / 64))
     shifts = [(y, x) for y in (0, -step, step) for x in (0, -step, step)]
-    return (torch.roll(version, shift, (2, 3)) for version in (images, images.flip(3)) for shift in shifts)
+    return (
+        torch.roll(version, shift, (2, 3))
+        for version in (images, images.flip(3))
+        for shift in shifts
+    )
 
 
 def quiet(images: Tensor, side: int = 16) -> Tensor:
@@ -165,7 +176,11 @@ def copy_threshold(copies: Tensor, held_out: Tensor) -> float:
 
 
 def bootstrap(
-    statistic: Callable[[Tensor], float], n: int, resamples: int = 30, seconds: float = 2.0, seed: int = 0
+    statistic: Callable[[Tensor], float],
+    n: int,
+    resamples: int = 30,
+    seconds: float = 2.0,
+    seed: int = 0,
 ) -> float | None:
     """Half width of the 95 % interval of `statistic(index (n,))`: 1.96 deviations over resamples of n rows.
 
@@ -176,4 +191,6 @@ def bootstrap(
     values: list[float] = []
     while len(values) < resamples and time.monotonic() - start < seconds:
         values.append(statistic(torch.randint(n, (n,), generator=generator)))
-    return 1.96 * float(torch.tensor(values, dtype=torch.float64).std()) if len(values) >= 5 else None
+    return (
+        1.96 * float(torch.tensor(values, dtype=torch.float64).std()) if len(values) >= 5 else None
+    )

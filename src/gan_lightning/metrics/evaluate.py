@@ -19,7 +19,9 @@ from gan_lightning.metrics import distances as D
 from gan_lightning.metrics.features import cached, features_of, shared_extractor
 from gan_lightning.text import console
 
-SMALLEST = 50  # images; below, the sampling error of every distance here is as large as what it measures
+SMALLEST = (
+    50  # images; below, the sampling error of every distance here is as large as what it measures
+)
 LARGEST = 10_000
 MOST = 60_000  # training images among which near-copies are looked for
 Pair = tuple[float, float | None]  # value, half width of its 95 % interval
@@ -69,14 +71,31 @@ class Scores:
         def show(value: float | None) -> str:
             return "–" if value is None else f"{value:.4g}"
 
-        width = max((len(s.name) for s in self.scores), default=5)  # a name states its protocol: never cut
-        table = Table(Column("score", min_width=width), "value", "±", "real", "untrained", "better", title=title)
+        width = max(
+            (len(s.name) for s in self.scores), default=5
+        )  # a name states its protocol: never cut
+        table = Table(
+            Column("score", min_width=width),
+            "value",
+            "±",
+            "real",
+            "untrained",
+            "better",
+            title=title,
+        )
         for s in self.scores:
             half = None if s.low is None or s.high is None else (s.high - s.low) / 2
             table.add_row(
-                s.name, Text(show(s.value), style="bold"), show(half), show(s.floor), show(s.ceiling), s.better
+                s.name,
+                Text(show(s.value), style="bold"),
+                show(half),
+                show(s.floor),
+                show(s.ceiling),
+                s.better,
             )
-        table.caption = f"{self.n} images; ±: 95 %; features: {self.extractor}, hash {self.extractor_hash}"
+        table.caption = (
+            f"{self.n} images; ±: 95 %; features: {self.extractor}, hash {self.extractor_hash}"
+        )
         return table
 
 
@@ -89,7 +108,9 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     """95 % interval of a rate seen in n trials (Wilson 1927), which says something at 0 and at 1 too."""
     z2 = 1.96**2
     middle, half = rate + z2 / (2 * n), 1.96 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
-    low, high = (round((middle + side) / (1 + z2 / n), 15) for side in (-half, half))  # or 0 of n begins at 1e-19
+    low, high = (
+        round((middle + side) / (1 + z2 / n), 15) for side in (-half, half)
+    )  # or 0 of n begins at 1e-19
     return max(0.0, low), min(1.0, high)
 
 
@@ -115,9 +136,16 @@ class Evaluator:
         data.prepare()
         self.data, self.cache_dir, self.seed = data, Path(cache_dir), seed
         self.extractor = shared_extractor(features, data, cache_dir, inception_weights).to(device)
-        train, held = len(data.train_images), 0 if data.holdout_images is None else len(data.holdout_images)
-        order = torch.randperm(train, generator=torch.Generator().manual_seed(0))  # the same reference for every seed
-        self.folds: list[tuple[tuple[Any, Tensor], tuple[Any, Tensor]]]  # (reference, other reals) as (store, rows)
+        train, held = (
+            len(data.train_images),
+            0 if data.holdout_images is None else len(data.holdout_images),
+        )
+        order = torch.randperm(
+            train, generator=torch.Generator().manual_seed(0)
+        )  # the same reference for every seed
+        self.folds: list[
+            tuple[tuple[Any, Tensor], tuple[Any, Tensor]]
+        ]  # (reference, other reals) as (store, rows)
         if held >= 1000:
             rows = torch.randperm(held, generator=torch.Generator().manual_seed(0))[:LARGEST]
             self.folds = [((data.holdout_images, rows), (data.train_images, order[: len(rows)]))]
@@ -127,7 +155,9 @@ class Evaluator:
             self.folds = [(a, b), (b, a)]
         self.limit = sum(min(len(rows), len(others)) for (_, rows), (_, others) in self.folds)
         if not self.limit:
-            raise UserError(f"no score: {SMALLEST} real images are needed to compare with, there is {train}")
+            raise UserError(
+                f"no score: {SMALLEST} real images are needed to compare with, there is {train}"
+            )
         self.num_images = min(num_images or self.limit, self.limit)
         self._yardsticks: dict[tuple[str, str], float] = {}
         self._known: dict[int, tuple[tuple[Tensor, Tensor], Tensor]] = {}
@@ -144,12 +174,17 @@ class Evaluator:
             return torch.ones(1)
         seen = torch.cat([self._features(*reference) for reference, _ in self.folds])
         deviation = (seen - seen.mean(0)).abs().mean(0)
-        return deviation.clamp_min(0.1 * float(deviation.median()))  # one that is dead in the reals would rule
+        return deviation.clamp_min(
+            0.1 * float(deviation.median())
+        )  # one that is dead in the reals would rule
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
     def evaluate(
-        self, fakes: Tensor, ceiling_fakes: Tensor | Callable[[int], Tensor] | None = None, light: bool = False
+        self,
+        fakes: Tensor,
+        ceiling_fakes: Tensor | Callable[[int], Tensor] | None = None,
+        light: bool = False,
     ) -> Scores:
         """Scores of uint8 images (n, C, H, W); n at most `limit`, the rest is left out.
 
@@ -170,7 +205,9 @@ class Evaluator:
             )
             return result
         if len(fakes) < 1000:
-            result.warnings.append(f"n = {n}: compare only with scores of the same n, and look at the interval")
+            result.warnings.append(
+                f"n = {n}: compare only with scores of the same n, and look at the interval"
+            )
         label = f"{n // 1000}k" if n % 1000 == 0 else str(n)
         values = self._measure(fakes[:n], light)
         floors = self._yardstick(f"floor{label}", lambda: self._measure(None, True, n))
@@ -186,7 +223,16 @@ class Evaluator:
             low, high = (None, None) if half is None else (value - half, value + half)
             better = "lower" if name.startswith(("frechet", "fid", "kid")) else "higher"
             result.scores.append(
-                Score(f"{name}_{label}", value, low, high, floors.get(name), ceilings.get(name), n, better)
+                Score(
+                    f"{name}_{label}",
+                    value,
+                    low,
+                    high,
+                    floors.get(name),
+                    ceilings.get(name),
+                    n,
+                    better,
+                )
             )
         if hasattr(self.extractor, "probabilities"):
             result.details["class_histogram"] = self._histogram(self.extractor(fakes[:n])).tolist()
@@ -213,12 +259,20 @@ class Evaluator:
                 x = self._features(others[0], others[1][:each])
             else:
                 x = self.extractor(fakes[number * each : (number + 1) * each])
-            found.append(self._distances(number, self._features(*reference) / self.scale, x / self.scale, quick))
+            found.append(
+                self._distances(
+                    number, self._features(*reference) / self.scale, x / self.scale, quick
+                )
+            )
         out = {}
         for name in found[0]:
             pairs = [f[name] for f in found]
             halves = [half for _, half in pairs if half is not None]
-            half = math.sqrt(sum(h * h for h in halves)) / len(pairs) if len(halves) == len(pairs) else None
+            half = (
+                math.sqrt(sum(h * h for h in halves)) / len(pairs)
+                if len(halves) == len(pairs)
+                else None
+            )
             out[name] = (sum(v for v, _ in pairs) / len(pairs), half)
         return out
 
@@ -232,7 +286,9 @@ class Evaluator:
             return D.frechet_of(gaussian, D.gaussian(x if index is None else x[index]))
 
         mean, std = D.kid(real, x, subsets=10 if quick else 30)
-        size = min(1000, len(real) // 2, len(x) // 2)  # what kid's subsets come to; the error falls with the root of n
+        size = min(
+            1000, len(real) // 2, len(x) // 2
+        )  # what kid's subsets come to; the error falls with the root of n
         wide = real.shape[1] > 1000  # resampling a Frechet distance of 2,048 features takes minutes
         half = None if quick or wide else D.bootstrap(frechet, len(x))
         out: dict[str, Pair] = {
@@ -254,7 +310,9 @@ class Evaluator:
     def _closeness(self, images: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `_piece_closeness`, a few images at a time: each is seen in 18 versions."""
         rows = torch.arange(len(images)).split(64)
-        parts = [self._piece_closeness(images[i], None if exclude is None else exclude[i]) for i in rows]
+        parts = [
+            self._piece_closeness(images[i], None if exclude is None else exclude[i]) for i in rows
+        ]
         return torch.cat([near for near, _ in parts], 1), torch.cat([where for _, where in parts])
 
     def _piece_closeness(self, images: Tensor, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -281,14 +339,19 @@ class Evaluator:
             if held is None:
                 others = self._closeness(train[rows], rows)[0]
             else:
-                others = self._closeness(held[torch.randperm(len(held), generator=generator)[:300]])[0]
+                others = self._closeness(
+                    held[torch.randperm(len(held), generator=generator)[:300]]
+                )[0]
             scale = planted.quantile(0.99, dim=1, keepdim=True).clamp_min(1e-6)
             a, b = ((d / scale).amax(0) for d in (planted, others))
             threshold = D.copy_threshold(a, b)
             rates = torch.tensor([(d < threshold).float().mean() for d in (b, a)])
             return {"scale": scale, "threshold": torch.tensor(threshold), "rates": rates}
 
-        path = self.cache_dir / f"copies-{self.data.content_hash}-{self.extractor.name}-{self.extractor.hash}.pt"
+        path = (
+            self.cache_dir
+            / f"copies-{self.data.content_hash}-{self.extractor.name}-{self.extractor.hash}.pt"
+        )
         return cached(path, calibrate)
 
     def near_copies(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,11 +371,15 @@ class Evaluator:
         held, planted = bound["rates"].tolist()
         floor = None if self.data.holdout_images is None else held
         name = f"near_copies_{self.extractor.name}_{len(fakes)}"
-        result.scores.append(Score(name, rate, *wilson(rate, len(fakes)), floor, planted, len(fakes), "lower"))
+        result.scores.append(
+            Score(name, rate, *wilson(rate, len(fakes)), floor, planted, len(fakes), "lower")
+        )
         order = closeness.argsort()[:16]
         result.details["nearest"] = {"sample": order.tolist(), "photograph": where[order].tolist()}
         if planted < 0.95:
-            result.warnings.append(f"near-copies are hard to tell here: {planted:.0%} of planted ones are found")
+            result.warnings.append(
+                f"near-copies are hard to tell here: {planted:.0%} of planted ones are found"
+            )
 
 
 def planted_copies(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -320,7 +387,12 @@ def planted_copies(images: Tensor, generator: torch.Generator) -> Tensor:
     step = max(1, round(min(images.shape[2:]) / 64))
     moved = torch.roll(images.flip(3), (step, step), (2, 3))
     mixed = torch.where((torch.arange(len(images)) % 2 == 0)[:, None, None, None], images, moved)
-    return (mixed + 12.75 * torch.randn(mixed.shape, generator=generator)).round().clamp(0, 255).to(torch.uint8)
+    return (
+        (mixed + 12.75 * torch.randn(mixed.shape, generator=generator))
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
 
 
 def copies_strip(fakes: Tensor, train: Any, nearest: Tensor, columns: int = 4) -> Tensor:
@@ -336,7 +408,9 @@ def save_strip(path: Path, scores: Scores, fakes: Tensor, data: Any) -> None:
     """The closest samples beside their photographs, as a PNG; nothing where the copies were not searched."""
     if "nearest" not in scores.details:
         return
-    chosen, photographs = (torch.tensor(scores.details["nearest"][key]) for key in ("sample", "photograph"))
+    chosen, photographs = (
+        torch.tensor(scores.details["nearest"][key]) for key in ("sample", "photograph")
+    )
     pictures.save(copies_strip(fakes[chosen], data.train_images, photographs), path)
 
 
@@ -366,12 +440,16 @@ def evaluate_cli(
     noise = {"truncation": truncation, "reject": reject}
     options: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
     options["inception_weights"] = inception_weights
-    with contextlib.redirect_stdout(sys.stderr):  # what is said on the way must not get into the JSON
+    with contextlib.redirect_stdout(
+        sys.stderr
+    ):  # what is said on the way must not get into the JSON
         where = Path(path)
         if where.is_dir():
             for name, value in noise.items():
                 if value != PLAIN[name]:
-                    raise UserError(f"--{name} {value:g} is for checkpoints: the images in {path} are made already")
+                    raise UserError(
+                        f"--{name} {value:g} is for checkpoints: the images in {path} are made already"
+                    )
             real = _real_data(data, data_root, {}, cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
             fakes, ceiling = _folder(where, real, evaluator.num_images), _stand_in
@@ -379,11 +457,19 @@ def evaluate_cli(
             sampler = load_generator(path, trust)
             real = _real_data(data, data_root, sampler.config.get("dataset", {}), cache_dir)
             evaluator = Evaluator(real, features, num_images, cache_dir, **options)
-            labels = class_labels(real.train_labels, evaluator.num_images) if sampler.num_classes else None
+            labels = (
+                class_labels(real.train_labels, evaluator.num_images)
+                if sampler.num_classes
+                else None
+            )
             fakes = sampler.images(evaluator.num_images, evaluator.seed, labels, **noise)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(evaluator.seed)
-                fresh = build_trusted(sampler.config["network"]["generator"], trust).to(sampler.device).eval()
+                fresh = (
+                    build_trusted(sampler.config["network"]["generator"], trust)
+                    .to(sampler.device)
+                    .eval()
+                )
             untrained = Sampler(fresh, sampler.config, sampler.device, False)
 
             def ceiling(n: int, like: Any) -> Tensor:
@@ -418,7 +504,11 @@ def evaluate_cli(
 def _pictures_of(checkpoint: Path) -> Path:
     """The run's own folder of pictures where a checkpoint lies in a run, else samples/: never beside somebody's images."""
     run = checkpoint.absolute().parent.parent
-    return run / "images" if checkpoint.is_file() and (run / "config.yaml").is_file() else Path("samples")
+    return (
+        run / "images"
+        if checkpoint.is_file() and (run / "config.yaml").is_file()
+        else Path("samples")
+    )
 
 
 def class_labels(known: Tensor | None, n: int) -> Tensor | None:
@@ -430,11 +520,17 @@ def class_labels(known: Tensor | None, n: int) -> Tensor | None:
 
 def _stand_in(n: int, data: Any) -> Tensor:
     """What most untrained generators give: grey with faint noise."""
-    noise = torch.randn((n, *data.train_images.shape[1:]), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        (n, *data.train_images.shape[1:]), generator=torch.Generator().manual_seed(0)
+    )
     return to_uint8(0.08 * noise)
 
 
-TORCHVISION = {"mnist": ("MNIST", 28, 1), "fashion_mnist": ("FashionMNIST", 28, 1), "cifar10": ("CIFAR10", 32, 3)}
+TORCHVISION = {
+    "mnist": ("MNIST", 28, 1),
+    "fashion_mnist": ("FashionMNIST", 28, 1),
+    "cifar10": ("CIFAR10", 32, 3),
+}
 
 
 def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir: str) -> Any:
@@ -443,7 +539,9 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir:
     from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
 
     keep = ("image_size", "image_channels", "fit", "background", "holdout", "cache_limit_gb")
-    options = {"cache_dir": cache_dir} | {key: settings[key] for key in keep if settings.get(key) is not None}
+    options = {"cache_dir": cache_dir} | {
+        key: settings[key] for key in keep if settings.get(key) is not None
+    }
     source: Any
     if name in TORCHVISION:
         dataset, size, channels = TORCHVISION[name]
@@ -454,9 +552,15 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir:
     elif name == "egg":
         source = EggImages(root or EggImages.DEFAULT_ROOT)
     else:
-        trained_on = os.path.abspath(os.path.expanduser(settings.get("root") or ""))  # compared, never opened
-        same = bool(settings.get("root")) and trained_on == os.path.abspath(os.path.expanduser(name))
-        source = FolderImages(name, bool(settings.get("labels")) and same)  # another folder need not have classes
+        trained_on = os.path.abspath(
+            os.path.expanduser(settings.get("root") or "")
+        )  # compared, never opened
+        same = bool(settings.get("root")) and trained_on == os.path.abspath(
+            os.path.expanduser(name)
+        )
+        source = FolderImages(
+            name, bool(settings.get("labels")) and same
+        )  # another folder need not have classes
     real = ImageData(source, shrink_batch=True, **options)
     real.prepare()
     return real
@@ -467,13 +571,23 @@ def _folder(path: Path, real: Any, most: int) -> Tensor:
     from gan_lightning.data.datamodule import ImageData
     from gan_lightning.data.sources import FolderImages
 
-    source = FolderImages(str(path), without=("grid.png", "interpolation.png", "interpolation.gif"))  # ours, of many
+    source = FolderImages(
+        str(path), without=("grid.png", "interpolation.png", "interpolation.gif")
+    )  # ours, of many
     _, channels, height, width = real.train_images.shape
     if source.typical_size() != (height, width):
         size = "x".join(map(str, source.typical_size()))
-        print(f"{path}: images of {size} pixels are resized to {height}x{width}, the size of the real ones")
+        print(
+            f"{path}: images of {size} pixels are resized to {height}x{width}, the size of the real ones"
+        )
     made = ImageData(
-        source, (height, width), channels, fit="stretch", holdout=0, cache_dir=str(real.cache_dir), shrink_batch=True
+        source,
+        (height, width),
+        channels,
+        fit="stretch",
+        holdout=0,
+        cache_dir=str(real.cache_dir),
+        shrink_batch=True,
     )
     made.prepare()
     n = min(most, len(made.train_images))

@@ -43,7 +43,9 @@ class Extractor(nn.Module):
 
     def _chunked(self, function: Any, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.ndim != 4:
-            raise UserError(f"an extractor takes uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+            raise UserError(
+                f"an extractor takes uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
+            )
         weight = next(chain(self.parameters(), self.buffers()), images)
         with torch.inference_mode():
             parts = images.split(self.chunk)
@@ -116,7 +118,12 @@ class Digits(Extractor):
             return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
 
     def train_on(
-        self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor], seed: int = 0, rounds: int = 4
+        self,
+        images: Tensor,
+        labels: Tensor,
+        test: tuple[Tensor, Tensor],
+        seed: int = 0,
+        rounds: int = 4,
     ) -> None:
         """Train until the test accuracy reaches `needed`: one cycle of 2 epochs at most `rounds` times. UserError."""
         with torch.random.fork_rng(devices=[]):
@@ -136,18 +143,29 @@ class Digits(Extractor):
         )
 
     def _cycle(
-        self, images: Tensor, labels: Tensor, generator: torch.Generator, epochs: int = 2, batch: int = 128
+        self,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        epochs: int = 2,
+        batch: int = 128,
     ) -> None:
         steps = epochs * (len(images) // batch)
         if steps == 0:
-            raise UserError(f"features=digits: {len(images)} labelled images are too few; choose lite2")
+            raise UserError(
+                f"features=digits: {len(images)} labelled images are too few; choose lite2"
+            )
         optimizer = torch.optim.Adam(self.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps)
-        order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(epochs + 1)])
+        order = torch.cat(
+            [torch.randperm(len(images), generator=generator) for _ in range(epochs + 1)]
+        )
         self.train().requires_grad_(True)
         for step in range(steps):
             index = order[step * batch : (step + 1) * batch]
-            loss = F.cross_entropy(self.head(self.features(images[index])), labels[index], label_smoothing=0.05)
+            loss = F.cross_entropy(
+                self.head(self.features(images[index])), labels[index], label_smoothing=0.05
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -158,11 +176,15 @@ class Digits(Extractor):
     def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Digits":
         """From the cache, or trained on data's labelled images and tested on its held-out ones, once."""
         if data.train_labels is None or data.holdout_images is None:
-            raise UserError("features=digits needs a labelled dataset with a hold-out, such as mnist; choose lite2")
+            raise UserError(
+                "features=digits needs a labelled dataset with a hold-out, such as mnist; choose lite2"
+            )
         net, path = cls(int(data.num_classes)), Path(cache_dir) / f"digits-{data.content_hash}.pt"
 
         def train() -> dict[str, Any]:
-            print(f"metrics: training the digit classifier that measures the digits (about a minute, kept in {path})")
+            print(
+                f"metrics: training the digit classifier that measures the digits (about a minute, kept in {path})"
+            )
             images = data.train_images[torch.arange(len(data.train_images))]
             test = data.holdout_images[torch.arange(len(data.holdout_images))]
             with torch.inference_mode(False), torch.enable_grad():
@@ -185,13 +207,17 @@ class Inception(Extractor):
         try:
             import torch_fidelity  # noqa: F401  (torchmetrics needs it and does not bring it along)
         except ImportError:
-            raise ImportError("torch-fidelity is not installed: pip install 'gan-lightning[inception]'") from None
+            raise ImportError(
+                "torch-fidelity is not installed: pip install 'gan-lightning[inception]'"
+            ) from None
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         patience = socket.getdefaulttimeout()
         socket.setdefaulttimeout(20)  # a network that swallows packets must not hang the run
         try:
-            self.net = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights).requires_grad_(False)
+            self.net = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights).requires_grad_(
+                False
+            )
         finally:
             socket.setdefaulttimeout(patience)
 
@@ -245,10 +271,16 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         return extractor
     if features is None:
         # the classifier needs many digits to reach its 99 %; a small slice of MNIST is measured as photographs are
-        enough = data.name == "mnist" and data.train_labels is not None and len(data.train_images) >= 20_000
+        enough = (
+            data.name == "mnist"
+            and data.train_labels is not None
+            and len(data.train_images) >= 20_000
+        )
         features = "digits" if enough and data.holdout_images is not None else "lite2"
     if features not in EXTRACTORS:
-        raise UserError(f"features={features}: unknown; choose {', '.join(EXTRACTORS)}, or give a _target_")
+        raise UserError(
+            f"features={features}: unknown; choose {', '.join(EXTRACTORS)}, or give a _target_"
+        )
     try:
         return EXTRACTORS[features].build(data, cache_dir, weights)
     except Exception as problem:
@@ -279,7 +311,9 @@ def shared_extractor(
     return known[key]
 
 
-def features_of(extractor: Extractor, data: Any, store: Any, rows: Tensor, cache_dir: str | Path) -> Tensor:
+def features_of(
+    extractor: Extractor, data: Any, store: Any, rows: Tensor, cache_dir: str | Path
+) -> Tensor:
     """Features (len(rows), D) of rows of data's training or held-out images, from the cache where they are there."""
 
     def compute() -> Tensor:

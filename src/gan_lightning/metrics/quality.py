@@ -12,7 +12,14 @@ from torch import Tensor
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.files import match, untrusted, write_json
-from gan_lightning.metrics.evaluate import SMALLEST, Evaluator, Score, Scores, class_labels, save_strip
+from gan_lightning.metrics.evaluate import (
+    SMALLEST,
+    Evaluator,
+    Score,
+    Scores,
+    class_labels,
+    save_strip,
+)
 
 BATCH = 64  # samples at once
 
@@ -80,9 +87,17 @@ class Quality(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         with untrusted("the checkpoint's history of scores"):
             state = match(state_dict, self.KEPT | {"elapsed": float}, "it")
-        self.history, self.best, self.next_nimg = state["history"], state["best"], state["next_nimg"]
+        self.history, self.best, self.next_nimg = (
+            state["history"],
+            state["best"],
+            state["next_nimg"],
+        )
         self.stale, self.spent, self.cost = state["stale"], state["spent"], state["cost"]
-        self.images, self.ceilings, self.elapsed = state["images"], state["ceilings"], state["elapsed"]
+        self.images, self.ceilings, self.elapsed = (
+            state["images"],
+            state["ceilings"],
+            state["elapsed"],
+        )
 
     def objective(self) -> float | None:
         """The best main score so far above what real images get, lower = better: what a search minimises.
@@ -109,12 +124,16 @@ class Quality(Callback):
         if trainer.is_global_zero and not module.nimg:
             # whatever is asked for later fits in; enough for a yardstick that is far away in any case
             self.untrained = self._sample(module, min(self.num_images or 2000, 2000))
-        if trainer.is_global_zero and any(isinstance(callback, Timer) for callback in trainer.callbacks):
+        if trainer.is_global_zero and any(
+            isinstance(callback, Timer) for callback in trainer.callbacks
+        ):
             try:  # what is made once (a classifier of digits) before the clock runs
                 self._ready(trainer, module)
             except Exception as problem:
                 self._turn_off(problem)
-        self.off = trainer.strategy.broadcast(self.off)  # or the others would wait for a score that never comes
+        self.off = trainer.strategy.broadcast(
+            self.off
+        )  # or the others would wait for a score that never comes
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         if self.off or module.nimg < self.next_nimg:  # type: ignore[operator]
@@ -129,7 +148,9 @@ class Quality(Callback):
             module.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt")  # type: ignore[operator]
         if stop:
             if trainer.is_global_zero:
-                print(f"metrics: no gain in {self.patience} evaluations (metrics.patience), the run ends here")
+                print(
+                    f"metrics: no gain in {self.patience} evaluations (metrics.patience), the run ends here"
+                )
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -149,9 +170,17 @@ class Quality(Callback):
         devices = [module.device] if module.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             z = torch.randn(n, module.latent_dim, generator=generator)
-            labels = class_labels(module.trainer.datamodule.train_labels, n) if module.num_classes else None
+            labels = (
+                class_labels(module.trainer.datamodule.train_labels, n)
+                if module.num_classes
+                else None
+            )
             parts = [
-                to_uint8(module.sample(z[i : i + BATCH], None if labels is None else labels[i : i + BATCH])).cpu()
+                to_uint8(
+                    module.sample(
+                        z[i : i + BATCH], None if labels is None else labels[i : i + BATCH]
+                    )
+                ).cpu()
                 for i in range(0, n, BATCH)
             ]
         return torch.cat(parts)
@@ -161,7 +190,9 @@ class Quality(Callback):
         if self.evaluator is None:
             start = time.monotonic()
             options = {"inception_weights": self.inception_weights, "device": module.device}
-            self.evaluator = Evaluator(trainer.datamodule, self.features, self.num_images, self.cache_dir, **options)
+            self.evaluator = Evaluator(
+                trainer.datamodule, self.features, self.num_images, self.cache_dir, **options
+            )
             limit, began = self.evaluator.num_images, time.monotonic()
             self.images = self.images or min(limit, 2000)
             if limit >= SMALLEST and self.untrained is not None and not self.ceilings:
@@ -178,7 +209,9 @@ class Quality(Callback):
         while self.cost and fewer * self.cost > spare and fewer // 2 >= 2 * SMALLEST:
             fewer //= 2
         if fewer < n:
-            print(f"metrics: scoring {fewer} images, not {n}, to stay within {self.max_share:.0%} of the training time")
+            print(
+                f"metrics: scoring {fewer} images, not {n}, to stay within {self.max_share:.0%} of the training time"
+            )
         return fewer
 
     def _score(self, trainer: Any, module: Any, n: int, light: bool) -> tuple[Scores, Tensor]:
@@ -202,7 +235,9 @@ class Quality(Callback):
             spare = self.max_share * self._now() - self.spent
             self.images = self._affordable(self.images, spare)
             if self.cost and self.images * self.cost > spare:
-                print(f"metrics: no time for even {self.images} images within {self.max_share:.0%} yet, scored later")
+                print(
+                    f"metrics: no time for even {self.images} images within {self.max_share:.0%} yet, scored later"
+                )
                 return False
             began = time.monotonic()
             scores, _ = self._score(trainer, module, self.images, light=True)
@@ -215,9 +250,13 @@ class Quality(Callback):
         self._log(trainer, module, scores)
         main = scores.main
         ceiling = self.ceilings.get(main.name.rpartition("_")[0])
-        recall = next((f", recall {s.value:.2f}" for s in scores.scores if s.name.startswith("recall")), "")
+        recall = next(
+            (f", recall {s.value:.2f}" for s in scores.scores if s.name.startswith("recall")), ""
+        )
         yardsticks = "".join(
-            f", {who} {x:.4g}" for who, x in (("real", main.floor), ("untrained", ceiling)) if x is not None
+            f", {who} {x:.4g}"
+            for who, x in (("real", main.floor), ("untrained", ceiling))
+            if x is not None
         )
         print(
             f"images {module.nimg:,}  {main.name} {main.value:.4g}{recall}  ({yardsticks.removeprefix(', ')})",
@@ -231,7 +270,9 @@ class Quality(Callback):
             "ceiling": ceiling,
         }
         entry |= {"n": main.n, "seconds": round(time.monotonic() - began, 2)}
-        self.history.append(entry | {"scores": {s.name.rpartition("_")[0]: s.value for s in scores.scores}})
+        self.history.append(
+            entry | {"scores": {s.name.rpartition("_")[0]: s.value for s in scores.scores}}
+        )
         # above the floor, as the floor falls with n, and n may be halved on the way
         gained = self.best is None or _excess(self.history[-1]) < _excess(self.best)
         if gained:
@@ -253,8 +294,14 @@ class Quality(Callback):
         """All scores of the finished run, to RUN_DIR/scores.json, and the samples that come closest to photographs."""
         try:
             evaluator = self._ready(trainer, module)
-            spare = max(self.max_share * self._now() - self.spent, 0.0) / 3  # all scores take about thrice the time
-            n = self._affordable(evaluator.num_images, spare) if self.cost else min(evaluator.num_images, 500)
+            spare = (
+                max(self.max_share * self._now() - self.spent, 0.0) / 3
+            )  # all scores take about thrice the time
+            n = (
+                self._affordable(evaluator.num_images, spare)
+                if self.cost
+                else min(evaluator.num_images, 500)
+            )
             scores, fakes = self._score(trainer, module, n, light=False)
         except Exception as problem:
             print(f"metrics: no scores at the end: {_first_line(problem)}")
@@ -266,7 +313,11 @@ class Quality(Callback):
                 scores.scores[i] = type(s)(**values)
         self._log(trainer, module, scores)
         root = Path(trainer.default_root_dir)
-        text = scores.as_dict() | {"nimg": int(module.nimg), "best": self.best, "history": self.history}
+        text = scores.as_dict() | {
+            "nimg": int(module.nimg),
+            "best": self.best,
+            "history": self.history,
+        }
         write_json(root / "scores.json", text)
         save_strip(root / "images" / "nearest_photographs.png", scores, fakes, trainer.datamodule)
 

@@ -60,7 +60,10 @@ class SlicedAid(nn.Module):
     def names(self) -> list[str]:
         """Of the buffers that a checkpoint holds, four per stride, and the count of steps."""
         kinds = ("mean", "basis", "real", "queue")
-        return [f"{kind}_{i}" for i in range(len(self.stages)) for kind in kinds] + ["classes", "steps"]
+        return [f"{kind}_{i}" for i in range(len(self.stages)) for kind in kinds] + [
+            "classes",
+            "steps",
+        ]
 
     @property
     def fitted(self) -> bool:
@@ -81,7 +84,9 @@ class SlicedAid(nn.Module):
         x = F.interpolate(rgb(images.float()), size, mode="bilinear", antialias=factor < 1)
         maps = self.network(x, self.stages[-1] + 1)
         pairs = zip(self.stages, self.places, strict=True)
-        return [F.adaptive_avg_pool2d(maps[stage].float(), places).flatten(1) for stage, places in pairs]
+        return [
+            F.adaptive_avg_pool2d(maps[stage].float(), places).flatten(1) for stage, places in pairs
+        ]
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
@@ -97,9 +102,13 @@ class SlicedAid(nn.Module):
             if count >= MOST:
                 break
         if count < 8:
-            raise UserError(f"the aid needs at least 8 real images to compare with, not {count}: aid=none")
+            raise UserError(
+                f"the aid needs at least 8 real images to compare with, not {count}: aid=none"
+            )
         if self.num_classes:
-            self.classes = torch.bincount(torch.cat(seen)[:MOST], minlength=self.num_classes) / min(count, MOST)
+            self.classes = torch.bincount(torch.cat(seen)[:MOST], minlength=self.num_classes) / min(
+                count, MOST
+            )
         for i, part in enumerate(found):
             x = torch.cat(part)[:MOST]
             mean = x.mean(0)
@@ -109,7 +118,12 @@ class SlicedAid(nn.Module):
             real = (x - mean) @ basis
             if self.num_classes:
                 real = torch.cat([real, self._one_hot(torch.cat(seen)[:MOST])], 1)
-            for name, value in (("mean", mean), ("basis", basis), ("real", real), ("queue", real[:0])):
+            for name, value in (
+                ("mean", mean),
+                ("basis", basis),
+                ("real", real),
+                ("queue", real[:0]),
+            ):
                 setattr(self, f"{name}_{i}", value.contiguous())
         self.steps = torch.zeros(1, dtype=torch.long, device=mean.device)
 
@@ -129,7 +143,9 @@ class SlicedAid(nn.Module):
                 u = (vector - getattr(self, f"mean_{i}")) @ getattr(self, f"basis_{i}")
                 if self.num_classes and labels is not None:
                     u = torch.cat([u, self._one_hot(labels)], 1)
-                directions = F.normalize(torch.randn(u.shape[1], self.directions, generator=draw), dim=0)
+                directions = F.normalize(
+                    torch.randn(u.shape[1], self.directions, generator=draw), dim=0
+                )
                 total = total + self._distance(u, i, directions.to(u))
         self.steps += 1
         return total / len(vectors)

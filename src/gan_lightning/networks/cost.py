@@ -20,15 +20,22 @@ def cost(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
         name: layer
         for name, layer in dry.named_modules()
         if "parametrizations" not in name
-        and [*layer.parameters(recurse=False), *layer.buffers(recurse=False), *getattr(layer, "parametrizations", [])]
+        and [
+            *layer.parameters(recurse=False),
+            *layer.buffers(recurse=False),
+            *getattr(layer, "parametrizations", []),
+        ]
     }
     shapes: dict[str, list[int]] = {}  # in the order of the calls
     for name, layer in layers.items():
-        layer.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: list(out.shape[1:])}))
+        layer.register_forward_hook(
+            lambda _, __, out, name=name: shapes.update({name: list(out.shape[1:])})
+        )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         dry(*(x.to("meta") for x in inputs))
     counted = {
-        name: sum(by_kind.values()) // 2 // len(inputs[0]) for name, by_kind in counter.get_flop_counts().items()
+        name: sum(by_kind.values()) // 2 // len(inputs[0])
+        for name, by_kind in counter.get_flop_counts().items()
     }
     return {
         "weights": sum(p.numel() for p in network.parameters()),

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import Blur, Head, MinibatchStddev, UpConv, check_norm, normalise, normed
+from gan_lightning.networks.layers import (
+    Blur,
+    Head,
+    MinibatchStddev,
+    UpConv,
+    check_norm,
+    normalise,
+    normed,
+)
 from gan_lightning.networks.shapes import check_depth, image_shape, ladder, with_classes
 
 
@@ -36,7 +44,9 @@ class Generator(nn.Module):
         check_norm(norm)
         check_depth(depth)
         if upsample not in ("smooth", "resize", "transposed"):
-            raise ValueError(f"upsample={upsample} is unknown; there are smooth, resize, transposed")
+            raise ValueError(
+                f"upsample={upsample} is unknown; there are smooth, resize, transposed"
+            )
         (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
 
@@ -52,12 +62,16 @@ class Generator(nn.Module):
             if upsample == "transposed":
                 layers += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
             else:
-                layers += [normed(norm, UpConv(before, after))] + [Blur(after)] * (upsample == "smooth")
+                layers += [normed(norm, UpConv(before, after))] + [Blur(after)] * (
+                    upsample == "smooth"
+                )
             layers += activated(after)
             for _ in range(depth - 1):
                 layers += [normed(norm, nn.Conv2d(after, after, 3, padding=1)), *activated(after)]
         colours = image_shape(image_size, image_channels)[0]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], colours, 3, padding=1), nn.Tanh())
+        self.layers = nn.Sequential(
+            *layers, nn.Conv2d(widths[-1], colours, 3, padding=1), nn.Tanh()
+        )
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.layers(with_classes(z, labels, self.num_classes))
@@ -87,7 +101,10 @@ class Discriminator(nn.Module):
         for after in widths[1:]:
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
-            blocks += [normalise(norm, after) if before > 4 else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
+            blocks += [
+                normalise(norm, after) if before > 4 else nn.Identity(),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
             for _ in range(depth - 1):
                 blocks += [normed(norm, nn.Conv2d(after, after, 3, padding=1))]
                 blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]

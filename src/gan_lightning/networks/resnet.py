@@ -64,7 +64,10 @@ class Generator(nn.Module):
         stages: list[nn.Module] = []
         for k, width_here in enumerate(widths):
             if k:
-                stages += [nn.Upsample(scale_factor=2, mode="bilinear"), _conv(widths[k - 1], width_here, 1)]
+                stages += [
+                    nn.Upsample(scale_factor=2, mode="bilinear"),
+                    _conv(widths[k - 1], width_here, 1),
+                ]
             stages += [Block(width_here, depth * len(widths)) for _ in range(depth)]
         self.stages = nn.Sequential(*stages)
         self.image = _conv(widths[-1], image_shape(image_size, image_channels)[0], 3)

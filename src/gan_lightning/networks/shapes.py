@@ -11,7 +11,9 @@ def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """(H, W) from one number or a pair. Raises ValueError for anything else."""
     sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise ValueError(f"image_size={image_size} is neither a number of pixels nor [height, width]")
+        raise ValueError(
+            f"image_size={image_size} is neither a number of pixels nor [height, width]"
+        )
     return sides[0], sides[1]
 
 
@@ -47,7 +49,9 @@ def check_depth(depth: int) -> None:
         raise ValueError(f"depth={depth} should be from 1 to 16")
 
 
-def ladder(image_size: int | Sequence[int], channels: int, min_channels: int) -> tuple[tuple[int, int], list[int]]:
+def ladder(
+    image_size: int | Sequence[int], channels: int, min_channels: int
+) -> tuple[tuple[int, int], list[int]]:
     """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`."""
     (height, width), times = doublings(image_size)
     return (height, width), [max(min_channels, channels >> k) for k in range(times + 1)]

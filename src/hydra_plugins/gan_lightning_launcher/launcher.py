@@ -29,7 +29,9 @@ class ProcessConf:
     _target_: str = "hydra_plugins.gan_lightning_launcher.launcher.ProcessLauncher"
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessConf, provider="gan_lightning")
+ConfigStore.instance().store(
+    group="hydra/launcher", name="process", node=ProcessConf, provider="gan_lightning"
+)
 
 
 def run_job(
@@ -46,7 +48,9 @@ def run_job(
     print(f"\njob {number}: {printable(' '.join(told))}  ->  {printable(folder)}", flush=True)
     code, stopped = train_process(told, folder, script)
     sweep.record(folder, told, code, began)
-    result = JobReturn(overrides=list(overrides), cfg=config, working_dir=str(folder), status=JobStatus.COMPLETED)
+    result = JobReturn(
+        overrides=list(overrides), cfg=config, working_dir=str(folder), status=JobStatus.COMPLETED
+    )
     try:
         result.return_value = sweep.objective_of(folder, code)
         if math.isinf(result.return_value):
@@ -70,7 +74,9 @@ class ProcessLauncher(Launcher):
         if written.is_symlink():  # Hydra would write through it
             written.unlink()
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         results = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             config = self.loader.load_sweep_config(self.config, list(overrides))
@@ -100,7 +106,9 @@ else:
             # the function is not needed, and what it refers to might not travel
             super().setup(hydra_context=hydra_context, task_function=None, config=config)  # type: ignore[misc]
 
-        def __call__(self, overrides: list[str], dir_key: str, number: int, job_id: str, state: Any) -> JobReturn:
+        def __call__(
+            self, overrides: list[str], dir_key: str, number: int, job_id: str, state: Any
+        ) -> JobReturn:
             from hydra.core.singleton import Singleton
             from hydra.core.utils import setup_globals
 
@@ -126,4 +134,6 @@ else:
         _target_: str = "hydra_plugins.gan_lightning_launcher.launcher.ProcessSlurmLauncher"
 
     for _name, _conf in (("cluster_local", ProcessLocalConf), ("cluster", ProcessSlurmConf)):
-        ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_conf, provider="gan_lightning")
+        ConfigStore.instance().store(
+            group="hydra/launcher", name=_name, node=_conf, provider="gan_lightning"
+        )

@@ -15,7 +15,11 @@ else:
         """`n_trials` in all: those that the storage holds from before count. Needs one objective per run."""
 
         def sweep(self, arguments: list[str]) -> Any:
-            storage, name, wanted = self.sweeper.storage, self.sweeper.study_name, self.sweeper.n_trials
+            storage, name, wanted = (
+                self.sweeper.storage,
+                self.sweeper.study_name,
+                self.sweeper.n_trials,
+            )
             done = earlier(storage, name)
             if done:
                 print(f"search {name}: {done} of {wanted} runs are there from before", flush=True)
