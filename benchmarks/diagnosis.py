@@ -106,7 +106,7 @@ UNSEEN = {
     "sorted": Fault([], set(), "in_order", curable=False),
     "accumulated": Fault([], set(), "accumulated", curable=False),
     "cut_reals": Fault([], set(), "cut_reals", curable=False),
-    "label_smoothing": Fault(["loss.adversarial.label_smoothing=0.9"], set()),
+    "label_smoothing": Fault(["loss.label_smoothing=0.9"], set()),
     "n_critic_50": Fault(["n_critic=50"], set()),
     "latent_dim_1": Fault(["latent_dim=1"], set()),
     "tiny_generator": Fault(["network.generator.channels=4", "network.generator.min_channels=2"], set()),
@@ -218,8 +218,8 @@ def frozen(module: Any, data: Any) -> None:
 
 def swapped(module: Any, data: Any) -> None:
     """The generator's loss with its sign turned: it helps the discriminator."""
-    original = module.adversarial.g
-    module.adversarial.g = lambda real, fake: -original(real, fake)
+    original = module.loss.g
+    module.loss.g = lambda real, fake: -original(real, fake)
 
 
 def half_range(module: Any, data: Any) -> None:
@@ -230,8 +230,8 @@ def half_range(module: Any, data: Any) -> None:
 
 def one_noise(module: Any, data: Any) -> None:
     """One noise vector for a whole batch."""
-    original = module.noise
-    module.noise = lambda count: original(1).repeat(count, 1)
+    original = module.latents
+    module.latents = lambda count: original(1).repeat(count, 1)
 
 
 def few_noises(module: Any, data: Any) -> None:
@@ -239,7 +239,7 @@ def few_noises(module: Any, data: Any) -> None:
     import torch
 
     known = torch.randn(64, module.latent_dim, generator=torch.Generator().manual_seed(0))
-    module.noise = lambda count: known[:count].to(module.device, module.dtype)
+    module.latents = lambda count: known[:count].to(module.device, module.dtype)
 
 
 def in_order(module: Any, data: Any) -> None:

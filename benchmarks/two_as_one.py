@@ -47,7 +47,7 @@ CASES: dict[str, list[str]] = {
     "dcgan, ADA, LeCam": [*DCGAN, "augment=ada", "loss.gamma=0.5", "loss.lecam_weight=0.1"],
     "dcgan, pairs": [*DCGAN, "loss=rpgan", "augment=ada"],
     "dcgan, gradient penalty": [*DCGAN, "loss=wgan_gp", "augment=ada", "n_critic=2"],
-    "dcgan, hinge": [*DCGAN, "loss=hinge", "loss.gamma=0", "grad_clip=0.5", "fresh_noise=true"],
+    "dcgan, hinge": [*DCGAN, "loss=hinge", "loss.gamma=0", "grad_clip=0.5", "reuse_fakes=false"],
     "dcgan, least squares, one pass": [
         *DCGAN,
         "loss=lsgan",

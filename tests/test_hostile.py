@@ -351,7 +351,7 @@ MORE_RESUMED = {
 MORE_NETWORKS = {
     "a discriminator": put((*GENERATOR, "_target_"), "gan_lightning.networks.mlp.Discriminator"),
     "a layer": lambda c: c["config"]["network"].update(
-        generator={"_target_": "gan_lightning.networks.layers.MinibatchStddev"}
+        generator={"_target_": "gan_lightning.networks.blocks.MinibatchStddev"}
     ),
     "the pretrained network": lambda c: c["config"]["network"].update(
         generator={"_target_": "gan_lightning.networks.pretrained.EfficientNetLite"}

@@ -147,7 +147,7 @@ def test_links_under_the_names_of_a_run_are_not_written_through(train_run, photo
     run, secret = tmp_path / "run", tmp_path / "secret"
     secret.write_text("mine")
     names = [
-        "signals.jsonl", "csv/metrics.csv", "csv/hparams.yaml", "config.yaml", "result.json", "networks.json", "scores.json",
+        "signals.jsonl", "csv/metrics.csv", "csv/hparams.yaml", "config.yaml", "result.json", "scores.json",
         "diagnosis.json", "diagnosis.md", "images/real_images.png", "images/training.gif", "images/fake_images_kimg_000000.016.png",
         "results/discriminator_outputs_kimg_000000.016.npy", "checkpoints/last.ckpt", "tensorboard/hparams.yaml",
         "data_check/check.json", "data_check/contact_sheet.png", "train.log", ".hydra/config.yaml",

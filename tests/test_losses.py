@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from gan_lightning.losses import BCE, LSGAN, Hinge, Minimax, RpGAN, Wasserstein, lecam
+from gan_lightning.losses import (
+    BCE,
+    LSGAN,
+    Hinge,
+    Minimax,
+    RpGAN,
+    Wasserstein,
+    lecam,
+    squared_gradient,
+    wgan_gp,
+)
 
 REAL, FAKE = (
     torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64),
@@ -89,14 +99,51 @@ def test_extreme_logits_stay_finite():
     assert float(BCE().d(torch.tensor([-1000.0]), torch.tensor([1000.0]))) == 2000
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
-def test_impossible_smoothing(smoothing):
-    with pytest.raises(ValueError, match="label_smoothing"):
-        BCE(smoothing)
-
-
 def test_lecam():
     value = lecam(REAL, FAKE, torch.tensor(1.0), torch.tensor(-1.0))
     assert float(value) == pytest.approx(
         mean([max(0, x + 1) ** 2 for x in r]) + mean([max(0, 1 - x) ** 2 for x in f])
     )
+
+
+# -- penalties: a linear critic w·x has gradient w everywhere --------------------------------------
+
+W = torch.tensor([0.3, -1.2, 0.5, 2.0], dtype=torch.float64)
+
+
+def critic(weight):
+    return lambda images: images.flatten(1) @ weight
+
+
+def test_squared_gradient_of_a_linear_critic():
+    weight = W.clone().requires_grad_()
+    images = torch.randn(5, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    value = squared_gradient(critic(weight)(images), images)
+    assert float(value) == pytest.approx(float(W.square().sum()), rel=1e-12)
+    (gradient,) = torch.autograd.grad(value, weight)
+    torch.testing.assert_close(gradient, 2 * W)
+
+
+def test_squared_gradient_of_a_quadratic_critic():
+    """d/dx ½‖x‖² = x: the penalty is the mean squared norm of the images."""
+    images = torch.randn(7, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    value = squared_gradient(images.square().sum((1, 2, 3)) / 2, images)
+    assert float(value) == pytest.approx(float(images.square().sum((1, 2, 3)).mean()), rel=1e-12)
+
+
+def test_wgan_gp_of_a_linear_critic():
+    weight = W.clone().requires_grad_()
+    real, fake = torch.randn(2, 6, 1, 2, 2, dtype=torch.float64)
+    value = wgan_gp(critic(weight), real, fake)
+    norm = W.norm()
+    assert float(value) == pytest.approx(float((norm - 1) ** 2), rel=1e-9)
+    (gradient,) = torch.autograd.grad(value, weight)
+    torch.testing.assert_close(gradient, 2 * (norm - 1) * W / norm)
+
+
+def test_wgan_gp_of_a_flat_critic_is_one_and_has_a_gradient():
+    weight = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    real, fake = torch.randn(2, 6, 1, 2, 2, dtype=torch.float64)
+    value = wgan_gp(critic(weight), real, fake)
+    (gradient,) = torch.autograd.grad(value, weight)
+    assert float(value) == pytest.approx(1, abs=1e-5) and gradient.isfinite().all()

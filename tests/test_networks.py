@@ -5,9 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gan_lightning.networks import dcgan, mlp, resnet
-from gan_lightning.networks.cost import cost
-from gan_lightning.networks.layers import Blur, Dropout, MinibatchStddev, UpConv
-from gan_lightning.networks.shapes import doublings, ladder
+from gan_lightning.networks.blocks import Blur, Dropout, MinibatchStddev, UpConv, doublings, ladder
 
 SMALL = {"channels": 32, "min_channels": 8}
 CASES = [
@@ -193,48 +191,8 @@ def test_labels_are_asked_for():
             family.Discriminator(32, 1, num_classes=2)(torch.randn(2, 1, 32, 32))
 
 
-def test_cost_equals_the_closed_form():
-    """Per layer (weights, multiply-adds for one image), counted by hand; parametrised layers are counted once."""
-    generator = dcgan.Generator(
-        10, 16, 3, channels=32, min_channels=8
-    )  # base 4 x 4, 32 -> 16 -> 8 channels
-    found = {layer["name"]: layer for layer in cost(generator, torch.randn(5, 10))["layers"]}
-    assert {name: (part["weights"], part["multiply_adds"]) for name, part in found.items()} == {
-        "layers.0": (10 * 512 + 512, 10 * 512),
-        "layers.2": (64, 0),
-        "layers.4": (
-            32 * 16 * 9 + 16,
-            8 * 8 * 16 * 32 * 4,
-        ),  # 4 and not 9: each output pixel sees 2 x 2 input pixels
-        "layers.5": (32, 0),
-        "layers.7": (16 * 8 * 9 + 8, 16 * 16 * 8 * 16 * 4),
-        "layers.8": (16, 0),
-        "layers.10": (8 * 3 * 9 + 3, 16 * 16 * 3 * 8 * 9),
-    }
-    assert found["layers.7"]["output"] == [8, 16, 16]
-
-
-@pytest.mark.parametrize(("family", "size", "channels", "for_g", "for_d"), CASES)
-def test_cost_of_every_family(family, size, channels, for_g, for_d):
-    generator = family.Generator(10, size, channels, num_classes=3, **for_g)
-    discriminator = family.Discriminator(size, channels, num_classes=3, **for_d)
-    labels = torch.arange(4) % 3
-    for network, inputs in (
-        (generator, torch.randn(4, 10)),
-        (discriminator, torch.randn(4, *shape_of(size, channels))),
-    ):
-        counted = cost(network, inputs, labels)
-        assert counted["weights"] == sum(p.numel() for p in network.parameters())
-        assert (
-            counted["multiply_adds"]
-            == sum(layer["multiply_adds"] for layer in counted["layers"])
-            > 0
-        )
-        assert all(p.device.type == "cpu" for p in network.parameters())
-
-
 @pytest.mark.parametrize("p", [0.3, 0.5])
-def test_dropout_keeps_its_share_scales_the_rest_and_draws_every_value_apart(p):
+def test_dropout_keeps_its_fraction_scales_the_rest_and_draws_every_value_apart(p):
     torch.manual_seed(0)
     x, count = torch.full((1000, 1001), 2.0, requires_grad=True), 1000 * 1001
     y = Dropout(p)(x)

@@ -290,7 +290,7 @@ def test_random_healthy_streams_give_no_finding(seed, pace, auc, floor, jitter, 
         )
 
     history = stream(
-        settings={"optimizer_g__lr": lr, "optimizer_d__lr": lr, "loss__adversarial___target_": f"gan_lightning.losses.{loss}"},
+        settings={"optimizer_g__lr": lr, "optimizer_d__lr": lr, "loss___target_": f"gan_lightning.losses.{loss}"},
         quality=noisy(lambda s: math.exp(-s / pace) + floor),
         diversity=noisy(lambda s: 0.95 - 0.5 * math.exp(-s / pace)),
         coverage=noisy(lambda s: 0.85 * (1 - math.exp(-s / pace))),

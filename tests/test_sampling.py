@@ -371,9 +371,9 @@ RUN = {"_target_": "torch.utils.collect_env.run", "command": "touch trap-sprung"
 @pytest.mark.parametrize(
     "node",
     [
-        RUN | {"_target_": "gan_lightning.networks.layers.torch.utils.collect_env.run"},
-        {"_target_": "gan_lightning.networks.layers.torch.load", "f": "evil.pt", "weights_only": False},
-        {"_target_": "gan_lightning.networks.layers.spectral_norm", "module": None},
+        RUN | {"_target_": "gan_lightning.networks.blocks.torch.utils.collect_env.run"},
+        {"_target_": "gan_lightning.networks.blocks.torch.load", "f": "evil.pt", "weights_only": False},
+        {"_target_": "gan_lightning.networks.blocks.spectral_norm", "module": None},
         {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": 8, "image_size": 16, "image_channels": 3, "hidden": (RUN,)},
         {"_target_": "gan_lightning.networks.mlp.Generator", "latent_dim": 8, "image_size": 16, "image_channels": 3,
          "hidden": "${oc.create:'{_target_: torch.utils.collect_env.run, command: touch trap-sprung}'}"},

@@ -99,8 +99,8 @@ def test_blocks_of_others_are_open():
     """A network, loss or data source of somebody else's takes what it takes."""
     cfg = plain(
         "network.generator._target_=my.Net", "network.generator.channels=many", "+network.generator.more=[x]",
-        "loss.adversarial._target_=my.Loss", "dataset.source._target_=my.Source", "+dataset.source.number=none",
-        "loss.adversarial.label_smoothing=9",
+        "loss._target_=my.Loss", "dataset.source._target_=my.Source", "+dataset.source.number=none",
+        "loss.label_smoothing=9",
     )  # fmt: skip
     validate(cfg)
     content = OmegaConf.to_container(cfg)

@@ -20,8 +20,8 @@ from gan_lightning.diagnosis import watch as watch_module
 from gan_lightning.diagnosis.rules import Finding
 from gan_lightning.diagnosis.watch import EARLY, Probe, TrainingDiverged, Watch
 from gan_lightning.errors import UserError
+from gan_lightning.gan import GAN
 from gan_lightning.losses import BCE
-from gan_lightning.module import GAN
 from gan_lightning.networks import dcgan
 
 CONF = yaml.safe_load(

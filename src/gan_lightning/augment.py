@@ -5,11 +5,13 @@ discriminator tells real images. Pure tensor operations rather than a library's:
 a host synchronisation (a CUDA graph can hold them), twice differentiable on every device (R1 goes through them).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gan_lightning.distributed import mean_over_processes
 
 
 def _between(images: Tensor, low: float, high: float) -> Tensor:
@@ -28,10 +30,10 @@ def color(images: Tensor, on: Tensor) -> Tensor:
     return torch.lerp(mean, images, 1 + on * (_between(images, 0.5, 1.5) - 1))
 
 
-def translation(images: Tensor, on: Tensor, share: float = 0.125) -> Tensor:
-    """Shifts by whole pixels, up to `share` of the side; what comes in is 0, the middle grey."""
+def translation(images: Tensor, on: Tensor, fraction: float = 0.125) -> Tensor:
+    """Shifts by whole pixels, up to `fraction` of the side; what comes in is 0, the middle grey."""
     batch, _, height, width = images.shape
-    up, left = round(height * share), round(width * share)
+    up, left = round(height * fraction), round(width * fraction)
     padded = F.pad(images, (left, left, up, up))
     shift_y = (on * (_between(images, -up - 0.5, up + 0.5)).round()).long().clamp(-up, up) + up
     shift_x = (on * (_between(images, -left - 0.5, left + 0.5)).round()).long().clamp(
@@ -43,8 +45,8 @@ def translation(images: Tensor, on: Tensor, share: float = 0.125) -> Tensor:
     return padded.permute(0, 2, 3, 1)[item, rows, columns].permute(0, 3, 1, 2)
 
 
-def cutout(images: Tensor, on: Tensor, share: float = 0.5) -> Tensor:
-    """Sets a rectangle of `share` of each side, placed at random and possibly over the edge, to 0."""
+def cutout(images: Tensor, on: Tensor, fraction: float = 0.5) -> Tensor:
+    """Sets a rectangle of `fraction` of each side, placed at random and possibly over the edge, to 0."""
     height, width = images.shape[2:]
     y = (torch.arange(height, device=images.device, dtype=images.dtype) + 0.5).view(
         1, 1, -1, 1
@@ -52,8 +54,8 @@ def cutout(images: Tensor, on: Tensor, share: float = 0.5) -> Tensor:
     x = (torch.arange(width, device=images.device, dtype=images.dtype) + 0.5).view(
         1, 1, 1, -1
     ) / width
-    inside = ((y - _between(images, 0, 1)).abs() < share / 2) & (
-        (x - _between(images, 0, 1)).abs() < share / 2
+    inside = ((y - _between(images, 0, 1)).abs() < fraction / 2) & (
+        (x - _between(images, 0, 1)).abs() < fraction / 2
     )
     return images * (1 - on * inside)
 
@@ -110,18 +112,13 @@ class Augment(nn.Module):
         return images
 
     @torch.no_grad()
-    def adapt(
-        self,
-        real_logits: Tensor,
-        images: int,
-        level: float | Tensor = 0.0,
-        over_all: Callable[[Tensor], Tensor] = lambda mean: mean,
-    ) -> None:
-        """One step of ADA's controller, from the logits (B,) of the real images just seen, `images` of them on all processes
-        together; `level`: the logits, or those of fakes (B,), from which on they say real; `over_all`: of a number of this
-        process its mean over all. No host synchronisation."""
+    def adapt(self, real_logits: Tensor, images: int, level: float | Tensor = 0.0) -> None:
+        """One step of ADA's controller, without a host synchronisation.
+
+        real_logits (B,): of the real images just seen, `images` of them on all processes together; level: the logits,
+        or those of fakes (B,), above which they say real.
+        """
         if self.ada_target is not None:
-            direction = torch.sign(
-                over_all(torch.sign(real_logits - level).mean()) - self.ada_target
-            )
-            self.p.add_(direction * images / (self.ada_kimg * 1000)).clamp_(0, self.max_p)
+            seen = mean_over_processes(torch.sign(real_logits - level).mean())
+            step = torch.sign(seen - self.ada_target) * images / (self.ada_kimg * 1000)
+            self.p.add_(step).clamp_(0, self.max_p)

@@ -23,8 +23,8 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
 from gan_lightning.files import write_whole
+from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
-from gan_lightning.module import GAN
 from gan_lightning.sampling import PLAIN, Sampler
 
 
@@ -109,13 +109,13 @@ class Pictures(Callback):
         assert self.z is not None
         fake = module.sample(self.z)
         self.keep(trainer, module, "fake", grid(fake), f"fake_images_{moment}")
-        probabilities = module.verdicts(module.score(fake)).view(8, 8).cpu().numpy()
+        probabilities = module.probabilities(module.score(fake)).view(8, 8).cpu().numpy()
         path = self.results / f"discriminator_outputs_{moment}.npy"
         write_whole(path, lambda file: np.save(file, probabilities))
 
     def draw_samples(self, module: GAN) -> None:
         """images/samples.png as `gan-lightning sample --grid` makes it, where that is not of all noise."""
-        network = module.generator if module.generator_ema is None else module.average()
+        network = module.generator if module.generator_ema is None else module.shown_generator()
         network = copy.deepcopy(network).float().eval()  # as from a checkpoint
         sampler = Sampler(network, module.config, module.device, module.generator_ema is not None)
         noise = sampler.choose(None, None)
@@ -161,7 +161,7 @@ class ConsoleLine(Callback):
         console = Console()
         self.print = console.print
         if self.bar and console.is_terminal:
-            total = module.planned
+            total = module.planned_nimg
             aim = f" of {total:,.0f}" if total else ""
             text = TextColumn(
                 "{task.completed:,.0f}" + aim + " images, {task.fields[speed]:,.0f}/s"
@@ -184,7 +184,9 @@ class ConsoleLine(Callback):
             self.shown = now
         before, self.seen = self.seen, module.step // self.every_steps if self.every_steps else 0
         if self.seen > before and module.last_logits is not None:
-            real, fake = (float(module.verdicts(logits).mean()) for logits in module.last_logits)
+            real, fake = (
+                float(module.probabilities(logits).mean()) for logits in module.last_logits
+            )
             stream = getattr(trainer.datamodule, "stream", None)
             turn = getattr(stream, "steps_per_turn", 1)  # steps in one turn of Lightning's loop
             steps = min(getattr(stream, "batches", math.inf), trainer.num_training_batches * turn)
@@ -242,11 +244,11 @@ class Deadline(Timer):
         spent, left = self.time_elapsed(), self.time_remaining() or 0.0
         share = spent / max(1e-9, spent + left)
         if trainer.world_size == 1:
-            module.time_share = share
+            module.time_fraction = share
         elif (
             args[-1] % 50 == 0
         ):  # every so many turns of the loop: clocks differ, and every process needs the same learning rate
-            module.time_share = trainer.strategy.broadcast(share)
+            module.time_fraction = trainer.strategy.broadcast(share)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -8,28 +8,33 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def make_ema(network: nn.Module) -> nn.Module:
-    """A frozen copy in eval mode, to be moved by `update_ema`."""
-    return copy.deepcopy(network).requires_grad_(False).eval()
+class EMA:
+    """halflife_kimg: thousand images within which half is forgotten, 0: no average; rampup: the half-life is at most
+    this fraction of the images shown so far, so that a short run forgets its untrained start, 0: no such limit."""
 
+    def __init__(self, halflife_kimg: float = 10.0, rampup: float = 0.05) -> None:
+        self.halflife_kimg, self.rampup = halflife_kimg, rampup
 
-def ema_decay(images: int, nimg: int, halflife_kimg: float, rampup: float) -> float:
-    """Decay for one update of `images` images after `nimg` of them; the half-life is at most `rampup` times `nimg`.
+    def copy_of(self, network: nn.Module) -> nn.Module | None:
+        """What `update` moves: a frozen copy in eval mode; None where there is to be no average."""
+        if not self.halflife_kimg:
+            return None
+        return copy.deepcopy(network).requires_grad_(False).eval()
 
-    The ramp-up lets the average forget the untrained start of a short run. `rampup` 0 turns it off.
-    """
-    halflife = halflife_kimg * 1000
-    if rampup > 0:
-        halflife = min(halflife, nimg * rampup)
-    return 0.5 ** (images / max(halflife, 1e-8))
+    def decay(self, images: int, nimg: int) -> float:
+        """Of one update that `images` images led to, `nimg` shown so far."""
+        halflife = self.halflife_kimg * 1000
+        if self.rampup > 0:
+            halflife = min(halflife, nimg * self.rampup)
+        return 0.5 ** (images / max(halflife, 1e-8))
 
-
-@torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Moves the average's parameters towards the network's by 1 - decay, and copies its buffers (BatchNorm's statistics)."""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-    if buffers := list(average.buffers()):
-        torch._foreach_copy_(buffers, list(network.buffers()))
+    @torch.no_grad()
+    def update(self, average: nn.Module, network: nn.Module, images: int, nimg: int) -> None:
+        """Moves the average's parameters towards the network's and copies its buffers (BatchNorm's statistics)."""
+        weight = 1 - self.decay(images, nimg)
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+        if buffers := list(average.buffers()):
+            torch._foreach_copy_(buffers, list(network.buffers()))
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -38,12 +43,12 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def settled(average: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
-    """The average with BatchNorm's statistics measured anew on `inputs` (what its `forward` takes, batch by batch).
+def recalibrated(average: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
+    """A copy with BatchNorm's statistics measured anew on `inputs` (what `forward` takes, batch by batch).
 
-    The copied statistics belong to the last weights and not to averaged ones: with them pictures drift in brightness, the
-    more the longer the average (benchmarks/RECIPES.md). Such standing statistics are Brock et al.'s (2019). A copy, so that
-    looking changes nothing; the average itself where it has no BatchNorm.
+    The copied statistics belong to the last weights and not to averaged ones: with them images drift in brightness, the
+    more the longer the average. Such standing statistics are Brock et al.'s (2019). The average itself where it has no
+    BatchNorm.
     """
     if not batch_norms(average):
         return average

@@ -1,37 +1,106 @@
-"""Adversarial losses on raw logits. Law: a higher logit means "more real", for every loss.
+"""Adversarial losses on raw logits, with their gradient penalties. Law: a higher logit means "more real", for every loss.
 
-Each class has `d(real_logits, fake_logits)`, what the discriminator minimises, and `g(real_logits, fake_logits)`, what
-the generator minimises; both take shape (B,) and return a 0-d mean. `paired` says that the generator's loss
-compares with real logits, so the caller has to compute them; `probabilities`, that the sigmoid of a logit is the
-probability that an image is real; `middle`, the logit halfway between real and generated (0 where it is not named), or
-None where only differences mean anything.
+A loss is a class with `d(real_logits, fake_logits)`, what the discriminator minimises, and `g(real_logits, fake_logits)`,
+what the generator minimises; both take shape (B,) and return a 0-d mean.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from gan_lightning.distributed import mean_over_processes
+
+Critic = Callable[[Tensor], Tensor]
 
 
-class BCE:
-    """Non-saturating cross-entropy (Goodfellow et al. 2014): targets 1 for real, 0 for generated; real term + fake term.
+class Loss(nn.Module):
+    """What all losses share: penalties and their constants.
+
+    gamma: R1, ½·gamma·‖∇D(real)‖² (Mescheder et al. 2018); r2: the same on generated images; both are taken every
+    `penalty_every` steps with the gain that makes up for it (Karras et al. 2020). gp_weight: WGAN-GP's penalty.
+    lecam_weight: LeCam's (Tseng et al. 2021).
+    """
+
+    paired = False  # g compares with real logits
+    needs_penalty = False  # is nothing without a bounded gradient
+    probabilities = False  # sigmoid(logit) is the probability that an image is real
+    middle: float | None = (
+        0.0  # the logit halfway between real and fake; None: only differences mean anything
+    )
+    mean_logits: Tensor  # LeCam's moving averages of the real and the fake logits
+
+    def __init__(
+        self,
+        gamma: float = 0.0,
+        r2: bool = False,
+        gp_weight: float = 0.0,
+        lecam_weight: float = 0.0,
+        penalty_every: int = 1,
+    ) -> None:
+        super().__init__()
+        self.gamma, self.r2, self.gp_weight = gamma, r2, gp_weight
+        self.lecam_weight, self.penalty_every = lecam_weight, penalty_every
+        if lecam_weight > 0:
+            self.register_buffer("mean_logits", torch.zeros(2))
+
+    def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def g(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def r1_due(self, step: int) -> bool:
+        """Whether R1 (and R2) are taken at this step."""
+        return self.gamma > 0 and step % self.penalty_every == 0
+
+    def second_order(self, step: int) -> bool:
+        """Whether a gradient is differentiated at this step."""
+        return self.gp_weight > 0 or self.r1_due(step)
+
+    def penalties(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        real_logits: Tensor,
+        fake_logits: Tensor,
+        critic: Critic,
+        step: int,
+    ) -> dict[str, tuple[float, Tensor]]:
+        """{name: (weight, 0-d value)} of what is due; `critic` maps further images to logits."""
+        found: dict[str, tuple[float, Tensor]] = {}
+        if self.r1_due(step):
+            weight = self.penalty_every * self.gamma / 2
+            found["r1"] = weight, squared_gradient(real_logits, real)
+            if self.r2:
+                found["r2"] = weight, squared_gradient(fake_logits, fake)
+        if self.gp_weight > 0:
+            found["gp"] = self.gp_weight, wgan_gp(critic, real, fake)
+        if self.lecam_weight > 0:
+            now = torch.stack([real_logits.detach().mean(), fake_logits.detach().mean()])
+            self.mean_logits.lerp_(mean_over_processes(now).to(self.mean_logits), 0.01)
+            found["lecam"] = self.lecam_weight, lecam(real_logits, fake_logits, *self.mean_logits)
+        return found
+
+
+class BCE(Loss):
+    """Non-saturating cross-entropy (Goodfellow et al. 2014): targets 1 for real, 0 for fake; the sum of both terms.
 
     `label_smoothing` s lowers the real target to 1 - s (one-sided, Salimans et al. 2016); 0 <= s < 1.
     """
 
-    paired = False
     probabilities = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} is outside [0, 1)")
+    def __init__(self, label_smoothing: float = 0.0, **shared: Any) -> None:
+        super().__init__(**shared)
         self.label_smoothing = label_smoothing
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         # softplus(-x) = -log sigmoid(x), exact for large |x|; a target of 1 - s adds s * x to it
-        return (
-            F.softplus(-real_logits).mean()
-            + self.label_smoothing * real_logits.mean()
-            + F.softplus(fake_logits).mean()
-        )
+        smoothing = self.label_smoothing * real_logits.mean()
+        return F.softplus(-real_logits).mean() + smoothing + F.softplus(fake_logits).mean()
 
     def g(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return F.softplus(-fake_logits).mean()
@@ -44,11 +113,9 @@ class Minimax(BCE):
         return -F.softplus(fake_logits).mean()
 
 
-class LSGAN:
-    """Least squares with targets 1 for real, 0 for generated (Mao et al. 2017)."""
+class LSGAN(Loss):
+    """Least squares with targets 1 for real, 0 for fake (Mao et al. 2017)."""
 
-    paired = False
-    probabilities = False
     middle = 0.5
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -58,11 +125,8 @@ class LSGAN:
         return 0.5 * (fake_logits - 1).square().mean()
 
 
-class Hinge:
-    """Hinge loss (Lim & Ye 2017): no gradient from images judged beyond the margin of 1."""
-
-    paired = False
-    probabilities = False
+class Hinge(Loss):
+    """Hinge loss (Lim & Ye 2017): no gradient from images beyond the margin of 1."""
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
@@ -71,11 +135,10 @@ class Hinge:
         return -fake_logits.mean()
 
 
-class Wasserstein:
-    """Critic difference (Arjovsky et al. 2017); needs a gradient penalty (`loss=wgan_gp` sets one)."""
+class Wasserstein(Loss):
+    """Critic difference (Arjovsky et al. 2017); `loss=wgan_gp` sets its gradient penalty."""
 
-    paired = False
-    probabilities = False
+    needs_penalty = True
     middle = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -85,11 +148,10 @@ class Wasserstein:
         return -fake_logits.mean()
 
 
-class RpGAN:
+class RpGAN(Loss):
     """Relativistic pairing (Jolicoeur-Martineau 2018): each fake against one real; with R1 + R2 this is R3GAN (Huang 2024)."""
 
     paired = True
-    probabilities = False
     middle = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -100,9 +162,22 @@ class RpGAN:
         return F.softplus(real_logits - fake_logits).mean()
 
 
+def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of ‖d logit / d image‖², 0-d, differentiable; `logits` (B,) come from `images` with a graph."""
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def wgan_gp(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """Mean of (‖d critic / d x‖ - 1)² at random points between real and fake pairs (Gulrajani et al. 2017), 0-d."""
+    weight = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    between = torch.lerp(real, fake, weight).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    # the norm of an all-zero gradient has no derivative: 1e-12 under the root keeps it finite
+    return ((gradient.square().flatten(1).sum(1) + 1e-12).sqrt() - 1).square().mean()
+
+
 def lecam(real_logits: Tensor, fake_logits: Tensor, ema_real: Tensor, ema_fake: Tensor) -> Tensor:
     """LeCam regulariser (Tseng et al. 2021): logits (B,) are pulled towards the other side's moving average (0-d)."""
-    return (
-        F.relu(real_logits - ema_fake).square().mean()
-        + F.relu(ema_real - fake_logits).square().mean()
-    )
+    pulled = F.relu(real_logits - ema_fake).square().mean()
+    return pulled + F.relu(ema_real - fake_logits).square().mean()

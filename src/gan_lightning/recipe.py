@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.networks.shapes import height_width
+from gan_lightning.networks.blocks import height_width
 
 
 class Sized(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_lightning.config import lookup
 from gan_lightning.errors import UserError
 from gan_lightning.files import NoMatch, match, read_checkpoint, sound, untrusted, write_whole
-from gan_lightning.module import GAN
+from gan_lightning.gan import GAN
 from gan_lightning.text import brief, printable
 
 COUNT = {"ready": int, "completed": int, "started?": int, "processed?": int}

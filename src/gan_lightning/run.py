@@ -28,8 +28,8 @@ from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_json
+from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
-from gan_lightning.module import GAN
 from gan_lightning.recipe import choose
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
@@ -97,10 +97,6 @@ def train(cfg: DictConfig) -> float | None:
             )
         cfg.num_classes = data.num_classes
     cfg.dataset.batch_size = data.batch_size  # may have shrunk to a small set
-    if cfg.cuda_graphs and not (on_gpu and cfg.trainer.devices in (1, "1", [0])):
-        raise UserError(
-            "cuda_graphs=true needs one GPU: add trainer.accelerator=gpu trainer.devices=1"
-        )
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
@@ -147,9 +143,7 @@ def train(cfg: DictConfig) -> float | None:
     )
     if trainer.is_global_zero:
         write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
-        sizes = networks(module, data)
-        write_json(run_dir / "networks.json", sizes)
-        farewell(run_dir, module, sizes, earlier, time.monotonic() - started)
+        farewell(run_dir, module, earlier, time.monotonic() - started)
     if interrupt.asked():
         stopped(run_dir, module)
     return objective
@@ -209,40 +203,31 @@ def stopped(run_dir: Path, module: GAN) -> NoReturn:
 
 def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) -> GAN:
     """The module of a composed configuration; `config` is what its checkpoints will hold."""
-    generator, discriminator = (
-        instantiate(cfg.network.generator),
-        instantiate(cfg.network.discriminator),
-    )
+    generator, discriminator = map(instantiate, (cfg.network.generator, cfg.network.discriminator))
     convolutions = any(isinstance(part, torch.nn.Conv2d) for part in generator.modules())
-    loss = cfg.loss
+    bf16 = "bf16" in str(cfg.trainer.precision)
     aid = instantiate(cfg.aid) if "_target_" in cfg.aid else None
-    if aid is not None and "bf16" in str(cfg.trainer.precision):
+    if aid is not None and bf16:
         aid.network.to(torch.bfloat16)
     return GAN(
         generator,
         discriminator,
-        instantiate(loss.adversarial),
+        instantiate(cfg.loss),
         make_optimizer(cfg.optimizer_g),
         make_optimizer(cfg.optimizer_d),
-        latent_dim=cfg.latent_dim,
-        n_critic=cfg.n_critic,
-        fresh_noise=cfg.fresh_noise,
         augment=instantiate(cfg.augment),
         aid=aid,
-        ema_halflife_kimg=cfg.ema.halflife_kimg,
-        ema_rampup=cfg.ema.rampup,
-        gamma=loss.gamma,
-        r2=loss.r2,
-        gp_weight=loss.gp_weight,
-        lecam_weight=loss.lecam_weight,
-        penalty_every=loss.penalty_every,
-        grad_clip=cfg.grad_clip,
-        **cfg.schedule,
-        total_kimg=cfg.total_kimg,
+        ema=instantiate(cfg.ema),
+        schedule=instantiate(cfg.schedule),
+        latent_dim=cfg.latent_dim,
+        n_critic=cfg.n_critic,
+        reuse_fakes=cfg.reuse_fakes,
         num_classes=cfg.num_classes,
+        grad_clip=cfg.grad_clip,
+        total_kimg=cfg.total_kimg,
         # a CPU's bf16 convolutions bring their own order of memory: channels last costs them a tenth (SPEED.md)
-        channels_last=convolutions and (on_gpu or "bf16" not in str(cfg.trainer.precision)),
-        cuda_graphs=cfg.cuda_graphs,
+        channels_last=convolutions and (on_gpu or not bf16),
+        compile=cfg.compile,
         config=config,
     )
 
@@ -337,31 +322,11 @@ def hardware(trainer: Trainer, module: GAN) -> str:
     )
 
 
-def networks(module: GAN, data: ImageData) -> dict[str, Any]:
-    """Sizes and multiply-adds of both networks, layer by layer (`networks.cost`); {} where they cannot be counted."""
-    from gan_lightning.networks.cost import cost  # a slow import, and not needed to begin
-
-    z, images = torch.empty(2, module.latent_dim), torch.empty(2, *data.train_images.shape[1:])
-    labels = (torch.zeros(2, dtype=torch.long),) if module.num_classes else ()
-    try:
-        return {
-            "generator": cost(module.generator, z, *labels),
-            "discriminator": cost(module.discriminator, images, *labels),
-        }
-    except Exception as problem:  # a network of the user's that needs real values: a finished run does not end in that
-        say(
-            f"per image:    multiply-adds cannot be counted here ({' '.join(str(problem).split())[:120]})"
-        )
-        return {}
-
-
-def farewell(
-    run_dir: Path, module: GAN, sizes: dict[str, Any], earlier: int, seconds: float
-) -> None:
+def farewell(run_dir: Path, module: GAN, earlier: int, seconds: float) -> None:
     scores = {name: float(value) for name, value in module.last.items() if name.startswith("loss/")}
     if module.last_logits is not None:
         scores |= {
-            name: float(module.verdicts(x).mean())
+            name: float(module.probabilities(x).mean())
             for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
         }
     place = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
@@ -381,12 +346,6 @@ def farewell(
         if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
             floor = "" if score["floor"] is None else f"  (real {score['floor']:.4g})"
             say(f"score:        {score['name']} {score['value']:.4g}{floor}")
-    counts = (
-        f"{name} {part['multiply_adds'] / 1e6:.3g} million multiply-adds"
-        for name, part in sizes.items()
-    )
-    if sizes:
-        say(f"per image:    {', '.join(counts)}")
     say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     say(f"pictures:     {printable(place / 'images')}")
     say(f"tensorboard:  {prefix}tensorboard --logdir {shown}")

@@ -217,18 +217,14 @@ class Networks(Block):
     discriminator: Annotated[Discriminator, Ours]
 
 
-class Adversarial(Block):
+class Loss(Block):
     target: Target = Field(alias="_target_")
     label_smoothing: BelowOne = 0.0
-
-
-class Loss(Block):
     gamma: AtLeast0 | None
     r2: bool
     gp_weight: AtLeast0
     lecam_weight: AtLeast0
     penalty_every: Annotated[int, Interval(ge=1, le=10**6)]
-    adversarial: Annotated[Adversarial, Ours]
 
 
 class Augment(Block):
@@ -286,14 +282,15 @@ class Diagnosis(Block):
 
 
 class Ema(Block):
+    target: Target = Field(alias="_target_")
     halflife_kimg: Cadence
     rampup: AtLeast0
 
 
 class Schedule(Block):
+    target: Target = Field(alias="_target_")
     warmup_kimg: Cadence
     lr_final: Fraction
-    gamma_final: AtLeast0
 
 
 class Sampling(Block):
@@ -387,7 +384,7 @@ class Config(Block):
     seed: Seed
     latent_dim: Width
     n_critic: Annotated[int, Interval(ge=1, le=1000)]
-    fresh_noise: bool
+    reuse_fakes: bool
     conditional: bool
     num_classes: Annotated[
         None, Field(description="left alone: it follows from the data when conditional=true")
@@ -395,7 +392,7 @@ class Config(Block):
     features: Features | None
     total_kimg: Kimg | None
     grad_clip: Above0 | None
-    cuda_graphs: bool
+    compile: bool
     ckpt_path: (
         Annotated[
             File, Field(description="the path of a checkpoint, as logs/.../checkpoints/last.ckpt")
@@ -407,11 +404,11 @@ class Config(Block):
     optimizer_d: Optimizer
     dataset: Annotated[Dataset, Ours]
     network: Networks
-    loss: Loss
+    loss: Annotated[Loss, Ours]
     augment: Annotated[Augment, Ours]
     aid: Annotated[Aid, Ours]
-    ema: Ema
-    schedule: Schedule
+    ema: Annotated[Ema, Ours]
+    schedule: Annotated[Schedule, Ours]
     sampling: Sampling
     pictures: Pictures
     checkpoints: Pictures

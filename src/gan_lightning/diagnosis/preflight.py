@@ -40,7 +40,7 @@ def _remarks(h: History, t: Thresholds) -> Iterator[tuple[str, dict[str, float |
         int(facts.get("n_train") or 10**9),
     )
     loss, gamma, gp = (
-        get("loss.adversarial._target_", "").rpartition(".")[2],
+        get("loss._target_", "").rpartition(".")[2],
         get("loss.gamma", 0.0),
         get("loss.gp_weight", 0.0),
     )

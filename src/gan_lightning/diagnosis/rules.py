@@ -107,7 +107,7 @@ def remedies(config: dict[str, Any], n_train: float | None = None) -> dict[str, 
     most = min(32, int(n_train or 32))
     lr_g, lr_d = setting(config, "optimizer_g.lr", 2e-4), setting(config, "optimizer_d.lr", 2e-4)
     gamma, gp = setting(config, "loss.gamma", 0.0), setting(config, "loss.gp_weight", 0.0)
-    adversarial = setting(config, "loss.adversarial._target_", "").rpartition(".")[2]
+    adversarial = setting(config, "loss._target_", "").rpartition(".")[2]
     n_critic, latent, batch = (
         setting(config, "n_critic", 1),
         setting(config, "latent_dim", 100),
@@ -274,7 +274,7 @@ def _from_experiment(config: dict[str, Any]) -> bool:
 
 def _doubles(size: Any) -> bool:
     """Whether the convolutional networks can make images of this size."""
-    from gan_lightning.networks.shapes import doublings
+    from gan_lightning.networks.blocks import doublings
 
     try:
         return bool(doublings(size))
@@ -588,7 +588,7 @@ def d_too_strong(h: History, t: Thresholds) -> Finding | None:
     g = h["grad_norm_g"]
     early = median([x for x in g[:4] if not math.isnan(x)] or [math.nan])
     vanished = bool(g) and g[-1] < t["gradient"] * early
-    wasserstein = str(h.setting("loss.adversarial._target_", "")).endswith("Wasserstein")
+    wasserstein = str(h.setting("loss._target_", "")).endswith("Wasserstein")
     lead = _lr(h, "d") * (1 if wasserstein else h.setting("n_critic", 1)) / max(_lr(h, "g"), 1e-12)
     held_back = _slow(h, t) if lead >= t["lead"] else _flat(h, t)
     bad = [q > (t["good"] if lead >= t["lead"] else t["poor"]) for q in h["quality"]]

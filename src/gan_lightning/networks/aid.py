@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_lightning.distributed import gather_rows, this_rank
 from gan_lightning.errors import UserError
 from gan_lightning.networks.pretrained import EfficientNetLite, rgb
 
@@ -152,24 +152,15 @@ class SlicedAid(nn.Module):
 
     def _distance(self, u: Tensor, i: int, directions: Tensor) -> Tensor:
         """Mean squared way of u (B, K), along `directions` (K, D), to the real quantiles of their ranks."""
-        everyone = _gathered(u.detach())
+        everyone = gather_rows(u.detach())
         latest = torch.cat([everyone, getattr(self, f"queue_{i}")])
         setattr(self, f"queue_{i}", latest[: self.queue_length])
         real = (getattr(self, f"real_{i}") @ directions).sort(0).values
         rank = (latest @ directions).argsort(0).argsort(0)
-        start = len(u) * (dist.get_rank() if len(everyone) > len(u) else 0)
+        start = len(u) * this_rank()
         share = (rank[start : start + len(u)] + 0.5) / len(latest)
         target = real.gather(0, (share * len(real)).long().clamp(max=len(real) - 1))
         return (u @ directions - target).square().mean()
-
-
-def _gathered(u: Tensor) -> Tensor:
-    """The rows of all processes, in their order."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return u
-    parts = [torch.empty_like(u) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, u.contiguous())
-    return torch.cat(parts)
 
 
 def _check(name: str, value: object, right: object, words: str) -> None:

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import (
+from gan_lightning.networks.blocks import (
     Blur,
     Head,
     MinibatchStddev,
     UpConv,
+    check_depth,
     check_norm,
+    image_shape,
+    ladder,
     normalise,
     normed,
+    with_classes,
 )
-from gan_lightning.networks.shapes import check_depth, image_shape, ladder, with_classes
 
 
 class Generator(nn.Module):

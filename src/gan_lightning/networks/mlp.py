@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import Dropout
-from gan_lightning.networks.shapes import image_shape, with_classes
+from gan_lightning.networks.blocks import Dropout, image_shape, with_classes
 
 
 class Generator(nn.Module):

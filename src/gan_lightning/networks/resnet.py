@@ -10,8 +10,14 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.layers import Head, MinibatchStddev
-from gan_lightning.networks.shapes import check_depth, image_shape, ladder, with_classes
+from gan_lightning.networks.blocks import (
+    Head,
+    MinibatchStddev,
+    check_depth,
+    image_shape,
+    ladder,
+    with_classes,
+)
 
 
 def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Conv2d:
