@@ -25,7 +25,7 @@ CONFIG = {
     "optimizer_d": {"lr": 1e-3, "betas": [0.0, 0.99]},
     "ema": {"halflife_kimg": 10, "rampup": 0.05},
     "loss": {
-        "adversarial": {"_target_": "gan_lightning.losses.BCE"},
+        "_target_": "gan_lightning.losses.BCE",
         "gamma": 0.5,
         "gp_weight": 0.0,
     },
@@ -413,7 +413,7 @@ def test_rules_that_need_a_held_out_slice_are_off_without_one():
     "settings,facts,remark",
     [
         (
-            {"loss__gamma": 0.0, "loss__adversarial": {"_target_": "gan_lightning.losses.RpGAN"}},
+            {"loss__gamma": 0.0, "loss___target_": "gan_lightning.losses.RpGAN"},
             {},
             "unpenalised",
         ),
@@ -497,7 +497,7 @@ def test_overrides_change_something_and_are_one_key(settings):
             "divergence",
             {
                 "loss__gamma": 0.0,
-                "loss__adversarial": {"_target_": "gan_lightning.losses.Wasserstein"},
+                "loss___target_": "gan_lightning.losses.Wasserstein",
             },
             "loss.gp_weight=10",
         ),
@@ -708,7 +708,7 @@ def test_fully_connected_layers_are_replaced_first():
     """Planted oscillation: Fréchet 434, with a penalty 183, with convolutions 43; on photographs a penalty did not help at all."""
     config = {
         "network": {"generator": {"_target_": "gan_lightning.networks.mlp.Generator"}},
-        "loss": {"gamma": 0.0, "adversarial": {"_target_": "gan_lightning.losses.BCE"}},
+        "loss": {"gamma": 0.0, "_target_": "gan_lightning.losses.BCE"},
     }
     for name in ("full_collapse", "partial_collapse", "oscillation", "stuck"):
         assert rules.remedies(config)[name][:2] == ["network=dcgan", "loss.gamma=1"]

@@ -19,6 +19,7 @@ from gan_lightning.diagnosis import rules
 from gan_lightning.diagnosis import watch as watch_module
 from gan_lightning.diagnosis.rules import Finding
 from gan_lightning.diagnosis.watch import EARLY, Probe, TrainingDiverged, Watch
+from gan_lightning.ema import EMA
 from gan_lightning.errors import UserError
 from gan_lightning.gan import GAN
 from gan_lightning.losses import BCE
@@ -87,9 +88,7 @@ def gan(**settings):
         dcgan.Generator(latent_dim=8, **small),
         nn.Sequential(nn.Dropout(0.1), dcgan.Discriminator(**small)),
     )
-    return GAN(
-        *networks, BCE(), adam, adam, latent_dim=8, ema_halflife_kimg=0.1, config=config, **settings
-    )
+    return GAN(*networks, BCE(), adam, adam, latent_dim=8, ema=EMA(0.1), config=config, **settings)
 
 
 def fit(folder, *callbacks, data=None, module=None, steps=60):

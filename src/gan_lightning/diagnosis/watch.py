@@ -313,7 +313,7 @@ class Watch(Callback):
                 name: float(x.mean())
                 for name, x in zip(("score_real", "score_fake"), module.last_logits, strict=True)
             }
-        record["lr_share"] = module.fade(module.lr_final)
+        record["lr_share"] = module.schedule.fade(module.progress)
         if self.before is not None:
             step, old = self.before
             turns = {
