@@ -246,7 +246,7 @@ def in_order(module: Any, data: Any) -> None:
     """Nobody shuffles: all the zeros, then all the ones, or the eggs by brightness."""
     import torch
 
-    from gan_lightning.data.datamodule import BatchStream
+    from gan_lightning.data.loader import BatchStream
 
     stored = data.train_images[torch.arange(len(data.train_images))]
     order = (

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.throughput import compose, our_run
-from gan_lightning.data.datamodule import BatchStream
 from gan_lightning.data.images import ImageStore
+from gan_lightning.data.loader import BatchStream
 
 EXPERIMENTS = ["vanilla_mnist", "mnist", "egg"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import TorchvisionImages
 from gan_lightning.metrics import distances as D
 from gan_lightning.metrics.evaluate import Evaluator

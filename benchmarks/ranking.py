@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import FolderImages
 from gan_lightning.metrics.evaluate import Evaluator
 

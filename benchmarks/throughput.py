@@ -5,8 +5,8 @@
 The three take turns (A B C A B C …) in one process; figures are medians of images per second, without set-up.
 DIR holds MNIST/raw; random images of the same shape stand in otherwise (the arithmetic does not care, the note's
 decoding is then done on an in-memory stand-in of torchvision's class). `--gpu` adds the convolutional recipes and
-uses nothing but torch, torchvision, lightning, hydra-core and this checkout; "several" is ours with 16 steps a turn of
-Lightning's loop, "graphs" the same with every step replayed as a CUDA graph (cuda_graphs=true).
+uses nothing but torch, torchvision, lightning, hydra-core and this checkout; "graphs" is ours with every step
+replayed as a CUDA graph (cuda_graphs=true).
 """
 
 import argparse
@@ -282,8 +282,7 @@ def vanilla(
         "ours": our_run(cfg, device, scratch),
     }
     if device.type == "cuda":
-        runs["several"] = our_run(cfg, device, scratch, dataset__steps_per_turn=16)
-        runs["graphs"] = our_run(cfg, device, scratch, dataset__steps_per_turn=16, cuda_graphs=True)
+        runs["graphs"] = our_run(cfg, device, scratch, cuda_graphs=True)
     return take_turns(runs, steps, rounds)
 
 
@@ -366,7 +365,7 @@ def main() -> None:
             f"  ours / note {v['ours'] / v['note']:.2f}   ours / bare {v['ours'] / v['bare']:.3f}",
             flush=True,
         )
-        for name in ("several", "graphs"):
+        for name in ("graphs",):
             if name in v:
                 print(
                     f"  {name}: {v[name]:,.0f}, {v[name] / v['note']:.1f} times the note's loop",

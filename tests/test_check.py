@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from gan_lightning.data import eggs, similar
+from gan_lightning.data import check, eggs
 from gan_lightning.data.check import check_folder
-from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import FolderImages
 from gan_lightning.pictures import grid
 
@@ -24,6 +24,18 @@ def clean(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("eggs")
     eggs.write(folder, 120, 64, seed=5)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Pretrained features only where a test is about them."""
+    if "eyes" not in request.fixturenames:
+        monkeypatch.setattr(check, "LOOKED_AT", range(0))
+
+
+@pytest.fixture
+def eyes():
+    """The test looks with pretrained features, as the check does."""
 
 
 def remarks(folder: Path, **options) -> dict[str, object]:
@@ -212,29 +224,6 @@ def test_a_grid_shows_every_picture_in_its_place(channels):
         and (sheet[:, 6:8] == 255).all()
         and (sheet[:, 14:, 18:] == 255).all()
     )
-
-
-def test_close_pairs_and_groups_against_all_pairs():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        hashes = rng.integers(0, 2**64, 400, dtype=np.uint64)
-        for _ in range(250):
-            a, b = rng.integers(0, 400, 2)
-            hashes[b] = hashes[a]
-            for bit in rng.integers(0, 64, rng.integers(0, 7)):
-                hashes[b] ^= np.uint64(1) << np.uint64(bit)
-        every = np.argwhere(np.triu(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= 4, 1))
-        parent = list(range(400))  # plain union-find, to compare with
-
-        def root(i: int, parent: list[int] = parent) -> int:
-            return i if parent[i] == i else root(parent[i])
-
-        for a, b in every.tolist():
-            low, high = sorted((root(a), root(b)))
-            parent[high] = low
-        assert similar.groups(400, similar.close_pairs(hashes)).tolist() == [
-            root(i) for i in range(400)
-        ]
 
 
 def test_the_held_out_slice_follows_content_and_never_parts_near_copies(clean, tmp_path):

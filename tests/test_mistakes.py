@@ -209,9 +209,7 @@ TRAIN = {
     "dataset.fit=squeeze": "dataset.fit=squeeze should be crop, pad or stretch",
     "dataset.background=white": "dataset.background=white should be a grey level from 0 (black) to 255 (white)",
     "dataset.holdout=10%": "dataset.holdout=10% should be a share from 0 (off) to 0.5",
-    "dataset.cache_limit_gb=10GB": f"dataset.cache_limit_gb=10GB {NUMBER}",
     "dataset.cache_dir=@FILE/x": "is a file (",
-    "dataset.num_workers=auto": f"dataset.num_workers=auto {WHOLE} from 0 to 1024",
     "metrics.cache_dir=@FILE": "is a file: give a folder",
     "metrics.inception_weights=/not/there": "metrics.inception_weights=/not/there does not exist: give the file",
     # checkpoints and folders

@@ -152,8 +152,8 @@ def test_a_schedule_ends_with_the_epochs_and_lines_come_before_the_first_generat
     assert len(said) == 18 and "g_loss nan" in said[0] and "g_loss nan" not in said[4]
 
 
-def test_the_line_counts_steps_and_not_turns(tiny, capsys):
-    tiny("run", "trainer.max_epochs=1", "dataset.steps_per_turn=4", "console.every_steps=4")
+def test_the_line_counts_steps(tiny, capsys):
+    tiny("run", "trainer.max_epochs=1", "console.every_steps=4")
     said = [
         line.split("step ")[1].split()[0]
         for line in capsys.readouterr().out.splitlines()

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import FolderImages, TorchvisionImages
 from gan_lightning.errors import UserError
 

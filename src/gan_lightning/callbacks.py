@@ -187,14 +187,11 @@ class ConsoleLine(Callback):
             real, fake = (
                 float(module.probabilities(logits).mean()) for logits in module.last_logits
             )
-            stream = getattr(trainer.datamodule, "stream", None)
-            turn = getattr(stream, "steps_per_turn", 1)  # steps in one turn of Lightning's loop
-            steps = min(getattr(stream, "batches", math.inf), trainer.num_training_batches * turn)
             epochs = (
                 f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
             )
             self.print(
-                f"epoch {trainer.current_epoch + 1}{epochs}  step {min(steps, (batch_idx + 1) * turn)}/{steps}  "
+                f"epoch {trainer.current_epoch + 1}{epochs}  step {batch_idx + 1}/{trainer.num_training_batches}  "
                 f"images {module.nimg:,}  d_loss {float(module.last['loss/d']):.4f}  g_loss {float(module.last.get('loss/g', math.nan)):.4f}  "
                 f"D(x) {real:.3f}  D(G(z)) {fake:.3f}",
                 highlight=False,

@@ -33,7 +33,7 @@ from gan_lightning.text import brief
 SWEEP_VALUES = 50  # of a sweep that are looked at before it begins
 ELSEWHERE = {  # what people type who come from other programs
     "learning_rate": "lr", "epochs": "trainer.max_epochs", "gpus": "trainer.devices", "resume": "ckpt_path",
-    "checkpoint": "ckpt_path", "workers": "dataset.num_workers", "size": "dataset.image_size", "data": "dataset",
+    "checkpoint": "ckpt_path", "size": "dataset.image_size", "data": "dataset",
     "folder": "dataset=folder dataset.root", "model": "network", "optimizer": "optimizer_g", "z_dim": "latent_dim",
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lightning import folder, interrupt, loggers, together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
 from gan_lightning.config import assign, let_last_rate_win
-from gan_lightning.data.datamodule import ImageData
+from gan_lightning.data.loader import ImageData
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_json
 from gan_lightning.gan import GAN

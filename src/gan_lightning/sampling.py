@@ -217,7 +217,7 @@ class Sampler:
 
 DATASET = {  # what of a run's data `evaluate` needs to know
     "image_size": (int, [int], None), "image_channels": (int, None), "fit": (str, None), "background": (int, None),
-    "holdout": (float, None), "cache_limit_gb": (float, None), "root": (str, None), "labels": (bool, None),
+    "holdout": (float, None), "root": (str, None), "labels": (bool, None),
 }  # fmt: skip
 CONFIG = {
     "network": {"generator": {"_target_": str, str: (*SCALAR, [int])}, str: dict},

@@ -181,11 +181,8 @@ class Dataset(Block):
     holdout: Annotated[
         float, Interval(ge=0, le=0.5), Field(description="a share from 0 (off) to 0.5")
     ]
-    cache_limit_gb: AtLeast0
     cache_dir: Folder
     drop_last: bool
-    num_workers: Annotated[int, Interval(ge=0, le=1024)]
-    steps_per_turn: Annotated[int, Interval(ge=1, le=10**6)]
     shrink_batch: bool
     seed: Seed
 

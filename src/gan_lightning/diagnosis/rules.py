@@ -25,7 +25,7 @@ from gan_lightning.diagnosis import words
 
 Thresholds = dict[str, float]
 SEVERITIES = ("fatal", "fault", "warning", "note")
-OUR_DATA = "dataset._target_=gan_lightning.data.datamodule.ImageData"  # in place of one that changes what it reads
+OUR_DATA = "dataset._target_=gan_lightning.data.loader.ImageData"  # in place of one that changes what it reads
 SANE_LR = (1e-5, 4e-3)  # where Adam's learning rates for GANs are found in publications
 
 

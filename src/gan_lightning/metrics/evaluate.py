@@ -535,10 +535,10 @@ TORCHVISION = {
 
 def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir: str) -> Any:
     """ImageData by name or folder, in the shape a checkpoint was trained on, else 64 pixels or the set's own."""
-    from gan_lightning.data.datamodule import ImageData
+    from gan_lightning.data.loader import ImageData
     from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
 
-    keep = ("image_size", "image_channels", "fit", "background", "holdout", "cache_limit_gb")
+    keep = ("image_size", "image_channels", "fit", "background", "holdout")
     options = {"cache_dir": cache_dir} | {
         key: settings[key] for key in keep if settings.get(key) is not None
     }
@@ -568,7 +568,7 @@ def _real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir:
 
 def _folder(path: Path, real: Any, most: int) -> Tensor:
     """Up to `most` images of a folder as uint8 (n, C, H, W) in the shape of `real`, spread evenly over the folder."""
-    from gan_lightning.data.datamodule import ImageData
+    from gan_lightning.data.loader import ImageData
     from gan_lightning.data.sources import FolderImages
 
     source = FolderImages(

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gan_lightning.data.datamodule import BatchStream, ImageData
 from gan_lightning.data.images import ImageStore
+from gan_lightning.data.loader import BatchStream, ImageData
 from gan_lightning.data.sources import FolderImages
 from gan_lightning.errors import UserError
 
@@ -32,33 +32,30 @@ def shown(batches) -> list[list[int]]:
     n=st.integers(1, 60),
     batch=st.integers(1, 12),
     world=st.integers(1, 3),
-    turn=st.integers(1, 4),
     drop_last=st.booleans(),
     seed=st.integers(0, 5),
 )
 @settings(max_examples=60, deadline=None)
 def test_an_epoch_shows_each_picture_at_most_once_and_ranks_share_it_equally(
-    n, batch, world, turn, drop_last, seed
+    n, batch, world, drop_last, seed
 ):
     seen: list[int] = []
     for rank in range(world):
         options = {"seed": seed, "rank": rank, "world": world, "drop_last": drop_last}
-        stream = BatchStream(numbered(n), None, batch, steps_per_turn=turn, **options)
-        plain = BatchStream(numbered(n), None, batch, **options)
+        stream = BatchStream(numbered(n), None, batch, **options)
         share = n // world
         batches = share // batch if drop_last else -(-share // batch)
         items = shown(stream)
-        assert len(stream) == len(items) == -(-batches // turn)
+        assert len(stream) == len(items) == batches
         mine = sum(items, [])
-        assert mine == sum(shown(plain), [])  # turns only pack the same batches
         assert len(mine) == (batches * batch if drop_last else share)
         seen += mine
     assert len(seen) == len(set(seen))
 
 
-@given(done=st.integers(0, 25), turn=st.integers(1, 3), workers=st.just(0))
+@given(done=st.integers(0, 25))
 @settings(max_examples=40, deadline=None)
-def test_a_resumed_stream_goes_on_with_the_next_batch(done, turn, workers):
+def test_a_resumed_stream_goes_on_with_the_next_batch(done):
     def stream():
         return BatchStream(
             numbered(23),
@@ -66,7 +63,6 @@ def test_a_resumed_stream_goes_on_with_the_next_batch(done, turn, workers):
             4,
             seed=3,
             flip=True,
-            steps_per_turn=turn,
             drop_last=False,
         )
 
@@ -186,29 +182,18 @@ def test_lightning_goes_on_with_the_very_next_batch(tmp_path, hook, after, optio
     assert resumed.weight.item() == pytest.approx(whole.weight.item(), abs=0)
 
 
-def test_batches_are_floats_and_the_same_when_decoded_while_training(tmp_path):
+def test_batches_are_floats_and_go_on_where_they_were(tmp_path):
     folder = photos(tmp_path / "photos")
-    kept, lazy = data(folder), data(folder, cache_limit_gb=0, num_workers=1, steps_per_turn=2)
-    whole = [kept.on_after_batch_transfer(batch, 0)[0] for batch in kept.train_dataloader()]
-    late = [lazy.on_after_batch_transfer(batch, 0)[0] for batch in lazy.train_dataloader()]
-    assert (
-        whole[0].dtype == torch.float32
-        and -1 <= whole[0].min() < -0.5
-        and 0.5 < whole[0].max() <= 1
-    )
-    assert [len(batch) for batch in late] == [8, 8, 4]
-    assert torch.equal(torch.cat(whole), torch.cat(late))
-    begun, resumed = (
-        data(folder, cache_limit_gb=0, num_workers=1),
-        data(folder, cache_limit_gb=0, num_workers=0),
-    )
-    next(iter(begun.train_dataloader()))  # workers are ahead, the stream is not
+    module = data(folder)
+    whole = [module.on_after_batch_transfer(batch, 0)[0] for batch in module.train_dataloader()]
+    assert whole[0].dtype == torch.float32
+    assert -1 <= whole[0].min() < -0.5 and 0.5 < whole[0].max() <= 1
+    begun, resumed = data(folder), data(folder)
+    next(iter(begun.train_dataloader()))
     resumed.load_state_dict(begun.state_dict())
-    assert torch.equal(
-        resumed.on_after_batch_transfer(next(iter(resumed.train_dataloader())), 0)[0], whole[1]
-    )
-    assert torch.equal(kept.holdout_images[torch.arange(2)], lazy.holdout_images[torch.arange(2)])
-    assert kept.train_images.shape == (21, 3, 8, 8) == lazy.train_images.shape
+    second = resumed.on_after_batch_transfer(next(iter(resumed.train_dataloader())), 0)[0]
+    assert torch.equal(second, whole[1])
+    assert module.train_images.shape == (21, 3, 8, 8)
 
 
 def test_double_precision_runs_get_doubles(tmp_path):
@@ -279,7 +264,6 @@ def test_a_folder_of_bad_files_only_is_one_clear_error_with_the_reasons_written(
         ({"holdout": 1.5}, "dataset.holdout=1.5"),
         ({"image_size": [8, 8, 8]}, "dataset.image_size"),
         ({"image_size": "big"}, "dataset.image_size=big"),
-        ({"steps_per_turn": 0}, "dataset.steps_per_turn=0"),
     ],
 )
 def test_impossible_values_are_named(tmp_path, options, named):
