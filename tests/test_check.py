@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from gan_lightning.data import check, eggs
 from gan_lightning.data.check import check_folder
@@ -83,6 +83,52 @@ def test_copies_saved_again_are_near_copies(clean, tmp_path):
         "images": 6,
         "groups": 6,
     }
+
+
+def test_copies_that_only_a_trained_eye_sees(clean, tmp_path, eyes):
+    """Mirrored ones, all, and some of those that were cut; and nothing of a clean folder."""
+    assert not remarks(clean)
+    folder = copied(clean, tmp_path)
+    changes = [
+        ImageOps.mirror,
+        lambda image: image.crop((2, 2, 62, 62)),
+    ]
+    for path, change in zip(sorted(folder.glob("*.jpg")), changes * 4, strict=False):
+        with Image.open(path) as image:
+            change(image).save(folder / f"again_{path.stem}.jpg", quality=90)
+    found = remarks(folder)
+    assert set(found) == {"near copies"} and 5 <= found["near copies"].numbers["images"] <= 8
+    for pair in found["near copies"].files:
+        assert len(pair) == 2 and pair[0] == f"again_{pair[1]}"
+
+
+def test_an_odd_one_out(clean, tmp_path, eyes):
+    folder = copied(clean, tmp_path)
+    page = Image.new("RGB", (64, 64), "white")
+    for k in range(0, 64, 8):
+        ImageDraw.Draw(page).line((0, k, 64, 64 - k), fill="red", width=2)
+    page.save(folder / "page.png")
+    found = remarks(folder)
+    assert set(found) == {"odd ones out"} and found["odd ones out"].files == [["page.png"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("blurred images", lambda image: image.filter(ImageFilter.GaussianBlur(3))),
+        ("dark images", lambda image: image.point(lambda value: value // 10)),
+        ("bright images", lambda image: image.point(lambda value: 220 + value // 8)),
+    ],
+)
+def test_single_bad_photographs_are_named(clean, tmp_path, name, change):
+    folder = copied(clean, tmp_path)
+    spoilt = sorted(folder.glob("*.jpg"))[:3]
+    for path in spoilt:
+        with Image.open(path) as image:
+            changed = change(image)
+        changed.save(path, quality=95)
+    found = remarks(folder)
+    assert set(found) == {name} and found[name].files == [[path.name] for path in spoilt]
 
 
 def test_panoramas(clean, tmp_path):
@@ -259,12 +305,12 @@ def test_the_held_out_slice_follows_content_and_never_parts_near_copies(clean, t
     assert held(folder) == first
 
 
-def test_the_real_photographs(real_data, tmp_path):
+def test_the_real_photographs(real_data, tmp_path, eyes):
     if not (real_data / "eggs_candling").is_dir():
         pytest.skip("no eggs_candling")
     found = remarks(real_data / "eggs_candling", cache_dir=str(tmp_path / "cache"))
     assert set(found) == {"near copies"}  # looked at: burst shots of the same egg, all of them
-    assert 30 <= found["near copies"].numbers["groups"] <= 45
+    assert 35 <= found["near copies"].numbers["groups"] <= 45
 
 
 def test_a_folder_of_negatives(clean, tmp_path):

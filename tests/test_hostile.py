@@ -396,12 +396,12 @@ def test_strangers_that_were_met_later(run, train_run, photos, tmp_path, capsys)
             )
 
 
-@pytest.mark.parametrize("root", ["~nosuchuser/x", "a\0b", "\ud800"])
-def test_a_root_that_no_path_can_have(run, photos, root, capsys):
-    path = spoil(run, put(("config", "dataset", "root"), root))
-    capsys.readouterr()
-    code = main(["evaluate", str(path), "--data", str(photos), "--out", str(run / "out"), "--json"])
-    assert code in (0, 1) and "Traceback" not in capsys.readouterr().err
+def test_a_root_that_no_path_can_have(run, photos, capsys):
+    for root in ("~nosuchuser/x", "a\0b", "\ud800"):
+        path = spoil(run, put(("config", "dataset", "root"), root))
+        little = ["--features", "digits", "--num-images", "32", "--json"]
+        code = main(["evaluate", str(path), "--data", str(photos), *little])
+        assert code in (0, 1) and "Traceback" not in capsys.readouterr().err
 
 
 def test_a_link_out_of_the_folder_is_not_diagnosed(run, tmp_path):

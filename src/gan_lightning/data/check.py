@@ -3,10 +3,8 @@ do. A check is a function of the pictures; a new one is written below and added 
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +15,9 @@ from gan_lightning import pictures
 from gan_lightning.data import cache, similar
 from gan_lightning.data.cache import Scan
 from gan_lightning.data.images import Shape, to_float
+from gan_lightning.data.remarks import CheckReport, Remark, plain, shown
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_json
-from gan_lightning.text import console, printable
+from gan_lightning.text import console
 
 # So many pictures are looked at with pretrained features: fewer have no telling average, more take
 # too long. Tried on 15 sets of 129 to 800 pictures.
@@ -31,67 +29,11 @@ LONELY = 2.2  # times the usual distance to the fifth neighbour; the healthy set
 EDGE = np.pad(np.zeros((14, 14), bool), 1, constant_values=True)  # the border of 16 x 16 places
 
 
-@dataclass
-class Remark:
-    """One finding: what it is called, what is the matter in a sentence, the one thing to do, its
-    numbers, and the files it concerns: alone, or in groups."""
-
-    name: str
-    text: str
-    action: str  # an override, or what to do with which files
-    numbers: dict[str, float]
-    files: list[list[str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.numbers = {key: round(float(value), 4) for key, value in self.numbers.items()}
-
-
-@dataclass
-class CheckReport:
-    """What the images are (`counts`), what is the matter (`remarks`), and which files are none."""
-
-    name: str
-    counts: dict[str, str] = field(default_factory=dict)
-    remarks: list[Remark] = field(default_factory=list)
-    unusable: dict[str, str] = field(default_factory=dict)  # file: reason
-
-    def lines(self) -> list[str]:
-        """The remarks, a line each."""
-        return [f"{remark.name}: {remark.text} -> {remark.action}" for remark in self.remarks]
-
-    def table(self) -> Any:
-        """For the terminal, a rich renderable."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(_plain(self.name)), show_header=False, title_justify="left")
-        for name, text in self.counts.items():
-            table.add_row(name, Text(text))
-        return Group(table, *(Text(line) for line in self.lines() or ["nothing to remark"]))
-
-    def write(self, folder: Path, sheet: Tensor | None = None) -> None:
-        """check.json, and contact_sheet.png where there is a `sheet` (uint8 (C, H, W))."""
-        write_json(folder / "check.json", asdict(self))
-        if sheet is not None:
-            pictures.save(sheet, folder / "contact_sheet.png")
-
-
-def _plain(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()  # file names need not be text
-
-
-def _shown(names: Sequence[str]) -> str:
-    """Some of the names, as they can be shown in a terminal."""
-    more = f" and {len(names) - 5} more (all in check.json)" if len(names) > 5 else ""
-    return ", ".join(map(printable, names[:5])) + more
-
-
 def nothing_usable(scan: Scan, name: str) -> UserError:
     """The error for a folder in which no file is an image."""
     file, why = min(scan.bad.items())
     count = len(scan.bad)
-    return UserError(f"{name}: none of {count} files is a usable image ({_plain(file)}: {why})")
+    return UserError(f"{name}: none of {count} files is a usable image ({plain(file)}: {why})")
 
 
 class Pictures:
@@ -101,7 +43,7 @@ class Pictures:
     def __init__(self, scan: Scan, pixels: Tensor, shape: Shape, cache_dir: Path) -> None:
         self.scan, self.pixels, self.shape, self.cache_dir = scan, pixels, shape, cache_dir
         self.number = len(scan)
-        self.names = [_plain(name) for name in scan.names]
+        self.names = [plain(name) for name in scan.names]
         sizes = np.array(scan.sizes)
         self.ratios = sizes[:, 1] / sizes[:, 0]
         self.short_sides = sizes.min(1)
@@ -119,7 +61,7 @@ class Pictures:
         files = [self.names[row] for row in np.flatnonzero(which)]
         if not files:
             return None
-        words = {"n": len(files), "number": self.number, "files": _shown(files)}
+        words = {"n": len(files), "number": self.number, "files": shown(files)}
         text, action = text.format(**words), action.format(**words)
         groups = [[file] for file in files]
         return Remark(name, text, action, numbers or {"images": len(files)}, groups)
@@ -205,13 +147,13 @@ class Pictures:
 
 
 def unusable(seen: Pictures) -> Remark | None:
-    bad = {_plain(file): why for file, why in sorted(seen.scan.bad.items())}
+    bad = {plain(file): why for file, why in sorted(seen.scan.bad.items())}
     if not bad:
         return None
     why = Counter(reason.partition(":")[0] for reason in bad.values()).most_common(3)
     reasons = ", ".join(f"{count} {reason}" for reason, count in why)
     text = f"{len(bad)} of {seen.number + len(bad)} files cannot be used ({reasons})"
-    action = f"repair or remove these files: {_shown(list(bad))}"
+    action = f"repair or remove these files: {shown(list(bad))}"
     return Remark("unusable files", text, action, {"files": len(bad)})
 
 
@@ -239,7 +181,7 @@ def _copies(seen: Pictures, name: str, kind: str, found: list[list[int]]) -> Rem
         return None
     text = f"{len(extra)} of {seen.number} images {kind} another one;"
     text += f" {len(seen.distinct)} distinct images are left"
-    action = f"remove these files: {_shown(extra)}"
+    action = f"remove these files: {shown(extra)}"
     return Remark(name, text, action, {"images": len(extra), "groups": len(groups)}, groups)
 
 
@@ -307,7 +249,7 @@ def _negative_pairs(seen: Pictures) -> Remark | None:
     if not len(pairs):
         return None
     files = [[seen.names[row] for row in pair] for pair in pairs.tolist()]
-    action = f"remove one of each pair: {_shown([' / '.join(pair) for pair in files])}"
+    action = f"remove one of each pair: {shown([' / '.join(pair) for pair in files])}"
     text = f"{len(pairs)} images are negatives of another one"
     return Remark("inverted images", text, action, {"images": len(pairs)}, files)
 
@@ -360,8 +302,8 @@ def off_centre(seen: Pictures) -> Remark | None:
 
 
 def blurred(seen: Pictures) -> Remark | None:
-    """Edges 8 pixels wide or more; those of small originals have a remark of their own."""
-    which = (np.array(seen.scan.sharpness) < 0.25) & ~seen.blank
+    """Edges more than about 10 pixels wide; those of small originals have a remark of their own."""
+    which = (np.array(seen.scan.sharpness) < 0.15) & ~seen.blank
     which &= seen.short_sides >= 0.75 * seen.side
     text = f"{{n}} of {{number}} images are blurred, as seen at {seen.side} px"
     return seen.remark("blurred images", which, text, "remove these files: {files}")
@@ -419,7 +361,7 @@ def check(scan: Scan, pixels: Tensor, shape: Shape, name: str, cache_dir: Path) 
     """Checks what a scan found; `pixels` are the fitted pictures. Touches none of their files."""
     seen = Pictures(scan, pixels, shape, cache_dir)
     remarks = [remark for one in CHECKS if (remark := one(seen)) is not None]
-    bad = {_plain(file): why for file, why in sorted(scan.bad.items())}
+    bad = {plain(file): why for file, why in sorted(scan.bad.items())}
     return CheckReport(name, seen.counts(), remarks, bad)
 
 

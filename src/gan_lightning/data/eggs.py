@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,84 +76,105 @@ def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -
     return amount
 
 
-def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
-    """Egg picture `number` of the set `seed`: uint8 (size, size, 3)."""
-    rng = np.random.default_rng([seed, number])
-    line = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(
-        np.float32
-    )  # -1..1 over the image
-    x, y = line[None, :], line[:, None]
-    pixel = 2 / size
+class _Egg:
+    """A surface of revolution: r(u)^2 = b^2 (1 - u^2) e^(k u), u = -1..1 from the pointed to the
+    blunt end; somewhere near the middle, turned anyhow. x and y are -1..1 over the image."""
 
-    # The outline: r(u)^2 = b^2 (1 - u^2) e^(k u), u = -1..1 from the pointed to the blunt end.
-    a, k = rng.uniform(0.58, 0.8), rng.uniform(0.25, 0.55)
-    b = a * rng.uniform(0.7, 0.79)
-    cx, cy = rng.uniform(-0.1, 0.1, 2)
-    tilt = rng.uniform(0, 2 * np.pi)
-    ca, sa = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
+    def __init__(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+        self.a, self.k = rng.uniform(0.58, 0.8), rng.uniform(0.25, 0.55)
+        self.b = self.a * rng.uniform(0.7, 0.79)
+        self.cx, self.cy = rng.uniform(-0.1, 0.1, 2)
+        tilt = rng.uniform(0, 2 * np.pi)
+        self.cos, self.sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
 
-    def egg(
-        dx: float, dy: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """u, v, r^2, d(r^2)/du_in_pixels and the signed distance to the outline of an egg moved by (dx, dy)."""
-        px, py = x - np.float32(cx + dx), y - np.float32(cy + dy)
-        u, v = ((ca * px + sa * py) / a).clip(-3, 3), ca * py - sa * px
-        grow = b * b * np.exp(k * u)
-        r2, slope = grow * (1 - u * u), grow * (k * (1 - u * u) - 2 * u) / a
+    def turned(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """(x, y) along the egg and across it."""
+        return self.cos * x + self.sin * y, self.cos * y - self.sin * x
+
+    def outline(self, dx: float = 0, dy: float = 0) -> tuple[np.ndarray, ...]:
+        """Of the egg moved by (dx, dy): u, v, r^2, d(r^2)/d(x) along it, and the signed distance to
+        the outline, each (H, W)."""
+        along, v = self.turned(self.x - np.float32(self.cx + dx), self.y - np.float32(self.cy + dy))
+        u = (along / self.a).clip(-3, 3)
+        grow = self.b * self.b * np.exp(self.k * u)
+        r2, slope = grow * (1 - u * u), grow * (self.k * (1 - u * u) - 2 * u) / self.a
         far = (r2 - v * v) / np.sqrt(slope * slope + 4 * v * v + 1e-6)
         return u, v, r2, slope, far
 
-    u, v, r2, slope, distance = egg(0, 0)
-    inside = np.flatnonzero(distance.ravel() > -pixel)
-    u, v, r2, slope = (array.ravel()[inside] for array in (u, v, r2, slope))
+
+class _Light:
+    """A lamp somewhere above, of a slightly warm or cold white, and what comes from all around."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        azimuth, self.height = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.05)
+        self.xy = np.array([np.cos(azimuth), np.sin(azimuth)], np.float32)
+        self.xy *= np.float32(np.cos(self.height))
+        red, blue = 1 + rng.uniform(-0.02, 0.07), 1 + rng.uniform(-0.09, 0.04)
+        self.warm = np.array([red, 1, blue], np.float32)
+        self.power, self.ambient = rng.uniform(0.78, 0.98), rng.uniform(0.16, 0.32)
+
+
+def _shadow(rng: np.random.Generator, egg: _Egg, light: _Light) -> np.ndarray:
+    """How dark the ground is, (H, W): the shadow that the egg casts and the line where it lies."""
+    reach = rng.uniform(0.1, 0.24)
+    away = -light.xy / (np.hypot(*light.xy) + 1e-6)
+    soft = rng.uniform(0.05, 0.13)
+    cast = 1 / (1 + np.exp(-egg.outline(*(away * reach))[4].clip(-1, 1) / soft))
+    touch = np.exp(-np.abs(egg.outline(*(away * 0.05))[4].clip(-1, 0)) / 0.05)
+    return 1 - (1 - rng.uniform(0.45, 0.7) * cast) * (1 - 0.5 * touch)
+
+
+def _surface(
+    rng: np.random.Generator,
+    egg: _Egg,
+    light: _Light,
+    ground: np.ndarray,
+    points: tuple[np.ndarray, ...],
+) -> np.ndarray:
+    """The shell at `points` (u, v, r^2, slope), each (P,), in linear light, (P, 3)."""
+    u, v, r2, slope = points
     w = np.sqrt((r2 - v * v).clip(0))
     normal = np.stack([-slope / 2, v, w])  # along the egg, across it, towards the viewer
     normal /= np.sqrt((normal**2).sum(0)) + 1e-6
 
-    azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.05)
-    light_xy = np.array([np.cos(azimuth), np.sin(azimuth)], np.float32) * np.float32(np.cos(height))
-    turned = ca * light_xy[0] + sa * light_xy[1], ca * light_xy[1] - sa * light_xy[0]
-    light = np.array([*turned, np.sin(height)], np.float32)
-    warm = np.array([1 + rng.uniform(-0.02, 0.07), 1, 1 + rng.uniform(-0.09, 0.04)], np.float32)
-    power, ambient = rng.uniform(0.78, 0.98), rng.uniform(0.16, 0.32)
-
-    # The ground, with the shadow that the egg casts and the dark line where it lies.
-    ground = _ground(rng, x, y)
-    reach = rng.uniform(0.1, 0.24)
-    away = -light_xy / (np.hypot(*light_xy) + 1e-6)
-    soft = rng.uniform(0.05, 0.13)
-    cast = 1 / (1 + np.exp(-egg(*(away * reach))[4].clip(-1, 1) / soft))
-    touch = np.exp(-np.abs(egg(*(away * 0.05))[4].clip(-1, 0)) / 0.05)
-    dark = 1 - (1 - rng.uniform(0.45, 0.7) * cast) * (1 - 0.5 * touch)
-    image = ground * (1 - dark * 0.92)[..., None] * warm
-
-    # The shell.
-    shell = _linear(SHELLS[rng.integers(len(SHELLS))]) * rng.uniform(0.88, 1.06, 3).astype(
-        np.float32
-    )
+    shell = _linear(SHELLS[rng.integers(len(SHELLS))])
+    shell = shell * rng.uniform(0.88, 1.06, 3).astype(np.float32)
     albedo = shell * (1 + 0.05 * rng.normal() * u + 0.025 * _waves(rng, u, v, 1, 4, 5))[:, None]
     if rng.random() < 0.4:
-        around = np.arctan2(v, w)
-        amount = _speckles(rng, u, around)[:, None]
+        amount = _speckles(rng, u, np.arctan2(v, w))[:, None]
         albedo = albedo * (1 - amount) + _linear(SPECKLES[rng.integers(len(SPECKLES))]) * amount
-    facing = light @ normal
-    diffuse = ((facing + 0.25) / 1.25).clip(0) ** 1.15
-    halfway = light + np.array([0, 0, 1], np.float32)
-    glint = (halfway / np.linalg.norm(halfway) @ normal).clip(0) ** rng.uniform(
-        14, 50
-    ) * rng.uniform(0.02, 0.16)
-    bounce = (
-        ground.mean((0, 1)) * 0.35 * (1 - normal[2])[:, None]
-    )  # light from the ground reaches the sides
-    sky = ambient * (0.45 + 0.55 * normal[2])
-    surface = (
-        albedo * ((power * diffuse + sky)[:, None] * warm + bounce)
-        + (glint * power)[:, None] * warm
-    )
 
-    cover = (distance.ravel()[inside] / pixel + 0.5).clip(0, 1)[:, None]
-    flat = image.reshape(-1, 3)
+    to_light = np.array([*egg.turned(*light.xy), np.sin(light.height)], np.float32)
+    diffuse = ((to_light @ normal + 0.25) / 1.25).clip(0) ** 1.15
+    halfway = to_light + np.array([0, 0, 1], np.float32)
+    glint = (halfway / np.linalg.norm(halfway) @ normal).clip(0) ** rng.uniform(14, 50)
+    glint = glint * rng.uniform(0.02, 0.16)
+    # light from the ground reaches the sides
+    bounce = ground.mean((0, 1)) * 0.35 * (1 - normal[2])[:, None]
+    sky = light.ambient * (0.45 + 0.55 * normal[2])
+    lit = (light.power * diffuse + sky)[:, None] * light.warm + bounce
+    return albedo * lit + (glint * light.power)[:, None] * light.warm
+
+
+def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
+    """Egg picture `number` of the set `seed`: uint8 (size, size, 3)."""
+    rng = np.random.default_rng([seed, number])
+    line = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
+    x, y = line.astype(np.float32)[None, :], line.astype(np.float32)[:, None]
+    pixel = 2 / size
+    egg, light = _Egg(rng, x, y), _Light(rng)
+    *fields, distance = (field.ravel() for field in np.broadcast_arrays(*egg.outline()))
+    inside = np.flatnonzero(distance > -pixel)
+    points = tuple(field[inside] for field in fields)
+
+    ground = _ground(rng, x, y)
+    dark = _shadow(rng, egg, light)
+    flat = (ground * (1 - dark * 0.92)[..., None] * light.warm).reshape(-1, 3)
+    cover = (distance[inside] / pixel + 0.5).clip(0, 1)[:, None]
+    surface = _surface(rng, egg, light, ground, points)
     flat[inside] = flat[inside] * (1 - cover) + surface * cover
+
     shown = flat.clip(0, 1) ** np.float32(1 / 2.2) * 255
     shown += rng.normal(0, rng.uniform(0.3, 1.8), shown.shape)
     return shown.reshape(size, size, 3).round().clip(0, 255).astype(np.uint8)

@@ -284,6 +284,12 @@ class Picture:
     sharpness: float  # 2 over the width of the edges in pixels
 
 
+def _changes(grey: np.ndarray, order: int) -> float:
+    """The sum of squares of differences; two levels of each are JPEG's noise."""
+    changes = (np.abs(np.diff(grey, order, axis=axis)) - 2 for axis in (0, 1))
+    return sum(float((change.clip(0) ** 2).sum()) for change in changes)
+
+
 def decode(source: Source, number: int, shape: Shape) -> Picture:
     """One picture of a source, fitted; raises what Pillow raises."""
     image, size, mode, digest = source.open(number, 2 * max(shape.height, shape.width))
@@ -291,9 +297,7 @@ def decode(source: Source, number: int, shape: Shape) -> Picture:
     thumb = flat.resize((THUMB, THUMB), Image.Resampling.BOX, reducing_gap=2.0).convert("L")
     pixels = fit(flat, shape)
     spread, chroma = pixels.std((1, 2)).max(), np.ptp(pixels[:3].astype(np.int16), axis=0).mean()
-    grey = pixels[:3].mean(0)
-    slopes = sum(float((np.diff(grey, axis=axis) ** 2).sum()) for axis in (0, 1))
-    bends = sum(float((np.diff(grey, 2, axis=axis) ** 2).sum()) for axis in (0, 1))
+    slopes, bends = (_changes(pixels[:3].mean(0), order) for order in (1, 2))
     return Picture(
         pixels,
         size,

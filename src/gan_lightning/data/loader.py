@@ -14,8 +14,9 @@ from torch import Tensor
 
 from gan_lightning import pictures
 from gan_lightning.data import cache, images, similar
-from gan_lightning.data.check import CheckReport, check, nothing_usable
+from gan_lightning.data.check import check, nothing_usable
 from gan_lightning.data.images import ImageStore, Shape, Source
+from gan_lightning.data.remarks import CheckReport
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded
 
