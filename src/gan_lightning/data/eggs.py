@@ -1,4 +1,5 @@
-"""Rendered eggs: shaded surfaces of revolution on plain, graded, cloth and wood grounds, the same for the same seed."""
+"""Rendered eggs: shaded surfaces of revolution on plain, graded, cloth and wood grounds, the same
+for the same seed."""
 
 import os
 from collections.abc import Sequence
@@ -10,10 +11,14 @@ import numpy as np
 from PIL import Image
 
 # sRGB 0..255, from real hens', ducks' and quails' eggs
-SHELLS = [(244, 240, 232), (240, 226, 204), (226, 188, 150), (196, 138, 96), (158, 100, 66), (178, 203, 194),
-          (150, 180, 172), (196, 208, 214), (232, 206, 190), (208, 196, 160)]  # fmt: skip
-GROUNDS = [(236, 234, 230), (205, 208, 212), (120, 126, 132), (58, 60, 66), (96, 128, 150), (122, 140, 106),
-           (188, 150, 128), (214, 196, 170), (148, 112, 92), (164, 146, 176)]  # fmt: skip
+SHELLS = [
+    *((244, 240, 232), (240, 226, 204), (226, 188, 150), (196, 138, 96), (158, 100, 66)),
+    *((178, 203, 194), (150, 180, 172), (196, 208, 214), (232, 206, 190), (208, 196, 160)),
+]
+GROUNDS = [
+    *((236, 234, 230), (205, 208, 212), (120, 126, 132), (58, 60, 66), (96, 128, 150)),
+    *((122, 140, 106), (188, 150, 128), (214, 196, 170), (148, 112, 92), (164, 146, 176)),
+]
 WOODS = [(150, 104, 66), (186, 142, 98), (112, 76, 52), (206, 172, 132)]
 SPECKLES = [(96, 62, 40), (70, 52, 44), (132, 88, 58)]
 
@@ -25,7 +30,8 @@ def _linear(colour: Sequence[int] | np.ndarray) -> np.ndarray:
 def _waves(
     rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: float, high: float, count: int
 ) -> np.ndarray:
-    """A smooth random field of about unit variance: a sum of plane waves of `low` to `high` periods over the image."""
+    """A smooth random field of about unit variance: a sum of plane waves of `low` to `high` periods
+    over the image."""
     angle, phase = rng.uniform(0, 2 * np.pi, (2, count)).astype(np.float32)
     rate = np.pi * np.exp(rng.uniform(np.log(low), np.log(high), count)).astype(np.float32)
     total = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
@@ -61,7 +67,8 @@ def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarra
 
 
 def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """How much of the speckle colour each point of the shell has, 0..1: round spots on the surface, seen at a slant."""
+    """How much of the speckle colour each point of the shell has, 0..1: round spots on the surface,
+    seen at a slant."""
     amount = np.zeros(along.shape, np.float32)
     count = int(rng.uniform(40, 160))
     places = rng.uniform((-1, -1.6), (1, 1.6), (count, 2)).astype(np.float32)

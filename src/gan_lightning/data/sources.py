@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, torchvision's data sets, or the project's own rendered eggs."""
+"""Where pictures come from: a folder, data sets of torchvision, or the rendered eggs."""
 
 import contextlib
 import functools
@@ -16,25 +16,23 @@ import numpy as np
 from PIL import Image
 
 from gan_lightning.data import images
+from gan_lightning.data.images import Original
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_whole
 from gan_lightning.text import printable
 
 
 class FolderImages:
-    """Every file below `root` but those named in `without`. With `labels`, the first-level folders are the classes.
-
-    Raises UserError where `root` is no folder or holds no file.
-    """
+    """Every file below `root` but those named in `without`. With `labels`, the folders directly
+    below are the classes. Raises UserError where `root` is no folder or holds no file."""
 
     num_test = 0
 
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
         self.root, self.without = expanded(root), without
         name = printable(self.root.resolve().name)[:100] or "images"
-        self.name = (
-            f"folder_{name}" if name in ("mnist", "fashion_mnist") else name
-        )  # those names mean more elsewhere
+        elsewhere = ("mnist", "fashion_mnist")  # where these names mean more
+        self.name = f"folder_{name}" if name in elsewhere else name
         self.labels = labels
 
     def prepare(self) -> None:
@@ -56,7 +54,7 @@ class FolderImages:
         return len(self._found[0])
 
     def typical_size(self) -> tuple[int, int]:
-        """Median (H, W) over the headers of at most 200 files; raises UserError where none is an image."""
+        """Median (H, W) of at most 200 files' headers; UserError where none is an image."""
         files = self._found[0]
         sizes = []
         for name in files[:: -(-len(files) // 200)]:
@@ -89,7 +87,8 @@ class FolderImages:
         names = sorted({name.partition("/")[0] if "/" in name else "" for name in self._found[0]})
         if "" in names or not 2 <= len(names) <= 1000:
             raise UserError(
-                f"dataset.labels=true: {self.root} needs one folder per class (2 to 1000) and no file beside them"
+                f"dataset.labels=true: {self.root} needs one folder per class (2 to 1000)"
+                " and no file beside them"
             )
         return {name: number for number, name in enumerate(names)}
 
@@ -103,12 +102,12 @@ class FolderImages:
     def array(self) -> None:
         return None
 
-    def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]:
+    def open(self, number: int, at_least: int = 0) -> Original:
         return images.open_file(self.root / self.file_name(number), at_least)
 
 
 class EggImages(FolderImages):
-    """Rendered eggs under `root`, made at first use; where the folder holds images already, those are taken.
+    """Rendered eggs under `root`, made at first use; images that it holds already are taken.
 
     Only the default folder is created: any other `root` that does not exist is a UserError.
     """
@@ -138,8 +137,9 @@ class EggImages(FolderImages):
         if not work.exists() and (there := images.find_files(self.root)[0]):
             if self.root == Path(self.DEFAULT_ROOT) and len(there) != self.number:
                 print(
-                    f"{self.root} holds {len(there)} images and is taken as it is: delete it, or name another existing folder with"
-                    f" dataset.root=..., for dataset.source.number={self.number}"
+                    f"{self.root} holds {len(there)} images and is taken as it is: delete it, or"
+                    " name another existing folder with dataset.root=...,"
+                    f" for dataset.source.number={self.number}"
                 )
             return  # the usual case, and it needs no right to write
         with FileLock(self.root / ".rendering.lock"):
@@ -152,24 +152,21 @@ class EggImages(FolderImages):
                 print(f"rendering {self.number} egg images into {self.root}", flush=True)
                 eggs.write(work, self.number, self.size, self.seed)
                 whole.touch()
-            for file in sorted(
-                work.glob("egg_*")
-            ):  # from here on an interruption is only an unfinished move
+            # from here on an interruption is only an unfinished move
+            for file in sorted(work.glob("egg_*")):
                 os.replace(file, self.root / file.name)
             shutil.rmtree(work)
 
 
 class TorchvisionImages:
-    """A data set of torchvision (`MNIST`, `FashionMNIST`, `CIFAR10`, …) taken as raw arrays, with its test split.
+    """A data set of torchvision (`MNIST`, `CIFAR10`, …) taken as raw arrays, with its test split.
 
     Downloads what is absent; raises UserError with the folder and the file names where that fails.
     """
 
     def __init__(self, dataset: str, root: str, download: bool = True) -> None:
         self.dataset = dataset
-        self.name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}.get(
-            dataset, dataset.lower()
-        )
+        self.name = {"FashionMNIST": "fashion_mnist"}.get(dataset, dataset.lower())
         self.root = expanded(root)
         self.download = download
 
@@ -201,8 +198,9 @@ class TorchvisionImages:
                 self._leave_nothing(folder, made)
                 raise UserError(
                     f"{self.dataset} cannot be read from {folder} and could not be downloaded"
-                    f" ({' '.join(str(error).split())[:120]}): put {', '.join(names)} there, name another folder with"
-                    " dataset.root=..., or go on without them: python train.py dataset=egg"
+                    f" ({' '.join(str(error).split())[:120]}): put {', '.join(names)} there,"
+                    " name another folder with dataset.root=..., or go on without them:"
+                    " python train.py dataset=egg"
                 ) from None
         arrays = [np.asarray(split.data) for split in splits]
         pixels = np.concatenate(arrays)
@@ -228,13 +226,10 @@ class TorchvisionImages:
 
     def _fetch(self, cls: type) -> None:
         timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(
-            20
-        )  # torchvision sets none and would hang behind a silent firewall
-        try:
-            with contextlib.redirect_stdout(
-                io.StringIO()
-            ):  # it prints a line per mirror that fails
+        # torchvision sets none and would hang behind a silent firewall
+        socket.setdefaulttimeout(20)
+        try:  # it prints a line per mirror that fails
+            with contextlib.redirect_stdout(io.StringIO()):
                 cls(self.root, download=self.download)
         finally:
             socket.setdefaulttimeout(timeout)
@@ -269,12 +264,8 @@ class TorchvisionImages:
         """uint8 (N, C, H, W), the test split last."""
         return self._data[0]
 
-    def open(self, number: int, at_least: int = 0) -> tuple[Image.Image, tuple[int, int], str, str]:
+    def open(self, number: int, at_least: int = 0) -> Original:
         pixels = self._data[0][number]
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-        return (
-            image,
-            pixels.shape[1:],
-            image.mode,
-            hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest(),
-        )
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+        return Original(image, pixels.shape[1:], image.mode, digest)
