@@ -46,20 +46,10 @@ class Scan:
         return len(self.numbers)
 
 
-STORED = {
-    "numbers": [int],
-    "names": [str],
-    "sizes": [[int]],
-    "modes": [str],
-    "digests": [str],
-    "spreads": [float],
-    "chromas": [float],
-    "sharpness": [float],
-    "bad": {str: str},
-    "thumbs": str,
-    "key": str,
-    "check": int,
-}
+WORDS = {name: [str] for name in ("names", "modes", "digests")}
+FIGURES = {name: [float] for name in ("spreads", "chromas", "sharpness")}
+LISTS = {"numbers": [int], "sizes": [[int]], **WORDS, **FIGURES}
+STORED = {**LISTS, "bad": {str: str}, "thumbs": str, "key": str, "check": int}
 
 
 def scan(
@@ -124,7 +114,7 @@ def _load(facts: Path, pixels: Path, shape: Shape) -> tuple[tuple[Scan, Tensor] 
         check = stored.pop("check")
         thumbs = np.frombuffer(bytes.fromhex(stored.pop("thumbs")), np.uint8)
         result = Scan(**stored, thumbs=thumbs.reshape(-1, THUMB, THUMB))
-        if any(len(v) != len(result) for k, v in vars(result).items() if k not in ("bad", "key")):
+        if {len(getattr(result, name)) for name in (*LISTS, "thumbs")} != {len(result)}:
             raise NoMatch("its lists are of unequal length")
         size = (len(result), shape.channels, shape.height, shape.width)
         if not len(result):
