@@ -28,6 +28,7 @@ class FolderImages:
     """
 
     num_test = 0
+    experiment = "few_photos"  # that is known to learn such images
 
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
         self.root, self.without = expanded(root), without
@@ -114,6 +115,7 @@ class EggImages(FolderImages):
     """
 
     DEFAULT_ROOT = "data/egg"
+    experiment = "egg"
 
     def __init__(
         self,
