@@ -157,6 +157,7 @@ class RpGAN(Loss):
     """Relativistic pairing (Jolicoeur-Martineau 2018): each fake against one real; with R1 + R2 this is R3GAN (Huang 2024)."""
 
     paired = True
+    needs_penalty = True
     middle = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
