@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "gan_lightning"
-LEAVES = ["losses", "penalties", "augment", "ema"]
+LEAVES = ["distributed", "ema", "schedule", "losses", "augment"]
 TOP = {"callbacks", "cli", "report", "run"}
 
 
@@ -30,7 +30,7 @@ def imports(path: Path) -> set[str]:
 
 def test_leaves_import_no_part_of_the_package():
     for leaf in LEAVES:
-        assert not imports(SOURCE / f"{leaf}.py"), leaf
+        assert imports(SOURCE / f"{leaf}.py") <= {"distributed"}, leaf
 
 
 def test_nothing_but_the_entry_points_imports_the_top():
@@ -46,7 +46,7 @@ def test_networks_and_data_do_not_know_the_module():
             assert not {
                 name
                 for name in imports(path)
-                if name in {"module"} or name.startswith(("diagnosis", "metrics"))
+                if name in {"gan"} or name.startswith(("diagnosis", "metrics"))
             } - {"metrics.features"}, path  # the data check looks with the scores' features
 
 

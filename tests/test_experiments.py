@@ -1,5 +1,7 @@
 """Every configuration file composes, every experiment runs two steps, every override ever printed composes."""
 
+from functools import reduce
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,7 @@ def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
         ],
         ["experiment=vanilla_mnist"],
         ["experiment=vanilla_mnist", "dataset=egg", "dataset.image_size=64"],
+        ["experiment=vanilla_mnist", "dataset=folder", "dataset.root=photos"],
     ],
 )
 def test_every_override_ever_printed_composes(base):
@@ -72,6 +75,7 @@ def test_every_override_ever_printed_composes(base):
     from omegaconf import OmegaConf
 
     from gan_lightning.diagnosis.rules import printed_overrides
+    from gan_lightning.diagnosis.settings import Settings
     from gan_lightning.diagnosis.verdict import follow
     from gan_lightning.schema import validate
 
@@ -83,14 +87,26 @@ def test_every_override_ever_printed_composes(base):
     config = OmegaConf.to_container(plain(*base), resolve=True)
     config |= {"overrides": base}
     config["loss"]["gamma"] = config["loss"]["gamma"] or 0.0
-    printed = printed_overrides(config) + [
-        "dataset.fit=pad",
-        "dataset.image_size=32",
-        "dataset.image_channels=1",
+    experiment = "few_photos" if "dataset=folder" in base else "egg"
+    family = "mlp" if {"network=mlp", "experiment=vanilla_mnist"} & {*base} else "dcgan"
+    network = {"family": family, "fully_connected": family == "mlp"}
+    said = [  # of themselves by the parts: what all losses, sources and optimisers can say, so that all is printed
+        {"loss": loss, "channels": 1, "source": {"experiment": experiment}, **optimizers}
+        for loss in ({"saturating": True}, {"critic": True, "paired": True})
+        for optimizers in ({}, {f"optimizer_{side}": {"adaptive": False} for side in "gd"})
     ]
-    assert len(printed) > 10
-    for override in printed:
-        validate(plain(*follow(base, override)))
+    printed = {"dataset.fit=pad", "dataset.image_size=32", "dataset.image_channels=1"}
+    for facts in said:
+        printed |= {*printed_overrides(Settings(facts | {"config": config, "generator": network}))}
+    assert len(printed) > 20
+    # groups one by one; single keys do not get into each other's way: one value of each together
+    alone, keys = [], {}
+    for override in sorted(printed):
+        key = override.partition("=")[0]
+        (keys.setdefault(key, []) if "." in key else alone).append(override)
+    together = [[found for found in row if found] for row in zip_longest(*keys.values())]
+    for overrides in (*([override] for override in alone), *together):
+        validate(plain(*reduce(follow, overrides, base)))
 
 
 def test_one_rate_for_both_networks_unless_said_otherwise():

@@ -174,6 +174,7 @@ TRAIN = {
     "aid.weight=2": "aid.weight is no key of the aid chosen here: leave it out, or choose aid=sliced",
     "metrics.num_images=10": f"metrics.num_images=10 {WHOLE} from 50",
     "metrics.every_kimg=0": f"metrics.every_kimg=0 {NUMBER} above 0",
+    "diagnosis.rules=mine": "diagnosis.rules=mine should be a list of modules with rules",
     "diagnosis.language=de": "diagnosis.language=de should be en or ko",
     "diagnosis.light_every=0": f"diagnosis.light_every=0 {WHOLE}",
     "diagnosis.thresholds.common.poor=much": f"diagnosis.thresholds.common.poor=much {NUMBER}",

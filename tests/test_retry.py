@@ -1,4 +1,6 @@
-"""The loop of running, following the first prescription, and running again, with the runs themselves left out."""
+"""The loop of running, following the first prescription, and running again, with the runs
+themselves left out.
+"""
 
 import json
 

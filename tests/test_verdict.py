@@ -6,10 +6,10 @@ import shlex
 import pytest
 import yaml
 from rich.console import Console
-from test_rules import CONFIG, FAULTS, THRESHOLDS, stream, with_
+from test_rules import CONFIG, FAULTS, stream, with_
 
 from gan_lightning.diagnosis import verdict
-from gan_lightning.diagnosis.rules import History
+from gan_lightning.diagnosis.history import History
 from gan_lightning.errors import UserError
 
 
@@ -18,7 +18,7 @@ def run_folder(folder, history, language="en", overrides=("dataset=egg", "optimi
     folder.mkdir(parents=True, exist_ok=True)
     config = history.facts["config"] | {
         "overrides": list(overrides),
-        "diagnosis": {"language": language, "thresholds": THRESHOLDS},
+        "diagnosis": {"language": language},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     lines = [history.facts | {"kind": "facts"}, *history.records]
@@ -51,7 +51,7 @@ def test_follow_replaces_what_the_override_replaces(overrides, override, expecte
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_a_verdict_has_all_its_parts(rule, language):
     signals, config, facts = FAULTS[rule]
-    v = verdict.judge(stream(facts, settings=config, **signals), THRESHOLDS, language)
+    v = verdict.judge(stream(facts, settings=config, **signals), {}, language)
     assert json.loads(json.dumps(v)) == v
     found = v["findings"][0]
     assert found["name"] == rule and rule not in v["checks_passed"]
@@ -91,7 +91,7 @@ def test_a_verdict_has_all_its_parts(rule, language):
 )
 def test_the_verdict_in_one_word(facts, signals, steps, expected):
     history = stream(facts, **({"steps": steps} if steps else {}), **signals)
-    v = verdict.judge(history, THRESHOLDS)
+    v = verdict.judge(history, {})
     assert v["verdict"] == expected
     if expected == "healthy":
         assert v["command"] == "" and "d_too_strong" in v["checks_passed"]
@@ -105,7 +105,7 @@ def test_going_on_names_the_checkpoint(tmp_path):
         },
         quality=lambda i, s: 0.9 - s / 10000,
     )
-    v = verdict.judge(history, THRESHOLDS, run_dir=tmp_path)
+    v = verdict.judge(history, {}, run_dir=tmp_path)
     assert (
         v["command"]
         == f"python train.py dataset=egg total_kimg=800 ckpt_path={tmp_path}/checkpoints/last.ckpt"
@@ -115,16 +115,12 @@ def test_going_on_names_the_checkpoint(tmp_path):
 def test_a_run_that_ended_too_early_is_told_how_to_go_on(tmp_path):
     config = with_(CONFIG, trainer__max_epochs=40, overrides=["dataset=egg"])
     for facts, typed in (({}, ""), ({"ended": True}, "trainer.max_epochs=80")):
-        v = verdict.judge(
-            stream(facts | {"config": config}, steps=[25, 50]), THRESHOLDS, run_dir=tmp_path
-        )
+        v = verdict.judge(stream(facts | {"config": config}, steps=[25, 50]), {}, run_dir=tmp_path)
         checkpoint = f"{tmp_path}/checkpoints/last.ckpt"
         assert v["command"] == (
             f"python train.py dataset=egg {typed} ckpt_path={checkpoint}" if typed else ""
         )
-    assert (
-        verdict.judge(History([], {"ended": True, "config": config}), THRESHOLDS)["command"] == ""
-    )
+    assert verdict.judge(History([], {"ended": True, "config": config}), {})["command"] == ""
 
 
 def test_diagnose_gives_the_same_verdict_from_the_records(tmp_path, capsys):
@@ -134,8 +130,8 @@ def test_diagnose_gives_the_same_verdict_from_the_records(tmp_path, capsys):
     assert verdict.diagnose_cli(str(folder)) == 0
     out = capsys.readouterr().out
     assert "lr_too_high" in out and "python train.py dataset=egg optimizer_g.lr=0.001" in out
-    again = verdict.judge(verdict.read(folder), THRESHOLDS)
-    assert again["findings"] == verdict.judge(history, THRESHOLDS)["findings"]
+    again = verdict.judge(verdict.read(folder), {})
+    assert again["findings"] == verdict.judge(history, {})["findings"]
     assert sorted(p.name for p in folder.iterdir()) == ["config.yaml", "signals.jsonl"]
     verdict.diagnose_cli(str(folder), "ko")
     assert "학습률" in capsys.readouterr().out
@@ -157,11 +153,21 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path):
         verdict.diagnose_cli(str(run_folder(tmp_path / "a", stream())), "fr")
 
 
+def test_rules_that_a_folder_names_are_not_imported(tmp_path, monkeypatch, capsys):
+    """But said to be missing, as the verdict of the run itself may have had a finding of theirs."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text("raise SystemExit(3)")
+    folder = run_folder(tmp_path / "run", stream())
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["diagnosis"]["rules"] = ["trap"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert verdict.diagnose_cli(str(folder)) == 0
+    assert "without the rules of trap: see --rules" in capsys.readouterr().out
+
+
 def test_written_files_are_whole_and_hold_no_nan(tmp_path):
     signals, config, facts = FAULTS["dataset_too_small"]
-    v = verdict.judge(
-        stream(facts | {"duplicates": float("nan")}, settings=config, **signals), THRESHOLDS
-    )
+    v = verdict.judge(stream(facts | {"duplicates": float("nan")}, settings=config, **signals), {})
     verdict.write(v, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["diagnosis.json", "diagnosis.md"]
     text = (tmp_path / "diagnosis.json").read_text()
@@ -170,13 +176,11 @@ def test_written_files_are_whole_and_hold_no_nan(tmp_path):
 
 @pytest.mark.parametrize("width", [40, 100])
 def test_the_table_is_plain_where_there_is_no_terminal(width, tmp_path):
-    v = verdict.judge(stream(**FAULTS["full_collapse"][0]), THRESHOLDS)
+    v = verdict.judge(stream(**FAULTS["full_collapse"][0]), {})
     with open(tmp_path / "out", "w") as file:
         verdict.show(v, Console(file=file, width=width, highlight=False))
     text = (tmp_path / "out").read_text()
     assert (
         "\x1b" not in text and v["command"] in text
     )  # the command is on one line, whatever the width
-    verdict.show(
-        verdict.judge(History([], {}), THRESHOLDS), Console(file=open(tmp_path / "empty", "w"))
-    )
+    verdict.show(verdict.judge(History([], {}), {}), Console(file=open(tmp_path / "empty", "w")))

@@ -220,6 +220,7 @@ def parser() -> argparse.ArgumentParser:
     diagnose = command("diagnose", "the verdict on a run, finished or going on, from its records")
     diagnose.add_argument("run_dir", type=path)
     diagnose.add_argument("--language", choices=["en", "ko"])
+    diagnose.add_argument("--rules", nargs="+", default=[], help="modules with rules of your own")
 
     report = command("report", "one self-contained HTML page of a run")
     report.add_argument("run_dir", type=path)
@@ -461,10 +462,10 @@ def check(
     return check_folder(folder, image_size, fit, channels, out, cache_dir)
 
 
-def diagnose(run_dir: str, language: str | None) -> int:
+def diagnose(run_dir: str, language: str | None, rules: list[str]) -> int:
     from gan_lightning.diagnosis.verdict import diagnose_cli
 
-    return diagnose_cli(run_dir, language)
+    return diagnose_cli(run_dir, language, rules)
 
 
 def report(run_dir: str) -> int:

@@ -26,6 +26,8 @@ class Loss(nn.Module):
 
     paired = False  # g compares with real logits
     needs_penalty = False  # is nothing without a bounded gradient
+    critic = False  # estimates a distance: it may be ahead, and gp_weight is its penalty
+    saturating = False  # a sure discriminator leaves the generator no gradient
     probabilities = False  # sigmoid(logit) is the probability that an image is real
     middle: float | None = (
         0.0  # the logit halfway between real and fake; None: only differences mean anything
@@ -109,6 +111,8 @@ class BCE(Loss):
 class Minimax(BCE):
     """The saturating original, min_G E[log(1 - D(G(z)))]: its gradient vanishes when D is sure; here to see why not."""
 
+    saturating = True
+
     def g(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return -F.softplus(fake_logits).mean()
 
@@ -138,6 +142,7 @@ class Hinge(Loss):
 class Wasserstein(Loss):
     """Critic difference (Arjovsky et al. 2017); `loss=wgan_gp` sets its gradient penalty."""
 
+    critic = True
     needs_penalty = True
     middle = None
 
@@ -152,6 +157,7 @@ class RpGAN(Loss):
     """Relativistic pairing (Jolicoeur-Martineau 2018): each fake against one real; with R1 + R2 this is R3GAN (Huang 2024)."""
 
     paired = True
+    needs_penalty = True
     middle = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -275,6 +275,9 @@ class Diagnosis(Block):
     feature_images: Count = 1
     features: Features | None = None
     cache_dir: Folder = "."
+    rules: Annotated[
+        list[str], Field(description="a list of modules with rules, as [my_package.symptoms]")
+    ] = []
     thresholds: dict[str, dict[str, float]] = {}
 
 

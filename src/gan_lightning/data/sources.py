@@ -27,6 +27,7 @@ class FolderImages:
     below are the classes. Raises UserError where `root` is no folder or holds no file."""
 
     num_test = 0
+    experiment = "few_photos"  # that is known to learn such images
 
     def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
         self.root, self.without = expanded(root), without
@@ -113,6 +114,7 @@ class EggImages(FolderImages):
     """
 
     DEFAULT_ROOT = "data/egg"
+    experiment = "egg"
 
     def __init__(
         self,

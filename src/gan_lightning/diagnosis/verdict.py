@@ -1,36 +1,21 @@
-"""From records to a verdict: JSON, Markdown, a table in the terminal, and the one command to run next."""
+"""From records to a verdict: JSON, Markdown, a table, and the one command to run next."""
 
 from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gan_lightning import files
 from gan_lightning.config import assign, key_of
-from gan_lightning.diagnosis import words
-from gan_lightning.diagnosis.preflight import preflight
-from gan_lightning.diagnosis.rules import (
-    RECORD,
-    SEVERITIES,
-    History,
-    Thresholds,
-    diagnose,
-    longer,
-    setting,
-    status,
-)
+from gan_lightning.diagnosis import rules, words
+from gan_lightning.diagnosis.findings import Finding, diagnose, preflight, status
+from gan_lightning.diagnosis.history import RECORD, History, Thresholds
+from gan_lightning.diagnosis.rules import LANGUAGES, RULES, SEVERITIES, common
+from gan_lightning.diagnosis.settings import setting
 from gan_lightning.errors import UserError
-from gan_lightning.files import (
-    ANY,
-    inside,
-    match,
-    read_json_lines,
-    read_yaml,
-    untrusted,
-    write_json,
-    write_text,
-)
 from gan_lightning.text import console as plain_console
 
 if TYPE_CHECKING:
@@ -38,60 +23,41 @@ if TYPE_CHECKING:
 
 Verdict = dict[str, Any]
 SHOWN = 3  # findings in the terminal: one cause has many symptoms, and a student wants the cause
-
-
-def follow(overrides: list[str], override: str) -> list[str]:
-    """The command line's overrides with `override` in the place of what it replaces: the same key, or keys of the same group."""
-    key = key_of(override)
-    group = "." not in key and key in ("loss", "augment", "network", "dataset", "experiment")
-    kept = [
-        o
-        for o in overrides
-        if (k := key_of(o)) != key
-        and not (group and k.startswith(key + "."))
-        and not (key == "lr" and k in ("optimizer_g.lr", "optimizer_d.lr"))
-    ]
-    return [*kept, override]
+GROUPS = ("loss", "augment", "network", "dataset", "experiment")
+COLOURS = {"fatal": "red", "fault": "red", "warning": "yellow"}
 
 
 def judge(
-    h: History, thresholds: dict[str, Thresholds], language: str = "en", run_dir: str | Path = "."
+    h: History,
+    thresholds: Mapping[str, Thresholds],
+    language: str = "en",
+    run_dir: str | Path = ".",
 ) -> Verdict:
     """{verdict, summary, command, checks_passed, checks_off, findings, ...}, plain types only.
 
-    `verdict` is fatal, fault, warning, improving, healthy or too_early; findings that have gone again do not count.
+    `verdict` is fatal, fault, warning, improving, healthy or too_early; findings that are resolved
+    do not count.
     """
     findings = diagnose(h, thresholds)
     passed, off = status(h, findings, thresholds)
     active = [f for f in findings if not f.resolved]
-    verdict = min((f.severity for f in active), key=SEVERITIES.index, default="healthy")
-    if verdict == "note":
-        verdict = "improving" if any(f.name == "stopped_early" for f in active) else "healthy"
-    steps = thresholds.get("common", {}).get("steps", 0)
-    early = len(h.full) < 3 or h.full[-1]["step"] < steps
-    # poor pictures are never called healthy: where no rule is sure of a cause yet, more steps will tell
-    poor = bool(h.full) and h["quality"][-1] > thresholds.get("common", {}).get("poor", math.inf)
-    if (verdict in ("healthy", "improving") and early) or (verdict == "healthy" and poor):
-        verdict = "too_early"
+    verdict = _in_one_word(h, active, common(thresholds))
     first = active[0] if active else None
     override, restart = (first.override, first.restart) if first else ("", "")
     if verdict == "too_early" and not override and h.facts.get("ended") and h.records:
-        override, restart = longer(h), "checkpoint"
+        longer = RULES["stopped_early"]
+        override, restart = longer.remedy(h.settings), longer.restart
+    remarks = preflight(h.facts, thresholds) if h.facts else []
+    title = RULES[first.name].words(language).title if first else ""
     last = h.records[-1] if h.records else {}
     return {
         "verdict": verdict,
-        "summary": words.label(
-            verdict, language, title=words.title(first.name, language) if first else ""
-        ),
+        "summary": words.label(verdict, language, title=title),
         "command": command(h, override, restart, run_dir) if override else "",
         "checks_passed": passed,
         "checks_off": off,
         "findings": [f.as_dict(language) for f in findings],
-        "remarks": [
-            f.as_dict(language) for f in preflight(h.facts, thresholds) if f.severity == "note"
-        ]
-        if h.facts
-        else [],
+        "remarks": [f.as_dict(language) for f in remarks if f.severity == "note"],
         "kimg": last.get("nimg", 0) / 1000,
         "steps": last.get("step", 0),
         "share_of_time": last.get("share"),
@@ -99,15 +65,45 @@ def judge(
     }
 
 
+def _in_one_word(h: History, active: list[Finding], t: Thresholds) -> str:
+    verdict = min((f.severity for f in active), key=SEVERITIES.index, default="healthy")
+    if verdict == "note":
+        verdict = "improving" if any(f.name == "stopped_early" for f in active) else "healthy"
+    early = len(h.full) < 3 or h.full[-1]["step"] < t["steps"]
+    # poor pictures are never called healthy: where no rule is sure of a cause yet, more steps will
+    # tell
+    poor = bool(h.full) and h["quality"][-1] > t["poor"]
+    if (verdict in ("healthy", "improving") and early) or (verdict == "healthy" and poor):
+        return "too_early"
+    return verdict
+
+
+# -- the command to run next ----------------------------------------------------------------------
+
+
+def follow(overrides: list[str], override: str) -> list[str]:
+    """The overrides with one more, in the place of the same key or of keys of its group."""
+    key = key_of(override)
+    replaced = ("optimizer_g.lr", "optimizer_d.lr") if key == "lr" else ()
+
+    def stays(typed: str) -> bool:
+        inside_group = key in GROUPS and typed.startswith(key + ".")
+        return typed != key and typed not in replaced and not inside_group
+
+    return [*(typed for typed in overrides if stays(key_of(typed))), override]
+
+
 def command(h: History, override: str, restart: str, run_dir: str | Path) -> str:
-    """The literal command line that runs the same again with `override`, going on from the last checkpoint where that is enough."""
+    """The command that runs the same again with `override`, from the checkpoint if that will do."""
     typed = setting(h.facts.get("config", {}), "overrides", [])
     overrides = follow([o for o in typed if not o.startswith(("retry.", "ckpt_path="))], override)
     if restart == "checkpoint":
-        overrides = follow(
-            overrides, assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt")
-        )
+        checkpoint = Path(run_dir) / "checkpoints" / "last.ckpt"
+        overrides = follow(overrides, assign("ckpt_path", checkpoint))
     return shlex.join(["python", "train.py", *overrides])
+
+
+# -- saying it ------------------------------------------------------------------------------------
 
 
 def markdown(v: Verdict) -> str:
@@ -118,14 +114,21 @@ def markdown(v: Verdict) -> str:
 
     lines = [f"# {say('diagnosis')}", "", f"**{v['summary']}** ({v['kimg']:g} kimg)", ""]
     for f in v["findings"]:
-        gone = f" ({say('gone')})" if f["resolved"] else ""
-        lines += [f"## {f['title']} `{f['name']}`{gone}", "", f["why"], ""]
-        lines += [f"- {f['severity']}, {say('sure')} {f['confidence']:.0%}, {say('since')} {f['since_kimg']:g} kimg",
-                  f"- {say('evidence')}: {_numbers(f)}", f"- {say('change')}: `{f['override']}`", ""]  # fmt: skip
+        resolved = f" ({say('resolved')})" if f["resolved"] else ""
+        since = f"{say('since')} {f['since_kimg']:g} kimg"
+        lines += [
+            f"## {f['title']} `{f['name']}`{resolved}",
+            "",
+            f["why"],
+            "",
+            f"- {f['severity']}, {say('sure')} {f['confidence']:.0%}, {since}",
+            f"- {say('evidence')}: {', '.join(_numbers(f))}",
+            f"- {say('change')}: `{f['override']}`",
+            "",
+        ]
     lines += [f"{say('passed')}: {', '.join(v['checks_passed']) or '-'}", ""]
-    lines += [f"- {f['title']}. {f['why']} `{f['override']}`" for f in v["remarks"]] + [""] * bool(
-        v["remarks"]
-    )
+    lines += [f"- {f['title']}. {f['why']} `{f['override']}`" for f in v["remarks"]]
+    lines += [""] * bool(v["remarks"])
     if v["checks_off"]:
         lines += [f"{say('off')}: {', '.join(v['checks_off'])}", ""]
     if v["command"]:
@@ -133,58 +136,63 @@ def markdown(v: Verdict) -> str:
     return "\n".join(lines)
 
 
-def _numbers(finding: dict[str, Any]) -> str:
-    return ", ".join(
+def _numbers(finding: dict[str, Any]) -> list[str]:
+    return [
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in finding["evidence"].items()
-    )
+    ]
 
 
 def show(v: Verdict, console: Console | None = None) -> None:
     """The verdict in the terminal: the findings, the checks that passed, the command to run next."""
-    from rich.table import Table
     from rich.text import Text
 
     console = console or plain_console()
 
-    def say(name: str) -> str:
-        return words.label(name, v["language"])
+    def say(name: str, values: str, style: str = "") -> None:
+        console.print(Text(f"{words.label(name, v['language'])}: {values}", style=style))
 
-    colour = {"fatal": "red", "fault": "red", "warning": "yellow"}
-    console.print(
-        Text(
-            f"\n{say('diagnosis')}: {v['summary']}",
-            style=f"bold {colour.get(v['verdict'], 'green')}",
-        )
-    )
+    console.print()
+    say("diagnosis", v["summary"], f"bold {COLOURS.get(v['verdict'], 'green')}")
     if v["findings"]:
-        table = Table(show_lines=True)
-        for column in ("finding", "sure", "since", "evidence", "change"):
-            table.add_column(say(column), overflow="fold")
-        for f in v["findings"][:SHOWN]:
-            gone = f" ({say('gone')})" if f["resolved"] else ""
-            what = Text(
-                f["title"],
-                style="dim" if f["resolved"] else f"bold {colour.get(f['severity'], '')}".strip(),
-            )
-            table.add_row(what.append(f" [{f['name']}]{gone}\n{f['why']}", style="not bold default"), f"{f['confidence']:.0%}",
-                          f"{f['since_kimg']:.3g} kimg", Text(_numbers(f).replace(", ", "\n")), Text(f["override"]))  # fmt: skip
-        console.print(table)
+        console.print(_table(v))
     if rest := v["findings"][SHOWN:]:
-        console.print(Text(f"{say('more')}: {', '.join(f['name'] for f in rest)}", style="dim"))
+        say("more", ", ".join(f["name"] for f in rest), "dim")
     if v["checks_passed"]:
-        console.print(Text(f"{say('passed')}: {', '.join(v['checks_passed'])}"))
+        say("passed", ", ".join(v["checks_passed"]))
     if v["checks_off"]:
-        console.print(Text(f"{say('off')}: {', '.join(v['checks_off'])}", style="dim"))
+        say("off", ", ".join(v["checks_off"]), "dim")
     if v["command"]:
-        console.print(Text(f"{say('next')}:"))
+        say("next", "")
         console.print(Text(f"  {v['command']}", style="bold"), soft_wrap=True)
+
+
+def _table(v: Verdict) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_lines=True)
+    for column in ("finding", "sure", "since", "evidence", "change"):
+        table.add_column(words.label(column, v["language"]), overflow="fold")
+    for f in v["findings"][:SHOWN]:
+        colour = f"bold {COLOURS.get(f['severity'], '')}".strip()
+        what = Text(f["title"], style="dim" if f["resolved"] else colour)
+        resolved = f" ({words.label('resolved', v['language'])})" if f["resolved"] else ""
+        what.append(f" [{f['name']}]{resolved}\n{f['why']}", style="not bold default")
+        table.add_row(
+            what,
+            f"{f['confidence']:.0%}",
+            f"{f['since_kimg']:.3g} kimg",
+            Text("\n".join(_numbers(f))),
+            Text(f["override"]),
+        )
+    return table
 
 
 def write(v: Verdict, run_dir: str | Path) -> None:
     """diagnosis.json and diagnosis.md in the run folder, each replaced as a whole."""
-    write_json(Path(run_dir) / "diagnosis.json", plain(v), indent=2)
-    write_text(Path(run_dir) / "diagnosis.md", markdown(v))
+    files.write_json(Path(run_dir) / "diagnosis.json", plain(v), indent=2)
+    files.write_text(Path(run_dir) / "diagnosis.md", markdown(v))
 
 
 def plain(value: Any) -> Any:
@@ -196,45 +204,52 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+# -- gan-lightning diagnose -----------------------------------------------------------------------
+
+
 def read(run_dir: str | Path) -> History:
-    """A run's records from signals.jsonl; a last line that is still being written is left out. Raises UserError."""
-    path = inside(run_dir, "signals.jsonl")
+    """A run's records from signals.jsonl, but for a last unfinished line. Raises UserError."""
+    path = files.inside(run_dir, "signals.jsonl")
     if path is None:
         raise UserError(
-            f"{run_dir} holds no signals.jsonl: it should be the folder of a run that was started without diagnosis=off"
+            f"{run_dir} holds no signals.jsonl: it should be the folder of a run that was started"
+            " without diagnosis=off"
         )
     facts: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
-    for record in read_json_lines(path, (RECORD, {"kind": str, str: ANY})):
+    for record in files.read_json_lines(path, (RECORD, {"kind": str, str: files.ANY})):
         if record["kind"] == "facts":
             facts |= record
-        elif (
-            record["kind"] in ("light", "full") and {"nimg", "step"} <= record.keys()
-        ):  # others are for people and plots
+        elif record["kind"] in ("light", "full") and {"nimg", "step"} <= record.keys():
             if records and records[-1]["step"] == record["step"]:
                 records.pop()  # the look at the end says more about the same step
             records.append(record)
-    config = inside(run_dir, "config.yaml")
+    config = files.inside(run_dir, "config.yaml")
     if config is not None:
-        facts["config"] = read_yaml(config)
+        facts["config"] = files.read_yaml(config)
     return History(records, facts)
 
 
-def diagnose_cli(run_dir: str, language: str | None = None) -> int:
-    """`gan-lightning diagnose RUN_DIR`: the verdict again from a run's records, on a run that is going on too. Writes nothing."""
-    if language not in (None, *words.LANGUAGES):
-        raise UserError(f"language={language} is unknown; there are {', '.join(words.LANGUAGES)}")
+def diagnose_cli(run_dir: str, language: str | None = None, more: Sequence[str] = ()) -> int:
+    """`gan-lightning diagnose RUN_DIR`: the verdict again from a run's records, on one that is
+    going on too.
+
+    `more`: modules with rules of one's own; those that the folder names are not imported. Writes
+    nothing.
+    """
+    if language is not None:
+        words.known(language)
+    for module in more:
+        rules.add_rules(module)
     h = read(run_dir)
-    with untrusted(run_dir):
-        thresholds = h.setting("diagnosis.thresholds") or h.facts.get("thresholds")
-        if not thresholds:
-            raise UserError(
-                f"{run_dir}/config.yaml holds no diagnosis.thresholds: it should be the configuration that the run wrote"
-            )
-        match(thresholds, {str: {str: float}}, "diagnosis.thresholds")
+    with files.untrusted(run_dir):
+        thresholds = h.setting("diagnosis.thresholds") or h.facts.get("thresholds", {})
+        files.match(thresholds, {str: {str: float}}, "diagnosis.thresholds")
         spoken = h.setting("diagnosis.language")
-        verdict = judge(
-            h, thresholds, language or (spoken if spoken in words.LANGUAGES else "en"), run_dir
-        )
+        spoken = spoken if spoken in LANGUAGES else "en"
+        verdict = judge(h, thresholds, language or spoken, run_dir)
+        left_out = [m for m in h.setting("diagnosis.rules", []) if m not in more]
     show(verdict)
+    if left_out:
+        plain_console().print(f"without the rules of {', '.join(map(str, left_out))}: see --rules")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.diagnosis import signals as s
 from gan_lightning.diagnosis import words
-from gan_lightning.diagnosis.preflight import preflight
-from gan_lightning.diagnosis.rules import RECORD, RULES, Finding, History, Thresholds, diagnose
+from gan_lightning.diagnosis.findings import Finding, diagnose, preflight
+from gan_lightning.diagnosis.history import RECORD, History, Thresholds
+from gan_lightning.diagnosis.parts import parts
+from gan_lightning.diagnosis.rules import RULES, add_rules
 from gan_lightning.diagnosis.verdict import judge, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
@@ -52,6 +54,7 @@ class Watch(Callback):
     def __init__(
         self,
         thresholds: dict[str, Thresholds],
+        rules: Sequence[str] = (),
         language: str = "en",
         light_every: int = 100,
         full_every: int = 500,
@@ -62,10 +65,9 @@ class Watch(Callback):
         features: Any = None,
         cache_dir: str = "data/cache",
     ) -> None:
-        if language not in words.LANGUAGES:
-            raise UserError(
-                f"diagnosis.language={language} is unknown; there are {', '.join(words.LANGUAGES)}"
-            )
+        words.known(language)
+        for module in rules:
+            add_rules(module)
         self.thresholds = {name: dict(values) for name, values in thresholds.items()}
         self.language, self.light_every, self.full_every = (
             language,
@@ -78,7 +80,7 @@ class Watch(Callback):
         self.records: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
-        self.said: dict[str, bool] = {}  # finding: has it gone again
+        self.said: dict[str, bool] = {}  # finding: is it resolved
         self.data = ""  # what it was trained on: what follows means nothing for other images
         self.mean: list[float] = []  # the fakes' mean feature at the last look
         self.counts: list[list[float]] = []  # fakes per mode at the last looks
@@ -224,6 +226,7 @@ class Watch(Callback):
             "config": module.config,
             "thresholds": self.thresholds,
             **self.probe.facts,
+            **parts(module, getattr(trainer.datamodule, "source", None)),
         }
         self.facts |= {
             "real_min": float(real.min()),
@@ -388,7 +391,7 @@ class Watch(Callback):
 
     def _say(self, trainer: Any, when: str, name: str, more: str = "") -> str:
         """One line on the screen, above the progress bar where there is one."""
-        line = f"{words.label('diagnosis', self.language)}, {when}: {words.title(name, self.language)}.{more}"
+        line = f"{words.label('diagnosis', self.language)}, {when}: {RULES[name].words(self.language).title}.{more}"
         bar = trainer.progress_bar_callback
         (bar.print if bar is not None and hasattr(bar, "print") else print)(line)
         return line
@@ -399,19 +402,23 @@ class Watch(Callback):
         when, lines = f"{module.nimg / 1000:.4g} kimg, ", []
         for name, f in findings.items():
             if not f.resolved and self.said.get(name) is not False:
-                more = f" {words.why(name, self.language)} [{f.override}]"
+                more = f" {RULES[name].words(self.language).why} [{f.override}]"
                 lines.append(
                     self._say(trainer, when + words.label("new", self.language), name, more)
                 )
         for name, gone in self.said.items():
             if not gone and (name not in findings or findings[name].resolved):
-                lines.append(self._say(trainer, when + words.label("gone", self.language), name))
+                lines.append(
+                    self._say(trainer, when + words.label("resolved", self.language), name)
+                )
         self.said = {name: f.resolved for name, f in findings.items()}
         values = {
             f"signal/{k}": v for k, v in record.items() if isinstance(v, float) and math.isfinite(v)
         }
         values |= {
-            f"diagnosis/{r.__name__}": float(self.said.get(r.__name__) is False) for r in RULES
+            f"diagnosis/{name}": float(self.said.get(name) is False)
+            for name, rule in RULES.items()
+            if rule.symptom
         }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.nimg)

@@ -31,6 +31,8 @@ class Generator(nn.Module):
     resolution. Raises ValueError for a size it cannot make.
     """
 
+    family = "dcgan"  # the option of conf/network
+
     def __init__(
         self,
         latent_dim: int,

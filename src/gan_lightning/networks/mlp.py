@@ -10,6 +10,9 @@ from gan_lightning.networks.blocks import Dropout, image_shape, with_classes
 class Generator(nn.Module):
     """latent -> 256 -> 512 -> 1024 -> image, LeakyReLU(0.2), tanh. (B, latent_dim) -> (B, C, H, W) in [-1, 1]."""
 
+    family = "mlp"  # the option of conf/network
+    fully_connected = True
+
     def __init__(
         self,
         latent_dim: int,

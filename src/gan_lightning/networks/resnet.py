@@ -51,6 +51,8 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """(B, latent_dim) -> (B, C, H, W) in [-1, 1]. Raises ValueError for a size it cannot make."""
 
+    family = "resnet"  # the option of conf/network
+
     def __init__(
         self,
         latent_dim: int,
