@@ -124,12 +124,29 @@ class GAN(LightningModule):
             real_logits, fake_logits = None, self.discriminate(fake, labels)
         loss = total = self.loss.g(real_logits, fake_logits)
         if self.aid is not None and self.progress >= self.aid.start:
-            distance = self.aid(fake, labels)
-            self.last["loss/aid"] = distance.detach()
-            total = total + self.aid.weight * distance
+            total = total + self.aid_term(self.aid, real, fake, labels)
         self.last["loss/g"] = loss.detach()
         self.descend(self.optimizers()[0], self.generator, total, "grad_norm/g")
         self.discriminator.requires_grad_(True)
+
+    def aid_term(self, aid: SlicedAid, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
+        """What the aid adds to the generator's loss; where it has heads, they take a step before theirs."""
+        heads = aid.heads
+        if heads is None or self.progress < heads.start:
+            return aid.weight * self.distance(aid, fake, labels)
+        if self.step // self.n_critic % 2:
+            return 2 * aid.weight * self.distance(aid, fake, labels)
+        fake_maps = aid.maps(heads.augment(fake))
+        with torch.no_grad():
+            real_maps = aid.maps(heads.augment(real))
+        loss, self.last["loss/heads"] = heads.d(real_maps, [x.detach() for x in fake_maps])
+        self.descend(self.optimizers()[2], heads, loss, "grad_norm/heads")
+        return 2 * heads.weight * heads.g(fake_maps)
+
+    def distance(self, aid: SlicedAid, fake: Tensor, labels: Tensor | None) -> Tensor:
+        distance = aid(fake, labels)
+        self.last["loss/aid"] = distance.detach()
+        return distance
 
     def descend(self, optimizer: Any, network: nn.Module, loss: Tensor, name: str) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -216,7 +233,7 @@ class GAN(LightningModule):
         values = {name: float(value) for name, value in self.last.items()}
         for side, logits in zip(("real", "fake"), self.last_logits, strict=True):
             values[f"score/{side}"] = float(logits.mean())
-        for side, optimizer in zip("gd", self.optimizers(), strict=True):
+        for side, optimizer in zip(("g", "d", "heads"), self.optimizers(), strict=False):
             values[f"lr/{side}"] = optimizer.param_groups[0]["lr"]
         values["progress/kimg"] = self.nimg / 1000
         if self.augment.active:
@@ -277,6 +294,9 @@ class GAN(LightningModule):
             self.make_optimizer_g(self.generator.parameters()),
             self.make_optimizer_d(self.discriminator.parameters()),
         ]
+        if self.aid is not None and self.aid.heads is not None:
+            weights, lr = self.aid.heads.parameters(), self.aid.heads.lr
+            made.append(torch.optim.Adam(weights, lr, (0.0, 0.99), fused=True))
         self.settings = [
             {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
             for optimizer in made

@@ -236,6 +236,18 @@ class Augment(Block):
     max_p: Fraction
 
 
+class Heads(Block):
+    target: Target = Field(alias="_target_")
+    weight: Above0
+    start: BelowOne
+    lr: Rate
+    side: Annotated[int, Interval(ge=32, le=512)]
+    width: Width
+    p: Fraction
+    gamma: AtLeast0
+    penalty_every: Annotated[int, Interval(ge=1, le=10**6)]
+
+
 class Aid(Block):
     target: Target = Field(alias="_target_")
     weight: Above0
@@ -251,6 +263,7 @@ class Aid(Block):
     directions: Width
     queue: Annotated[int, Interval(ge=0, le=10**6)]
     num_classes: Width | None
+    heads: Annotated[Heads, Ours] | None = None
 
 
 class Metrics(Block):

@@ -210,7 +210,7 @@ def few(seen: Pictures) -> Remark | None:
         return None
     text = f"{distinct} distinct images; below about {wanted} the discriminator learns them by"
     text += f" heart at {seen.side} px: add more, and until then"
-    numbers = {"distinct": distinct, "wanted": wanted}
+    numbers: dict[str, float] = {"distinct": distinct, "wanted": wanted}
     return Remark("too few images", text, "augment=ada", numbers)
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from gan_lightning.distributed import gather_rows, this_rank
 from gan_lightning.errors import UserError
-from gan_lightning.networks.pretrained import EfficientNetLite, rgb
+from gan_lightning.networks.heads import FeatureHeads
+from gan_lightning.networks.pretrained import STRIDES, EfficientNetLite, rgb
 
 MOST = 2048  # real images that targets are taken from
-STRIDES = (4, 8, 16, 32)  # of the stages of EfficientNet-Lite
 
 
 class SlicedAid(nn.Module):
@@ -22,8 +22,9 @@ class SlicedAid(nn.Module):
     latest `queue` generated ones (after Deshpande et al. 2018). Variety comes by itself, as a generator that makes one
     kind of image has the wrong quantiles. With classes it is the joint distribution of features and class.
 
-    weight: of this term beside the discriminator's; start: share of the run from which on it counts; side: pixels at
-    which images are shown to the network; components: principal ones per stride; strides: of 4, 8, 16, 32.
+    weight: of this term beside the discriminator's; start: progress from which on it counts; side: pixels at which
+    images are shown to the network; components: principal ones per stride; strides: of 4, 8, 16, 32; heads: trained
+    discriminators on the same features, which take every second step, both with twice their weight then.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SlicedAid(nn.Module):
         directions: int = 128,
         queue: int = 480,
         num_classes: int | None = None,
+        heads: FeatureHeads | None = None,
     ) -> None:
         super().__init__()
         _check("weight", weight, weight > 0, "above 0")
@@ -49,7 +51,7 @@ class SlicedAid(nn.Module):
         _check("queue", queue, queue >= 0, "0 or more")
         self.weight, self.start, self.side = weight, start, side
         self.components, self.directions, self.queue_length = components, directions, queue
-        self.num_classes = num_classes
+        self.num_classes, self.heads = num_classes, heads
         self.stages = sorted(STRIDES.index(stride) for stride in strides)
         self.places = [max(1, min(places, side // STRIDES[stage])) for stage in self.stages]
         self.network = EfficientNetLite(0)
@@ -76,13 +78,17 @@ class SlicedAid(nn.Module):
             if name in saved:
                 setattr(self, name, torch.zeros_like(saved[name], device=self.steps.device))
 
-    def vectors(self, images: Tensor) -> list[Tensor]:
-        """Per stride (B, places² C) of images (B, C, H, W) in [-1, 1]."""
+    def maps(self, images: Tensor, stages: int = len(STRIDES)) -> list[Tensor]:
+        """The network's first maps of images (B, C, H, W) in [-1, 1]."""
         height, width = images.shape[2:]
         factor = self.side / (height * width) ** 0.5
         size = [max(32, round(length * factor)) for length in (height, width)]
         x = F.interpolate(rgb(images.float()), size, mode="bilinear", antialias=factor < 1)
-        maps = self.network(x, self.stages[-1] + 1)
+        return self.network(x, stages)
+
+    def vectors(self, images: Tensor) -> list[Tensor]:
+        """Per stride (B, places² C) of images (B, C, H, W) in [-1, 1]."""
+        maps = self.maps(images, self.stages[-1] + 1)
         pairs = zip(self.stages, self.places, strict=True)
         return [
             F.adaptive_avg_pool2d(maps[stage].float(), places).flatten(1) for stage, places in pairs
@@ -128,9 +134,9 @@ class SlicedAid(nn.Module):
         self.steps = torch.zeros(1, dtype=torch.long, device=mean.device)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
-        """Classes as whitened features: (one-hot - share) / sqrt(share)."""
-        shares = self.classes.clamp_min(1e-6)
-        return (F.one_hot(labels, len(shares)) - shares) / shares.sqrt()
+        """Classes as whitened features: (one-hot - frequency) / sqrt(frequency)."""
+        frequency = self.classes.clamp_min(1e-6)
+        return (F.one_hot(labels, len(frequency)) - frequency) / frequency.sqrt()
 
     def forward(self, fake: Tensor, labels: Tensor | None = None) -> Tensor:
         """The distance of generated images (B, C, H, W), labels (B,); one number, differentiable. Moves the queue."""
@@ -158,8 +164,8 @@ class SlicedAid(nn.Module):
         real = (getattr(self, f"real_{i}") @ directions).sort(0).values
         rank = (latest @ directions).argsort(0).argsort(0)
         start = len(u) * this_rank()
-        share = (rank[start : start + len(u)] + 0.5) / len(latest)
-        target = real.gather(0, (share * len(real)).long().clamp(max=len(real) - 1))
+        quantile = (rank[start : start + len(u)] + 0.5) / len(latest)
+        target = real.gather(0, (quantile * len(real)).long().clamp(max=len(real) - 1))
         return (u @ directions - target).square().mean()
 
 

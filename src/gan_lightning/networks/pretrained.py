@@ -20,7 +20,8 @@ SHA256 = {
     2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 STAGES = ((0, 2), (2, 3), (3, 5), (5, 7))  # timm's blocks up to strides 4, 8, 16 and 32
-CHANNELS = {0: (24, 40, 112, 320), 2: (24, 48, 120, 352)}  # of the maps there
+STRIDES = (4, 8, 16, 32)  # of the maps there
+CHANNELS = {0: (24, 40, 112, 320), 2: (24, 48, 120, 352)}  # and their channels
 
 
 class _Convolution(torch.autograd.Function):
