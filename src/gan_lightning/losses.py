@@ -10,6 +10,8 @@ None where only differences mean anything.
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_lightning.ranges import BelowOne, checked
+
 
 class BCE:
     """Non-saturating cross-entropy (Goodfellow et al. 2014): targets 1 for real, 0 for generated; real term + fake term.
@@ -20,9 +22,8 @@ class BCE:
     paired = False
     probabilities = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} is outside [0, 1)")
+    @checked
+    def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -18,6 +19,7 @@ from gan_lightning.data.check import CheckReport, check, nothing_usable
 from gan_lightning.data.images import ImageStore, LazyStore, Shape, Source
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded
+from gan_lightning.ranges import AtLeast0, Channels, Every, Folder, Grey, Said, Seed, Size
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -149,20 +151,22 @@ class ImageData(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        image_size: int | Sequence[int] | None = None,
-        image_channels: int = 3,
-        batch_size: int | None = None,
+        image_size: Size | None = None,
+        image_channels: Channels = 3,
+        batch_size: Annotated[int, Interval(ge=1, le=2**20)] | None = None,
         *,
-        fit: str = "crop",
+        fit: Literal["crop", "pad", "stretch"] = "crop",
         flip: bool = False,
-        background: int = 255,
-        holdout: float = 0.1,
-        cache_limit_gb: float = 10.0,
-        cache_dir: str = "data/cache",
+        background: Grey = 255,
+        holdout: Annotated[
+            float, Interval(ge=0, le=0.5), Said("a share from 0 (off) to 0.5")
+        ] = 0.1,
+        cache_limit_gb: AtLeast0 = 10.0,
+        cache_dir: Folder = "data/cache",
         drop_last: bool = True,
-        num_workers: int = 2,
-        seed: int = 0,
-        steps_per_turn: int = 1,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)] = 2,
+        seed: Seed = 0,
+        steps_per_turn: Every = 1,
         shrink_batch: bool = False,
         root: str | None = None,
         labels: bool = False,

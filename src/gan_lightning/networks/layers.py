@@ -7,15 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-NORMS = ("none", "batch", "group", "spectral")
-
-
-def check_norm(norm: str) -> str:
-    """The norm's name, or ValueError naming the ones there are."""
-    if norm not in NORMS:
-        raise ValueError(f"norm={norm} is unknown; there are {', '.join(NORMS)}")
-    return norm
-
 
 def normalise(norm: str, channels: int) -> nn.Module:
     """The layer that follows a convolution; spectral norm sits in the convolution itself (`normed`)."""

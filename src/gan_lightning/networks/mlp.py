@@ -1,23 +1,23 @@
 """The study note's networks: fully connected, for small images."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from gan_lightning.networks.layers import Dropout
 from gan_lightning.networks.shapes import image_shape, with_classes
+from gan_lightning.ranges import BelowOne, Channels, Layers, Size, Width, checked
 
 
 class Generator(nn.Module):
     """latent -> 256 -> 512 -> 1024 -> image, LeakyReLU(0.2), tanh. (B, latent_dim) -> (B, C, H, W) in [-1, 1]."""
 
+    @checked
     def __init__(
         self,
-        latent_dim: int,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        hidden: Sequence[int] = (256, 512, 1024),
-        num_classes: int | None = None,
+        latent_dim: Width,
+        image_size: Size,
+        image_channels: Channels,
+        hidden: Layers = (256, 512, 1024),
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
         self.shape = image_shape(image_size, image_channels)
@@ -37,13 +37,14 @@ class Discriminator(nn.Module):
 
     batch_independent = True  # one pass over real and fake together gives what two passes give
 
+    @checked
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        hidden: Sequence[int] = (1024, 512, 256),
-        dropout: float = 0.3,
-        num_classes: int | None = None,
+        image_size: Size,
+        image_channels: Channels,
+        hidden: Layers = (1024, 512, 256),
+        dropout: BelowOne = 0.3,
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

@@ -43,12 +43,6 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     return (height >> times, width >> times), times
 
 
-def check_depth(depth: int) -> None:
-    """Raises ValueError for more layers of one size than anybody needs."""
-    if not 1 <= depth <= 16:
-        raise ValueError(f"depth={depth} should be from 1 to 16")
-
-
 def ladder(
     image_size: int | Sequence[int], channels: int, min_channels: int
 ) -> tuple[tuple[int, int], list[int]]:
