@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gan_lightning.errors import UserError
 from gan_lightning.losses import BCE, LSGAN, Hinge, Minimax, RpGAN, Wasserstein, lecam
 
 REAL, FAKE = (
@@ -91,7 +92,7 @@ def test_extreme_logits_stay_finite():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_impossible_smoothing(smoothing):
-    with pytest.raises(ValueError, match="label_smoothing"):
+    with pytest.raises(UserError, match="label_smoothing"):
         BCE(smoothing)
 
 

@@ -168,6 +168,8 @@ def checked(function: Callable[P, None]) -> Callable[P, None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         kinds = get_type_hints(function, include_extras=True)
         for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                value = list(value)  # of OmegaConf, or a tuple
             if name in kinds and (wrong := complaint(name, kinds[name], value)):
                 raise UserError(wrong[1])
         function(*args, **kwargs)

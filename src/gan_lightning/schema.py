@@ -252,6 +252,8 @@ def _argument(key: str, inner: list[str], target: str, top: str) -> Any:
         return OPEN
     takes = arguments(target)
     found = takes.get(inner[0], OPEN if "**" in takes else None)
+    if top == "logger" and found is not None:
+        return OPEN  # Lightning's own arguments, in a subclass of this package
     for _ in inner[1:]:
         found = found if found is OPEN else within(found)
     return found | None if found not in (OPEN, None) and key in CHOSEN else found
