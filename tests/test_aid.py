@@ -150,8 +150,8 @@ def test_too_few_images():
 def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos):
     common = (
         "dataset=folder", f"dataset.root={photos}", "dataset.image_size=32", "dataset.batch_size=8", "network=mlp",
-        "network.generator.hidden=[16]", "network.discriminator.hidden=[16]", "latent_dim=4", "aid=sliced", "side=32",
-        "components=8", "queue=24", "pictures.every_kimg=1", "checkpoints.every_kimg=1", "metrics=none", "diagnosis=off",
+        "network.generator.hidden=[16]", "network.discriminator.hidden=[16]", "latent_dim=4", "aid=sliced", "aid.side=32",
+        "aid.components=8", "aid.queue=24", "pictures.every_kimg=1", "checkpoints.every_kimg=1", "metrics=none", "diagnosis=off",
         "trainer.enable_progress_bar=false",
     )  # fmt: skip
     whole, _ = train_run("whole", *common, "total_kimg=0.032")
@@ -160,5 +160,5 @@ def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos):
         "rest", *common, "total_kimg=0.032", f"ckpt_path={first}/checkpoints/last.ckpt"
     )
     a, b = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, rest))
-    assert int(a["state_dict"]["steps"]) == 4
+    assert int(a["state_dict"]["aid.steps"]) == 4
     assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())

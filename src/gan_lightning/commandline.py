@@ -107,19 +107,11 @@ def home(options: Namespace, conf: str) -> tuple[str, str, list[str]]:
     if options.config_path is not None:
         conf = os.path.abspath(os.path.join(os.path.dirname(conf), options.config_path))
         places.folder("--config-path ", conf, "one like conf/, or leave it out")
-    folders = [conf]
     if options.config_dir is not None:
         places.folder("--config-dir ", options.config_dir, "one with your own configuration")
-        folders.append(os.path.abspath(options.config_dir))
-        more = [f"hydra.searchpath=[{assign('', 'file://' + folders[1])[1:]}]"]
-    name = "config" if options.config_name is None else options.config_name
-    file = name.removesuffix(".yaml") + ".yaml"
-    if not any(os.path.isfile(os.path.join(folder, file)) for folder in folders):
-        raise UserError(
-            f"--config-name {shlex.quote(name)} does not exist in {conf}: leave it out, or"
-            " choose with experiment=..."
-        )
-    return conf, name, more
+        folder = os.path.abspath(options.config_dir)
+        more = [f"hydra.searchpath=[{assign('', 'file://' + folder)[1:]}]"]
+    return conf, options.config_name or "config", more
 
 
 # -- single overrides ----------------------------------------------------------------------
@@ -224,13 +216,10 @@ def _check_all(name: str, more: list[str], parsed: list[Override], multirun: boo
 def _no_sweep(line: str, cfg: DictConfig) -> str:
     """The line for several values without -m."""
     key, _, value = line.partition("=")
-    right = words(kind(key.lstrip("+"), OmegaConf.to_container(cfg)))
-    if options := _options(key):
-        right = f"one option is right, there are {', '.join(options)}"
-    elif right.startswith(("the ", "text", "a value")):
+    right = ", ".join(_options(key)) or words(kind(key.lstrip("+"), OmegaConf.to_container(cfg)))
+    right = f"one value should be {right}"
+    if right.endswith(("path of a folder", "holds the images", "text", "a value")):
         right = f"a value that holds a comma needs quotes: {shlex.quote(assign(key, value))}"
-    else:
-        right = f"one value should be {right}"
     return f"{line} is several values, which only a sweep takes: add -m to run each; {right}"
 
 
@@ -285,10 +274,6 @@ def _say_which(name: str, parsed: list[Override]) -> None:
     groups = [override for override in parsed if _options(override.key_or_group)]
     lines = [str(override.input_line) for override in groups]
     try:
-        chosen = compose(name, return_hydra_config=True).hydra.runtime.choices
-        for override in groups:
-            if override.is_add() and override.key_or_group in chosen:
-                raise UserError(f"+{override.key_or_group} is chosen already: leave the + out")
         there = OmegaConf.to_container(compose(name, lines))
     except (HydraException, OmegaConfBaseException):  # one of the groups: Hydra speaks of it
         return
@@ -386,14 +371,14 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, UserError):
         return str(cause)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
+    group, _, option = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
+    if isinstance(error, MissingConfigException) and group:
         return _no_option(group, option, error.options or ["none"])
     cause = cause if isinstance(cause, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         first = str(cause.msg or cause).split("\n")[0]
         return f"{cause.full_key}: {first}" if cause.full_key else first
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
 
 
 # -- paths ---------------------------------------------------------------------------------

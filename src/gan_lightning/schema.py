@@ -14,31 +14,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 from annotated_types import Ge, Interval, Len, Predicate
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning import ranges as r
 from gan_lightning.config import lookup
 from gan_lightning.errors import UserError
-from gan_lightning.ranges import (
-    Above0,
-    AtLeast0,
-    BelowOne,
-    Block,
-    Cadence,
-    Count,
-    Every,
-    Features,
-    Fraction,
-    ImageFolder,
-    Kimg,
-    Rate,
-    Said,
-    Seed,
-    Text,
-    Truncation,
-    Whole,
-    Width,
-    complaint,
-    within,
-    words,
-)
+from gan_lightning.ranges import Said, complaint, within, words
 from gan_lightning.recipe import CHOSEN
 
 OPEN: Any = Any  # the type of a key in somebody else's block
@@ -77,7 +56,7 @@ Devices = Annotated[
 ]
 Duration = Annotated[
     Annotated[str, _like(r"(?=.*[1-9])\d+(:\d\d?){3}")]
-    | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], AtLeast0],
+    | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], r.AtLeast0],
     Said("days:hours:minutes:seconds, as 00:00:10:00 for ten minutes"),
 ]
 Precision = Annotated[
@@ -93,75 +72,53 @@ Strategy = Annotated[
     Said("auto or one of Lightning's ddp strategies, as ddp_find_unused_parameters_true"),
 ]
 Batches = Annotated[
-    Count | Annotated[float, Interval(gt=0, le=1)],
+    r.Count | Annotated[float, Interval(gt=0, le=1)],
     Said("a number of batches of at least 1, or a share as 0.1"),
 ]
-Betas = Annotated[list[BelowOne], Len(2, 2), Said("two numbers from 0 to below 1, as [0.0,0.99]")]
+Betas = Annotated[list[r.BelowOne], Len(2, 2), Said("two numbers from 0 to below 1, as [0.0,0.99]")]
 
 OPTIMIZER = {
     "betas": Betas,
-    "eps": Above0,
-    "weight_decay": AtLeast0,
+    "eps": r.Above0,
+    "weight_decay": r.AtLeast0,
 }
 NEEDED: dict[str, Any] = {
-    "seed": Seed,
-    "latent_dim": Width,
+    "seed": r.Seed,
+    "latent_dim": r.Width,
     "n_critic": Annotated[int, Interval(ge=1, le=1000)],
     "fresh_noise": bool,
     "conditional": bool,
     "num_classes": Annotated[
         None, Said("left alone: it follows from the data when conditional=true")
     ],
-    "features": Features | None,
-    "total_kimg": Kimg | None,
-    "grad_clip": Above0 | None,
+    "features": r.Features | None,
+    "total_kimg": r.Kimg | None,
+    "grad_clip": r.Above0 | None,
     "cuda_graphs": bool,
     "ckpt_path": Annotated[
-        Text, Said("the path of a checkpoint, as logs/.../checkpoints/last.ckpt")
+        r.Text, Said("the path of a checkpoint, as logs/.../checkpoints/last.ckpt")
     ]
     | None,
-    "lr": Rate,
-    "optimizer_g": Block,
-    "optimizer_g.lr": Rate,
-    "optimizer_d": Block,
-    "optimizer_d.lr": Rate,
-    "dataset": Block,
-    "dataset.source": Block,
-    "network": Block,
-    "network.generator": Block,
-    "network.discriminator": Block,
-    "loss": Block,
-    "loss.adversarial": Block,
-    "loss.gamma": AtLeast0 | None,
+    "lr": r.Rate,
+    "optimizer_g.lr": r.Rate,
+    "optimizer_d.lr": r.Rate,
+    "loss.gamma": r.AtLeast0 | None,
     "loss.r2": bool,
-    "loss.gp_weight": AtLeast0,
-    "loss.lecam_weight": AtLeast0,
-    "loss.penalty_every": Every,
-    "augment": Block,
-    "aid": Block,
-    "metrics": Block,
-    "diagnosis": Block,
-    "ema": Block,
-    "ema.halflife_kimg": Cadence,
-    "ema.rampup": AtLeast0,
-    "schedule": Block,
-    "schedule.warmup_kimg": Cadence,
-    "schedule.lr_final": Fraction,
-    "schedule.gamma_final": AtLeast0,
-    "sampling": Block,
-    "sampling.truncation": Truncation,
-    "sampling.reject": BelowOne,
-    "pictures": Block,
-    "pictures.every_kimg": Cadence | None,
-    "checkpoints": Block,
-    "checkpoints.every_kimg": Cadence | None,
-    "console": Block,
-    "console.every_steps": Whole,
-    "retry": Block,
+    "loss.gp_weight": r.AtLeast0,
+    "loss.lecam_weight": r.AtLeast0,
+    "loss.penalty_every": r.Every,
+    "ema.halflife_kimg": r.Cadence,
+    "ema.rampup": r.AtLeast0,
+    "schedule.warmup_kimg": r.Cadence,
+    "schedule.lr_final": r.Fraction,
+    "schedule.gamma_final": r.AtLeast0,
+    "sampling.truncation": r.Truncation,
+    "sampling.reject": r.BelowOne,
+    "pictures.every_kimg": r.Cadence | None,
+    "checkpoints.every_kimg": r.Cadence | None,
+    "console.every_steps": r.Whole,
     "retry.minutes": Annotated[float, Interval(ge=0, le=1e6)],
-    "retry.seconds_left": Above0 | None,
-    "logger": Block,
-    "trainer": Block,
+    "retry.seconds_left": r.Above0 | None,
     "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
     "trainer.devices": Devices,
     "trainer.num_nodes": Annotated[int, Interval(ge=1, le=10**5)],
@@ -170,7 +127,7 @@ NEEDED: dict[str, Any] = {
     "trainer.max_epochs": Limit | None,
     "trainer.max_time": Duration | None,
     "trainer.limit_train_batches": Batches | None,
-    "trainer.log_every_n_steps": Count,
+    "trainer.log_every_n_steps": r.Count,
     "trainer.deterministic": Annotated[bool | Literal["warn"], Said("true, false or warn")] | None,
     "trainer.benchmark": bool | None,
     "trainer.profiler": Annotated[
@@ -181,9 +138,16 @@ NEEDED: dict[str, Any] = {
     "trainer.enable_progress_bar": bool,
     "trainer.enable_model_summary": bool,
 }
+BLOCKS = (
+    "optimizer_g optimizer_d dataset.source network.generator network.discriminator"
+    " loss.adversarial augment aid metrics diagnosis logger"
+).split()
+NEEDED |= dict.fromkeys(
+    (*BLOCKS, *(key.partition(".")[0] for key in [*NEEDED, *BLOCKS] if "." in key)), r.Block
+)
 KEYS: dict[str, Any] = NEEDED | {
     **{f"optimizer_{side}.{name}": kind for side in "gd" for name, kind in OPTIMIZER.items()},
-    "dataset.root": ImageFolder,  # every source's own; ImageData does not use it
+    "dataset.root": r.ImageFolder,  # every source's own; ImageData does not use it
     "dataset.labels": bool,
     "diagnosis.language": Literal["en", "ko"],  # needed without a diagnosis as well
     "trainer.max_steps": Limit,
@@ -236,7 +200,7 @@ def kind(key: str, plain: Any) -> Any:
     if key in KEYS:
         return KEYS[key]
     if re.fullmatch(r"logger\.\w+", key):
-        return Block
+        return r.Block
     parts = key.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         block = lookup(plain, ".".join(parts[:cut]))
@@ -305,7 +269,7 @@ def _wrong_in_table(plain: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if key not in there and (not above or isinstance(there.get(above), dict)):
             yield key, str(_missing(key, right))
     for key, value in there.items():
-        right = KEYS.get(key, Block if re.fullmatch(r"logger\.\w+", key) else None)
+        right = KEYS.get(key, r.Block if re.fullmatch(r"logger\.\w+", key) else None)
         if key.endswith("._target_"):
             right = Target
         if right is not None and (wrong := complaint(key, right, value)):
