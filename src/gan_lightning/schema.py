@@ -166,7 +166,7 @@ MAY_GO = ("optimizer_g", "optimizer_d", "logger", "trainer", "hydra", "experimen
 def arguments(target: str) -> dict[str, Any]:
     """The constructor's arguments with their types; "**" is among them where it takes any. Imports it."""
     function = named(target)
-    init = function.__init__ if isinstance(function, type) else function
+    init = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     hints = get_type_hints(init, include_extras=True)
     found = [part for part in inspect.signature(function).parameters.values()]
     return {
