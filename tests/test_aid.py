@@ -130,12 +130,12 @@ def test_the_random_stream_of_training_is_left_alone():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"weight": 0}, "aid.weight=0"),
-        ({"start": 1}, "aid.start=1"),
-        ({"side": 16}, "aid.side=16"),
-        ({"components": 0}, "aid.components=0"),
-        ({"strides": [3]}, r"aid.strides=\[3\]"),
-        ({"queue": -1}, "aid.queue=-1"),
+        ({"weight": 0}, "weight=0"),
+        ({"start": 1}, "start=1"),
+        ({"side": 16}, "side=16"),
+        ({"components": 0}, "components=0"),
+        ({"strides": [3]}, r"strides=\[3\]"),
+        ({"queue": -1}, "queue=-1"),
     ],
 )
 def test_impossible_settings(settings, words):

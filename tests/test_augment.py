@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gan_lightning.augment import OPS, Augment, color, cutout, flip, translation
+from gan_lightning.errors import UserError
 
 
 def on(images, share=1.0):
@@ -115,5 +116,5 @@ def test_ada_follows_the_sign_of_its_error_and_respects_the_cap():
 
 @pytest.mark.parametrize("arguments", [{"ops": ["rotate"]}, {"ops": ["flip"], "p": 1.5}])
 def test_impossible_settings(arguments):
-    with pytest.raises(ValueError):
+    with pytest.raises(UserError):
         Augment(**arguments)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gan_lightning.errors import UserError
 from gan_lightning.losses import (
     BCE,
     LSGAN,
@@ -97,6 +98,12 @@ def test_minimax_saturates_where_bce_does_not():
 
 def test_extreme_logits_stay_finite():
     assert float(BCE().d(torch.tensor([-1000.0]), torch.tensor([1000.0]))) == 2000
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_impossible_smoothing(smoothing):
+    with pytest.raises(UserError, match="label_smoothing"):
+        BCE(smoothing)
 
 
 def test_lecam():

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gan_lightning.errors import UserError
 from gan_lightning.networks import dcgan, mlp, resnet
 from gan_lightning.networks.blocks import Blur, Dropout, MinibatchStddev, UpConv, doublings, ladder
 
@@ -168,9 +169,9 @@ def test_ladder(size, base, widths):
 
 @pytest.mark.parametrize("depth", [0, 17, 10**9])
 def test_a_depth_that_nobody_needs_is_refused(depth):
-    with pytest.raises(ValueError, match=f"depth={depth}"):
+    with pytest.raises(UserError, match=f"depth={depth}"):
         dcgan.Generator(8, 16, 3, depth=depth)
-    with pytest.raises(ValueError, match=f"depth={depth}"):
+    with pytest.raises(UserError, match=f"depth={depth}"):
         dcgan.Discriminator(16, 3, depth=depth)
 
 

@@ -155,9 +155,8 @@ def test_a_walk_is_truncated_too(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x"])
 def test_truncation_is_a_number_above_0(checkpoint, value, capsys):
-    with pytest.raises(SystemExit):
-        main(["sample", str(checkpoint), "--truncation", value])
-    assert f"--truncation: {value} should be a number above 0" in capsys.readouterr().err
+    assert main(["sample", str(checkpoint), "--truncation", value]) == 2
+    assert f"'--truncation': {value} should be a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--truncation", "--reject"])
@@ -253,9 +252,8 @@ def test_a_checkpoint_brings_its_way_of_sampling_and_the_command_wins(tmp_path, 
 
 @pytest.mark.parametrize("value", ["-0.1", "1", "nan", "x"])
 def test_reject_is_a_share_short_of_all(checkpoint, value, capsys):
-    with pytest.raises(SystemExit):
-        main(["sample", str(checkpoint), f"--reject={value}"])
-    assert f"--reject: {value} should be a number from 0 to below 1" in capsys.readouterr().err
+    assert main(["sample", str(checkpoint), f"--reject={value}"]) == 2
+    assert f"'--reject': {value} should be a number from 0 to below 1" in capsys.readouterr().err
 
 
 def test_a_walk_goes_between_steady_ends(tmp_path):

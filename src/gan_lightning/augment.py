@@ -6,12 +6,15 @@ a host synchronisation (a CUDA graph can hold them), twice differentiable on eve
 """
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from gan_lightning.distributed import mean_over_processes
+from gan_lightning.ranges import Fraction, Kimg, Said, checked
 
 
 def _between(images: Tensor, low: float, high: float) -> Tensor:
@@ -67,6 +70,10 @@ def flip(images: Tensor, on: Tensor) -> Tensor:
 
 
 OPS = {"color": color, "translation": translation, "cutout": cutout, "flip": flip}
+Ops = Annotated[
+    Sequence[Literal["color", "translation", "cutout", "flip"]],
+    Said("a list of color, translation, cutout and flip, as [color,cutout]"),
+]
 
 
 class Augment(nn.Module):
@@ -74,24 +81,20 @@ class Augment(nn.Module):
 
     ADA raises p while E[sign D(real)] is above `ada_target` and lowers it below; p could go from 0 to 1 within
     `ada_kimg` thousand images and never exceeds `max_p` (beyond .8 augmentations leak into the samples).
-    Raises ValueError for an unknown operation or a probability outside [0, 1].
     """
 
     p: Tensor
 
+    @checked
     def __init__(
         self,
-        ops: Sequence[str] = (),
-        p: float = 1.0,
-        ada_target: float | None = None,
-        ada_kimg: float = 50,
-        max_p: float = 0.8,
+        ops: Ops = (),
+        p: Fraction = 1.0,
+        ada_target: Annotated[float, Interval(gt=-1, lt=1)] | None = None,
+        ada_kimg: Kimg = 50,
+        max_p: Fraction = 0.8,
     ) -> None:
         super().__init__()
-        if unknown := [op for op in ops if op not in OPS]:
-            raise ValueError(f"ops={unknown} is unknown; there are {', '.join(OPS)}")
-        if not (0 <= p <= 1 and 0 <= max_p <= 1):
-            raise ValueError(f"p={p} and max_p={max_p} are probabilities, from 0 to 1")
         self.ops, self.ada_target, self.ada_kimg, self.max_p = (
             list(ops),
             ada_target,

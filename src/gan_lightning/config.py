@@ -1,7 +1,6 @@
 """Keys, values and overrides: reading them by name, and writing them so that Hydra and the shell read them back."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -63,14 +62,6 @@ def quoted(argument: str) -> str:
     except HydraException:
         return assign(key, value)
     return argument
-
-
-def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a configuration, inner ones included."""
-    for key in cfg if OmegaConf.is_dict(cfg) else ():
-        yield prefix + str(key)
-        if not OmegaConf.is_interpolation(cfg, key) and not OmegaConf.is_missing(cfg, key):
-            yield from keys(cfg[key], f"{prefix}{key}.")
 
 
 EXTRAS = {

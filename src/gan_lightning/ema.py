@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gan_lightning.ranges import AtLeast0, Cadence, checked
+
 
 class EMA:
     """halflife_kimg: thousand images within which half is forgotten, 0: no average; rampup: the half-life is at most
     this fraction of the images shown so far, so that a short run forgets its untrained start, 0: no such limit."""
 
-    def __init__(self, halflife_kimg: float = 10.0, rampup: float = 0.05) -> None:
+    @checked
+    def __init__(self, halflife_kimg: Cadence = 10.0, rampup: AtLeast0 = 0.05) -> None:
         self.halflife_kimg, self.rampup = halflife_kimg, rampup
 
     def copy_of(self, network: nn.Module) -> nn.Module | None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lightning.distributed import mean_over_processes
+from gan_lightning.ranges import AtLeast0, BelowOne, Every, checked
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -34,13 +35,14 @@ class Loss(nn.Module):
     )
     mean_logits: Tensor  # LeCam's moving averages of the real and the fake logits
 
+    @checked
     def __init__(
         self,
-        gamma: float = 0.0,
+        gamma: AtLeast0 = 0.0,
         r2: bool = False,
-        gp_weight: float = 0.0,
-        lecam_weight: float = 0.0,
-        penalty_every: int = 1,
+        gp_weight: AtLeast0 = 0.0,
+        lecam_weight: AtLeast0 = 0.0,
+        penalty_every: Every = 1,
     ) -> None:
         super().__init__()
         self.gamma, self.r2, self.gp_weight = gamma, r2, gp_weight
@@ -95,7 +97,8 @@ class BCE(Loss):
 
     probabilities = True
 
-    def __init__(self, label_smoothing: float = 0.0, **shared: Any) -> None:
+    @checked
+    def __init__(self, label_smoothing: BelowOne = 0.0, **shared: Any) -> None:
         super().__init__(**shared)
         self.label_smoothing = label_smoothing
 

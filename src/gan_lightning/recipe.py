@@ -2,10 +2,27 @@
 
 from typing import Any, Protocol
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.networks.blocks import height_width
+# the keys for which `null` means "chosen here"
+CHOSEN = {
+    "dataset.image_size",
+    "network.generator.image_size",  # by way of the data set's
+    "network.discriminator.image_size",
+    "dataset.batch_size",
+    "network.generator.channels",
+    "network.generator.min_channels",
+    "network.discriminator.channels",
+    "network.discriminator.min_channels",
+    "network.generator.depth",
+    "augment.p",
+    "loss.gamma",
+    "trainer.precision",
+    "total_kimg",
+    "pictures.every_kimg",
+    "checkpoints.every_kimg",
+    "metrics.every_kimg",
+}
 
 
 class Sized(Protocol):
@@ -15,10 +32,13 @@ class Sized(Protocol):
 
 def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]]:
     """Sets every `null` knob in place; returns (override, reason) pairs in the order chosen."""
+    from gan_lightning.networks.shapes import height_width
+
     chosen: list[tuple[str, str]] = []
     where = "a GPU" if on_gpu else "the CPU"
 
     def settle(key: str, value: Any, reason: str) -> None:
+        assert key in CHOSEN
         if OmegaConf.select(cfg, key, default=0) is None:
             OmegaConf.update(cfg, key, value)
             text = f"{value:g}" if isinstance(value, float) else str(value).lower()
@@ -64,6 +84,8 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
 
 def fast_bf16(on_gpu: bool) -> bool:
     """Whether the device computes in bf16 itself: on a CPU without it bf16 is many times slower than fp32."""
+    import torch
+
     if on_gpu:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()

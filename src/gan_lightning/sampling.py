@@ -62,7 +62,15 @@ def build_trusted(
         if weights is not None:
             _must_fit(network, arguments, weights)
         return network(**arguments)
-    except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
+    except (
+        UserError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        OverflowError,
+        AttributeError,
+    ) as error:
         raise UserError(
             f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}"
         ) from None

@@ -2,11 +2,14 @@
 
 import math
 
+from gan_lightning.ranges import Cadence, Fraction, checked
+
 
 class Schedule:
     """A linear rise over `warmup_kimg` thousand images, then half a cosine down to `lr_final` of the rate."""
 
-    def __init__(self, warmup_kimg: float = 0.0, lr_final: float = 1.0) -> None:
+    @checked
+    def __init__(self, warmup_kimg: Cadence = 0.0, lr_final: Fraction = 1.0) -> None:
         self.warmup_kimg, self.lr_final = warmup_kimg, lr_final
 
     @property

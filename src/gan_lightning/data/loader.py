@@ -3,11 +3,12 @@ exact resume."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -19,8 +20,10 @@ from gan_lightning.data.images import ImageStore, Shape, Source
 from gan_lightning.data.remarks import CheckReport
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded
+from gan_lightning.ranges import Channels, Folder, Grey, Said, Seed, Size
 
 Batch = tuple[Tensor, Tensor | None]
+Holdout = Annotated[float, Interval(ge=0, le=0.5), Said("a fraction from 0 (off) to 0.5")]
 
 
 class BatchStream:
@@ -109,17 +112,17 @@ class ImageData(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        image_size: int | Sequence[int] | None = None,
-        image_channels: int = 3,
-        batch_size: int | None = None,
+        image_size: Size | None = None,
+        image_channels: Channels = 3,
+        batch_size: Annotated[int, Interval(ge=1, le=2**20)] | None = None,
         *,
-        fit: str = "crop",
+        fit: Literal["crop", "pad", "stretch"] = "crop",
         flip: bool = False,
-        background: int = 255,
-        holdout: float = 0.1,
-        cache_dir: str = "data/cache",
+        background: Grey = 255,
+        holdout: Holdout = 0.1,
+        cache_dir: Folder = "data/cache",
         drop_last: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
         shrink_batch: bool = False,
         root: str | None = None,
         labels: bool = False,

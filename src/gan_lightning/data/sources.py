@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from gan_lightning.data import images
 from gan_lightning.data.images import Original
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_whole
+from gan_lightning.ranges import Count, Folder, ImageFolder, Pixels, Said, Seed
 from gan_lightning.text import printable
 
 
@@ -29,7 +31,9 @@ class FolderImages:
     num_test = 0
     experiment = "few_photos"  # that is known to learn such images
 
-    def __init__(self, root: str, labels: bool = False, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: ImageFolder, labels: bool = False, without: Sequence[str] = ()
+    ) -> None:
         self.root, self.without = expanded(root), without
         name = printable(self.root.resolve().name)[:100] or "images"
         elsewhere = ("mnist", "fashion_mnist")  # where these names mean more
@@ -118,11 +122,11 @@ class EggImages(FolderImages):
 
     def __init__(
         self,
-        root: str = DEFAULT_ROOT,
+        root: ImageFolder = DEFAULT_ROOT,
         labels: bool = False,
-        number: int = 1000,
-        size: int = 128,
-        seed: int = 0,
+        number: Count = 1000,
+        size: Pixels = 128,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(root, labels)
         self.number, self.size, self.seed = number, size, seed
@@ -166,7 +170,12 @@ class TorchvisionImages:
     Downloads what is absent; raises UserError with the folder and the file names where that fails.
     """
 
-    def __init__(self, dataset: str, root: str, download: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Annotated[str, Said("a data set of torchvision's, as MNIST or CIFAR10")],
+        root: Folder,
+        download: bool = True,
+    ) -> None:
         self.dataset = dataset
         self.name = {"FashionMNIST": "fashion_mnist"}.get(dataset, dataset.lower())
         self.root = expanded(root)
@@ -214,8 +223,7 @@ class TorchvisionImages:
     def _leave_nothing(folder: Path, made: list[Path]) -> None:
         """Takes away the folders that were made for a download that came to nothing."""
         with contextlib.suppress(OSError):
-            if folder in made and [path.name for path in folder.iterdir()] == [".lock"]:
-                (folder / ".lock").unlink()
+            (folder / ".lock").unlink()
             for part in made:
                 part.rmdir()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -28,6 +28,7 @@ from gan_lightning.errors import UserError
 from gan_lightning.files import append_text, match, untrusted, write_text
 from gan_lightning.metrics.distances import precision_recall_density_coverage
 from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
+from gan_lightning.ranges import AtLeast0, Count, Features, Folder
 
 EARLY = (
     25,
@@ -55,15 +56,15 @@ class Watch(Callback):
         self,
         thresholds: dict[str, Thresholds],
         rules: Sequence[str] = (),
-        language: str = "en",
-        light_every: int = 100,
-        full_every: int = 500,
-        max_share: float = 0.05,
+        language: Literal["en", "ko"] = "en",
+        light_every: Count = 100,
+        full_every: Count = 500,
+        max_share: AtLeast0 = 0.05,
         stop_on_fatal: bool = True,
-        images: int = 256,
-        feature_images: int = 64,
-        features: Any = None,
-        cache_dir: str = "data/cache",
+        images: Count = 256,
+        feature_images: Count = 64,
+        features: Features | None = None,
+        cache_dir: Folder = "data/cache",
     ) -> None:
         words.known(language)
         for module in rules:

@@ -2,9 +2,10 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
@@ -20,6 +21,7 @@ from gan_lightning.metrics.evaluate import (
     class_labels,
     save_strip,
 )
+from gan_lightning.ranges import AtLeast0, Count, Features, File, Folder, Kimg
 
 BATCH = 64  # samples at once
 
@@ -37,13 +39,13 @@ class Quality(Callback):
 
     def __init__(
         self,
-        every_kimg: float | None = None,
-        num_images: int | None = None,
-        features: Any = None,
-        max_share: float = 0.1,
-        patience: int | None = None,
-        inception_weights: str | None = None,
-        cache_dir: str = "data/cache",
+        every_kimg: Kimg | None = None,
+        num_images: Annotated[int, Interval(ge=50, le=10**9)] | None = None,
+        features: Features | None = None,
+        max_share: AtLeast0 = 0.1,
+        patience: Count | None = None,
+        inception_weights: File | None = None,
+        cache_dir: Folder = "data/cache",
     ) -> None:
         if num_images is not None and num_images < SMALLEST:
             raise UserError(

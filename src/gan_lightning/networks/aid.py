@@ -1,17 +1,25 @@
 """The aid: pretrained features in the generator's loss, so that a few hundred photographs suffice to learn shapes from."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval, Len
 from torch import Tensor, nn
 
 from gan_lightning.distributed import gather_rows, this_rank
 from gan_lightning.errors import UserError
 from gan_lightning.networks.heads import FeatureHeads
 from gan_lightning.networks.pretrained import STRIDES, EfficientNetLite, rgb
+from gan_lightning.ranges import Above0, BelowOne, Said, Side, Width, checked
 
 MOST = 2048  # real images that targets are taken from
+Strides = Annotated[
+    Sequence[Literal[4, 8, 16, 32]],
+    Len(1),
+    Said("a list of 4, 8, 16 and 32, as [8,16,32]"),
+]
 
 
 class SlicedAid(nn.Module):
@@ -27,28 +35,21 @@ class SlicedAid(nn.Module):
     discriminators on the same features, which take every second step, both with twice their weight then.
     """
 
+    @checked
     def __init__(
         self,
-        weight: float = 1.0,
-        start: float = 0.0,
-        side: int = 96,
-        components: int = 64,
-        strides: Sequence[int] = (8, 16, 32),
-        places: int = 4,
-        directions: int = 128,
-        queue: int = 480,
-        num_classes: int | None = None,
+        weight: Above0 = 1.0,
+        start: BelowOne = 0.0,
+        side: Side = 96,
+        components: Width = 64,
+        strides: Strides = (8, 16, 32),
+        places: Annotated[int, Interval(ge=1, le=16)] = 4,
+        directions: Width = 128,
+        queue: Annotated[int, Interval(ge=0, le=10**6)] = 480,
+        num_classes: Width | None = None,
         heads: FeatureHeads | None = None,
     ) -> None:
         super().__init__()
-        _check("weight", weight, weight > 0, "above 0")
-        _check("start", start, 0 <= start < 1, "from 0 to below 1")
-        _check("side", side, 32 <= side <= 512, "from 32 to 512 pixels")
-        _check("components", components, components >= 1, "1 or more")
-        _check("strides", strides, strides and set(strides) <= set(STRIDES), "some of [4,8,16,32]")
-        _check("places", places, 1 <= places <= 16, "from 1 to 16")
-        _check("directions", directions, directions >= 1, "1 or more")
-        _check("queue", queue, queue >= 0, "0 or more")
         self.weight, self.start, self.side = weight, start, side
         self.components, self.directions, self.queue_length = components, directions, queue
         self.num_classes, self.heads = num_classes, heads
@@ -167,8 +168,3 @@ class SlicedAid(nn.Module):
         quantile = (rank[start : start + len(u)] + 0.5) / len(latest)
         target = real.gather(0, (quantile * len(real)).long().clamp(max=len(real) - 1))
         return (u @ directions - target).square().mean()
-
-
-def _check(name: str, value: object, right: object, words: str) -> None:
-    if not right:
-        raise UserError(f"aid.{name}={value} should be {words}")

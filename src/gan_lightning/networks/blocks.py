@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-NORMS = ("none", "batch", "group", "spectral")
-
 
 def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """(H, W) from one number or a pair. Raises ValueError for anything else."""
@@ -47,12 +45,6 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     return (height >> times, width >> times), times
 
 
-def check_depth(depth: int) -> None:
-    """Raises ValueError for more layers of one size than anybody needs."""
-    if not 1 <= depth <= 16:
-        raise ValueError(f"depth={depth} should be from 1 to 16")
-
-
 def ladder(
     image_size: int | Sequence[int], channels: int, min_channels: int
 ) -> tuple[tuple[int, int], list[int]]:
@@ -68,13 +60,6 @@ def with_classes(features: Tensor, labels: Tensor | None, num_classes: int | Non
     if labels is None:
         raise ValueError("a class-conditional network needs labels")
     return torch.cat([features, F.one_hot(labels, num_classes).to(features.dtype)], 1)
-
-
-def check_norm(norm: str) -> str:
-    """The norm's name, or ValueError naming the ones there are."""
-    if norm not in NORMS:
-        raise ValueError(f"norm={norm} is unknown; there are {', '.join(NORMS)}")
-    return norm
 
 
 def normalise(norm: str, channels: int) -> nn.Module:

@@ -3,7 +3,7 @@
 From the base (smaller side 4 to 7 pixels) every doubling halves the channels, down to `min_channels`.
 """
 
-from collections.abc import Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,14 +13,13 @@ from gan_lightning.networks.blocks import (
     Head,
     MinibatchStddev,
     UpConv,
-    check_depth,
-    check_norm,
     image_shape,
     ladder,
     normalise,
     normed,
     with_classes,
 )
+from gan_lightning.ranges import Channels, Depth, Groups, Norm, Size, Width, checked
 
 
 class Generator(nn.Module):
@@ -33,25 +32,20 @@ class Generator(nn.Module):
 
     family = "dcgan"  # the option of conf/network
 
+    @checked
     def __init__(
         self,
-        latent_dim: int,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        channels: int = 256,
-        min_channels: int = 16,
-        upsample: str = "resize",
-        norm: str = "batch",
-        depth: int = 1,
-        num_classes: int | None = None,
+        latent_dim: Width,
+        image_size: Size,
+        image_channels: Channels,
+        channels: Width = 256,
+        min_channels: Width = 16,
+        upsample: Literal["smooth", "resize", "transposed"] = "resize",
+        norm: Norm = "batch",
+        depth: Depth = 1,
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
-        check_norm(norm)
-        check_depth(depth)
-        if upsample not in ("smooth", "resize", "transposed"):
-            raise ValueError(
-                f"upsample={upsample} is unknown; there are smooth, resize, transposed"
-            )
         (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
 
@@ -85,20 +79,19 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """(B, C, H, W) -> (B,) raw logits: 4 x 4 convolutions of stride 2 down to the base, minibatch-stddev, 3 x 3, linear."""
 
+    @checked
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        channels: int = 256,
-        min_channels: int = 16,
-        norm: str = "none",
-        minibatch_stddev: int = 4,
-        depth: int = 1,
-        num_classes: int | None = None,
+        image_size: Size,
+        image_channels: Channels,
+        channels: Width = 256,
+        min_channels: Width = 16,
+        norm: Norm = "none",
+        minibatch_stddev: Groups = 4,
+        depth: Depth = 1,
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
-        check_norm(norm)
-        check_depth(depth)
         (height, width), widths = ladder(image_size, channels, min_channels)
         widths.reverse()
         blocks: list[nn.Module] = []

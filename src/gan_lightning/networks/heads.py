@@ -10,6 +10,17 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gan_lightning.augment import Augment
 from gan_lightning.losses import squared_gradient
 from gan_lightning.networks.pretrained import CHANNELS, STRIDES
+from gan_lightning.ranges import (
+    Above0,
+    AtLeast0,
+    BelowOne,
+    Every,
+    Fraction,
+    Rate,
+    Side,
+    Width,
+    checked,
+)
 
 
 class FeatureHeads(nn.Module):
@@ -26,16 +37,17 @@ class FeatureHeads(nn.Module):
 
     steps: Tensor
 
+    @checked
     def __init__(
         self,
-        weight: float = 0.7,
-        start: float = 0.4,
-        lr: float = 2e-4,
-        side: int = 96,
-        width: int = 128,
-        p: float = 0.5,
-        gamma: float = 2.0,
-        penalty_every: int = 2,
+        weight: Above0 = 0.7,
+        start: BelowOne = 0.4,
+        lr: Rate = 2e-4,
+        side: Side = 96,
+        width: Width = 128,
+        p: Fraction = 0.5,
+        gamma: AtLeast0 = 2.0,
+        penalty_every: Every = 2,
     ) -> None:
         super().__init__()
         self.weight, self.start, self.lr = weight, start, lr

@@ -1,10 +1,9 @@
 """The study note's networks: fully connected, for small images."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from gan_lightning.networks.blocks import Dropout, image_shape, with_classes
+from gan_lightning.ranges import BelowOne, Channels, Layers, Size, Width, checked
 
 
 class Generator(nn.Module):
@@ -13,13 +12,14 @@ class Generator(nn.Module):
     family = "mlp"  # the option of conf/network
     fully_connected = True
 
+    @checked
     def __init__(
         self,
-        latent_dim: int,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        hidden: Sequence[int] = (256, 512, 1024),
-        num_classes: int | None = None,
+        latent_dim: Width,
+        image_size: Size,
+        image_channels: Channels,
+        hidden: Layers = (256, 512, 1024),
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
         self.shape = image_shape(image_size, image_channels)
@@ -39,13 +39,14 @@ class Discriminator(nn.Module):
 
     batch_independent = True  # one pass over real and fake together gives what two passes give
 
+    @checked
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        hidden: Sequence[int] = (1024, 512, 256),
-        dropout: float = 0.3,
-        num_classes: int | None = None,
+        image_size: Size,
+        image_channels: Channels,
+        hidden: Layers = (1024, 512, 256),
+        dropout: BelowOne = 0.3,
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

@@ -5,7 +5,6 @@ zero (fix-up), so that the untrained network is a plain resampling pyramid and n
 """
 
 import math
-from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from gan_lightning.networks.blocks import (
     Head,
     MinibatchStddev,
-    check_depth,
     image_shape,
     ladder,
     with_classes,
 )
+from gan_lightning.ranges import Channels, Depth, Groups, Size, Width, checked
 
 
 def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Conv2d:
@@ -53,18 +52,18 @@ class Generator(nn.Module):
 
     family = "resnet"  # the option of conf/network
 
+    @checked
     def __init__(
         self,
-        latent_dim: int,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        channels: int = 256,
-        min_channels: int = 32,
-        depth: int = 1,
-        num_classes: int | None = None,
+        latent_dim: Width,
+        image_size: Size,
+        image_channels: Channels,
+        channels: Width = 256,
+        min_channels: Width = 32,
+        depth: Depth = 1,
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
-        check_depth(depth)
         (height, width), widths = ladder(image_size, channels, min_channels)
         self.num_classes = num_classes
         self.start = nn.Linear(latent_dim + (num_classes or 0), widths[0] * height * width)
@@ -88,18 +87,18 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """(B, C, H, W) -> (B,) raw logits, the generator's mirror with average pooling."""
 
+    @checked
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        image_channels: int,
-        channels: int = 256,
-        min_channels: int = 32,
-        depth: int = 1,
-        minibatch_stddev: int = 4,
-        num_classes: int | None = None,
+        image_size: Size,
+        image_channels: Channels,
+        channels: Width = 256,
+        min_channels: Width = 32,
+        depth: Depth = 1,
+        minibatch_stddev: Groups = 4,
+        num_classes: Width | None = None,
     ) -> None:
         super().__init__()
-        check_depth(depth)
         (height, width), widths = ladder(image_size, channels, min_channels)
         widths.reverse()
         stages: list[nn.Module] = [_conv(image_shape(image_size, image_channels)[0], widths[0], 3)]
