@@ -215,7 +215,7 @@ TRAIN = {
     "dataset.batch_size=sixteen": f"dataset.batch_size=sixteen {WHOLE}",
     "dataset.fit=squeeze": "dataset.fit=squeeze should be crop, pad or stretch",
     "dataset.background=white": "dataset.background=white should be a grey level from 0 (black) to 255 (white)",
-    "dataset.holdout=10%": "dataset.holdout=10% should be a share from 0 (off) to 0.5",
+    "dataset.holdout=10%": "dataset.holdout=10% should be a fraction from 0 (off) to 0.5",
     "dataset.cache_dir=@FILE/x": "is a file (",
     "metrics.cache_dir=@FILE": "is a file: give a folder",
     "metrics.inception_weights=/not/there": "metrics.inception_weights=/not/there does not exist: give the file",

@@ -32,7 +32,7 @@ class Sized(Protocol):
 
 def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]]:
     """Sets every `null` knob in place; returns (override, reason) pairs in the order chosen."""
-    from gan_lightning.networks.shapes import height_width
+    from gan_lightning.networks.blocks import height_width
 
     chosen: list[tuple[str, str]] = []
     where = "a GPU" if on_gpu else "the CPU"
