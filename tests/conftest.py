@@ -88,3 +88,26 @@ def photos(tmp_path_factory) -> Path:
         pixels = np.kron(generator.integers(0, 256, (4, 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{k:03d}.png")
     return folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """full_disk(n): after n more bytes nothing can be written."""
+    import errno
+
+    from gan_lightning import files
+
+    write = files._Raw.write
+
+    def after(left: int) -> None:
+        def limited(self, data):
+            nonlocal left
+            left -= memoryview(data).nbytes
+            if left < 0:
+                self.failure = self.failure or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise self.failure
+            return write(self, data)
+
+        monkeypatch.setattr(files._Raw, "write", limited)
+
+    return after
