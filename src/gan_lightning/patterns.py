@@ -7,7 +7,7 @@ Pattern = Any  # a type, None, a tuple of alternatives, [pattern of the items] o
 SCALAR = (bool, int, float, str, None)
 ANY = (*SCALAR, list, dict)
 LARGEST_INT = 2**63
-MOST_VALUES, DEEPEST = 1_000_000, 30  # of the plain part of a file; shared values count each time
+MOST_VALUES, DEEPEST = 100_000, 30  # of the plain part of a file; shared values count each time
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", None: "null"}
 
 
@@ -77,7 +77,7 @@ def shown(value: Any) -> str:
 def plain(value: Any, where: str = "it") -> Any:
     """A copy of nested dicts (with names for keys) and lists of bool, int, float, str and None; raises NoMatch for all else.
 
-    Also for what is nested more than 30 deep, or so often referred to that it comes to more than a million values.
+    Also for what is nested more than 30 deep, or so often referred to that it comes to more than a hundred thousand values.
     """
     left = MOST_VALUES
 
@@ -91,6 +91,8 @@ def plain(value: Any, where: str = "it") -> Any:
             return {name: copy(value[name], depth + 1) for name in names}
         if isinstance(value, list | tuple):
             return [copy(inner, depth + 1) for inner in value]
-        return match(value, SCALAR, where)
+        if any(_is_a(value, kind) for kind in SCALAR):
+            return value
+        return match(value, SCALAR, where)  # which refuses it
 
     return copy(value, 0)
