@@ -416,7 +416,7 @@ def test_strangers_that_were_met_later(run, go_on, photos, tmp_path, capsys):
 def test_a_root_that_no_path_can_have(run, photos, capsys):
     for root in ("~nosuchuser/x", "a\0b", "\ud800"):
         path = spoil(run, put(("config", "dataset", "root"), root))
-        little = ["--features", "digits", "--num-images", "32", "--json"]
+        little = ["--num-images", "32", "--json"]
         code = main(["evaluate", str(path), "--data", str(photos), *little])
         assert code in (0, 1) and "Traceback" not in capsys.readouterr().err
 
