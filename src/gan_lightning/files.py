@@ -188,6 +188,17 @@ def sound(weight: Any, where: str) -> Any:
     return weight
 
 
+def same_kind(weight: Any, like: Any, where: str) -> None:
+    """Raises NoMatch for what is no sound tensor of finite values, of the shape and kind of another one."""
+    import torch
+
+    sound(weight, where)
+    if weight.shape != like.shape or weight.is_floating_point() != like.is_floating_point():
+        raise NoMatch(f"{where} has shape {tuple(weight.shape)} where {tuple(like.shape)} is right")
+    if not torch.isfinite(weight).all():
+        raise NoMatch(f"{where} is not finite: training had diverged")
+
+
 # -- writing -----------------------------------------------------------------------------------
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:30] or "host"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan_lightning.config import lookup
 from gan_lightning.errors import UserError
-from gan_lightning.files import read_checkpoint, sound, untrusted, write_whole
+from gan_lightning.files import read_checkpoint, same_kind, untrusted, write_whole
 from gan_lightning.gan import GAN
 from gan_lightning.patterns import NoMatch, match
 from gan_lightning.text import brief, printable
@@ -135,13 +135,13 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
                 f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})"
             )
         for name, weight in loaded.items():
-            _same_kind(weight, own[name], f"weight {name}")
+            same_kind(weight, own[name], f"weight {name}")
         for part in state["random"]:
             _check_random(part)
             for name, value in part.get("buffers", {}).items():
                 if name not in own:
                     raise NoMatch(f"a process's buffer {ascii(name)[:80]} is none of this run's")
-                _same_kind(value, own[name], f"buffer {name}")
+                same_kind(value, own[name], f"buffer {name}")
         if len(state["optimizer_states"]) != 2:
             raise NoMatch("it should hold the states of two optimisers")
         g, d = state["optimizer_states"]
@@ -178,15 +178,7 @@ def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[
         for name, value in values.items():
             if isinstance(kept[name], Tensor):
                 like = weights[number] if kept[name].shape == example.shape else kept[name]
-                _same_kind(value, like, f"the optimiser's {name}")
-
-
-def _same_kind(value: Any, like: Tensor, where: str) -> None:
-    sound(value, where)
-    if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
-        raise NoMatch(f"{where} has shape {tuple(value.shape)} where {tuple(like.shape)} is right")
-    if not torch.isfinite(value).all():
-        raise NoMatch(f"{where} is not finite")
+                same_kind(value, like, f"the optimiser's {name}")
 
 
 class CheckpointFiles(CheckpointIO):

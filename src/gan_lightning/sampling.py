@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError, first_line
-from gan_lightning.files import read_checkpoint, untrusted
+from gan_lightning.files import read_checkpoint, same_kind, untrusted
 from gan_lightning.patterns import SCALAR, NoMatch, match
 
 BLOCK = 256  # latents are always drawn by so many, so that image k does not depend on how many are asked for
@@ -84,12 +84,12 @@ def _must_fit(
                 raise NoMatch(f"{name}={value} is larger than any network's")
     with torch.device("meta"):
         made = network(**arguments).state_dict()
-    have, want = ({k: w.shape for k, w in part.items()} for part in (weights, made))
-    for name in have.keys() | want.keys():
-        if have.get(name) != want.get(name):
-            raise NoMatch(f"the weights do not fit the network it names ({ascii(name)[:80]})")
-        if not torch.isfinite(weights[name]).all():
-            raise NoMatch(f"weight {name} is not finite: training had diverged")
+    if odd := made.keys() ^ weights.keys():
+        raise NoMatch(
+            f"it lacks, or has too many of, the network's weights: {ascii(min(odd))[:80]}"
+        )
+    for name, weight in weights.items():
+        same_kind(weight, made[name], f"weight {name}")
 
 
 def seeded(seed: int) -> torch.Generator:
