@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from gan_lightning.augment import Augment
-from gan_lightning.ema import make_ema, update_ema
+from gan_lightning.ema import EMA
 from gan_lightning.networks.dcgan import Discriminator, Generator
 
 
@@ -12,7 +12,8 @@ def test_cutout_and_translation_do_not_leak():
     """Images are one bright tone of 0.5 to 0.9; a cut-out or shifted-in pixel is 0 and stands out. p = 0.8, the cap."""
     torch.manual_seed(0)
     generator, discriminator = Generator(8, 16, 1, 32, 16), Discriminator(16, 1, 32, 16)
-    average = make_ema(generator)
+    ema = EMA(halflife_kimg=0.2, rampup=0)
+    average = ema.copy_of(generator)
     augment = Augment(["translation", "cutout"], p=0.8)
     g = torch.optim.Adam(generator.parameters(), 2e-3, (0.0, 0.99))
     d = torch.optim.Adam(discriminator.parameters(), 2e-3, (0.0, 0.99))
@@ -29,7 +30,7 @@ def test_cutout_and_translation_do_not_leak():
         g.zero_grad()
         F.softplus(-discriminator(augment(fake))).mean().backward()
         g.step()
-        update_ema(average, generator, 0.9)
+        ema.update(average, generator, 32, 0)
     with torch.no_grad():
         images = average(torch.randn(500, 8))
     fraction = (images < 0.3).float().mean()
