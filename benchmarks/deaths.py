@@ -75,13 +75,6 @@ def family(pids: list[int]) -> list[int]:
     return found
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def environment(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
@@ -91,7 +84,7 @@ def environment(pid: int) -> list[str]:
 
 def kill_one(name: str) -> tuple[bool, str]:
     """(whether all went as it should, one line)."""
-    from gan_lightning.files import read_checkpoint
+    from gan_lightning.files import alive, read_checkpoint
 
     commands, mark = CASES[name]
     with socket.socket() as free:

@@ -8,18 +8,15 @@ machine may have other work, the smallest and largest of the rounds and the mach
 
 import argparse
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback
 
-from benchmarks.two_as_one import Batches, Photos
+from benchmarks.pair import Batches, build, fit, join, split
 
 CASES: dict[str, tuple[int, list[str]]] = {
     "mlp, 28 px": (
@@ -40,67 +37,18 @@ class Clock(Callback):
         self.times.append(time.perf_counter())
 
 
-def seconds_per_step(name: str, rank: int, world: int, steps: int) -> tuple[float, int, int]:
+def seconds_per_step(name: str, world: int, steps: int) -> tuple[float, int, int]:
     """(seconds a step, images of all processes in it, weights of both networks); the first five steps do not count."""
-    from hydra import compose, initialize_config_dir
-    from lightning import Trainer
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    from gan_lightning.recipe import choose
-    from gan_lightning.run import build_module
-    from gan_lightning.strategy import Together
-
     size, overrides = CASES[name]
-    with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
-        cfg = compose("config", [*COMMON, f"dataset.image_size={size}", *overrides])
-    choose(cfg, Photos(), on_gpu=False)
-    torch.manual_seed(0)
-    module, clock, batch = build_module(cfg, {}), Clock(), cfg.dataset.batch_size
-    images = torch.rand(1, batch, cfg.dataset.image_channels, size, size).expand(
-        steps + 5, -1, -1, -1, -1
-    )
-    several: dict[str, Any] = {"devices": world, "strategy": Together()}
-    alone: dict[str, Any] = {"devices": 1, "plugins": [LightningEnvironment()]}
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        callbacks=[clock],
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **(several if world > 1 else alone),
-    )
-    trainer.fit(module, Batches(images, 0, 1))
+    cfg, module = build([*COMMON, f"dataset.image_size={size}", *overrides])
+    clock, batch = Clock(), cfg.dataset.batch_size
+    images = torch.rand(1, batch, cfg.dataset.image_channels, size, size)
+    fit(module, Batches(images.expand(steps + 5, -1, -1, -1, -1), 0, 1), world, [clock])
     gaps = [b - a for a, b in zip(clock.times[4:], clock.times[5:], strict=False)]
     weights = sum(
         p.numel() for part in (module.generator, module.discriminator) for p in part.parameters()
     )
     return statistics.fmean(gaps), batch * world, weights
-
-
-def start_other() -> subprocess.Popen[bytes]:
-    """This becomes process 0 of 2 as torchrun would start it, and starts process 1."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "scale",
-        "GROUP_RANK": "0",
-    }
-    os.environ |= common | {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-    }
-    other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", *sys.argv[1:]], env=other
-    )
 
 
 def main() -> int:
@@ -114,28 +62,25 @@ def main() -> int:
     options = parser.parse_args()
     quieten()
     torch.set_num_threads(1)
-    rank = int(os.environ.get("RANK", 0))
-    process = start_other() if "RANK" not in os.environ else None
+    rank, other = split()
     for name in CASES:
         speeds: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(options.rounds):
             for world in (1, 2) if rank == 0 else (2,):  # process 1 waits meanwhile
-                seconds, images, weights = seconds_per_step(name, rank, world, options.steps)
+                seconds, images, weights = seconds_per_step(name, world, options.steps)
                 speeds[world].append(images / seconds)
         if rank == 0:
-            shown = [
+            one, two = (
                 f"{statistics.median(v):.0f} ({min(v):.0f} to {max(v):.0f})"
                 for v in speeds.values()
-            ]
+            )
             ratio = statistics.median(b / a for a, b in zip(speeds[1], speeds[2], strict=True))
             print(
-                f"{name}: images a second 1 process {shown[0]}, 2 processes {shown[1]}, median ratio of a round {ratio:.2f};"
-            )
-            print(
+                f"{name}: images a second 1 process {one}, 2 processes {two}, median ratio of a round {ratio:.2f};\n"
                 f"  {weights:,} weights, {8 * weights / 1e6:.1f} MB reduced a step; load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
-    return process.wait() if process else 0
+    return join(other, 0)
 
 
 if __name__ == "__main__":

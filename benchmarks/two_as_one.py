@@ -10,17 +10,14 @@ a share of the largest change that the steps made to that tensor; exit code 1 be
 """
 
 import argparse
-import os
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from benchmarks.pair import Batches, build, fit, join, split
 
 LIMIT = 1e-3
 STEPS, BATCH = 3, 64
@@ -97,63 +94,18 @@ class Shared(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class Batches:
-    """What Lightning takes for one loader; of a list it would take every item for one."""
-
-    def __init__(self, batches: Tensor, rank: int, world: int) -> None:
-        self.batches = [(batch[rank::world].contiguous(), None) for batch in batches]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, None]]:
-        return iter(self.batches)
-
-
-class Photos:
-    def __len__(self) -> int:
-        return 6000
-
-    def typical_size(self) -> tuple[int, int]:
-        return 32, 32
-
-
 def states(
     overrides: list[str], rank: int, world: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and buffers before and after the steps."""
-    from hydra import compose, initialize_config_dir
-    from lightning import Trainer
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    from gan_lightning.recipe import choose
-    from gan_lightning.run import build_module
-    from gan_lightning.strategy import Together
-
-    with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
-        cfg = compose("config", [*COMMON, *overrides])
-    choose(cfg, Photos(), on_gpu=False)
-    torch.manual_seed(0)
-    module = build_module(cfg, {})
+    _, module = build([*COMMON, *overrides])
     if module.aid is not None:
         photos = torch.rand(96, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
         module.aid.fit([(photos, None)])
     images = torch.rand(STEPS, BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    several: dict[str, Any] = {"devices": world, "strategy": Together()}
-    alone: dict[str, Any] = {"devices": 1, "plugins": [LightningEnvironment()]}
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **(several if world > 1 else alone),
-    )
     with Shared(rank, world):
-        trainer.fit(module, Batches(images, rank, world))
+        fit(module, Batches(images, rank, world), world)
     return before, {name: value.clone() for name, value in module.state_dict().items()}
 
 
@@ -172,46 +124,31 @@ def difference(before: dict[str, Tensor], one: dict[str, Tensor], two: dict[str,
     return worst
 
 
-def main() -> int:
+def compare(names: list[str]) -> int:
+    """Prints the difference of each case; the exit code."""
     from gan_lightning.run import quieten
 
+    quieten()
+    torch.set_num_threads(1)
+    # by itself first, while there is no process group
+    alone = {name: states(CASES[name], 0, 1) for name in names}
+    rank, other = split()
+    worst = 0.0
+    for name in names:
+        before, one = alone[name]
+        found = difference(before, one, states(CASES[name], rank, 2)[1])
+        worst = max(worst, found)
+        if rank == 0:
+            print(f"{found:.1e}  {name}", flush=True)
+    return join(other, int(worst > LIMIT))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", choices=CASES, metavar="NAME")
-    names = parser.parse_args().only or list(CASES)
-    quieten()
-    torch.set_num_threads(1)
-    rank = int(os.environ.get("RANK", 0))
-    if "RANK" not in os.environ:
-        # by itself first, while there is no process group; then it starts the other process
-        alone = {name: states(CASES[name], 0, 1) for name in names}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        common = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "TORCHELASTIC_RUN_ID": "test",
-            "GROUP_RANK": "0",
-        }
-        os.environ |= common | {
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "RANK": "0",
-            "LOCAL_RANK": "0",
-        }
-        other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.two_as_one", *sys.argv[1:]], env=other
-        )
-    found = {}
-    for name in names:
-        _, after = states(CASES[name], rank, 2)
-        if rank == 0:
-            found[name] = difference(*alone[name], after)
-            print(f"{found[name]:.1e}  {name}", flush=True)
-    return process.wait() or int(max(found.values()) > LIMIT) if rank == 0 else 0
+    return compare(parser.parse_args().only or list(CASES))
 
 
 if __name__ == "__main__":

@@ -52,28 +52,33 @@ class Photos:
         return self.size
 
 
-@pytest.fixture
-def train_run(tmp_path, monkeypatch):
-    """Trains in this process as `python train.py` would: train_run("name", *overrides) -> (run folder, objective)."""
+def composed(*overrides: str):
+    """As `compose`, for a run within the tests."""
+    return compose("trainer.accelerator=cpu", "features={_target_: pooled.Pooled}", *overrides)
+
+
+def start(cfg, folder: Path, *overrides: str):
+    """Trains in this process what `composed` has made: (folder, objective)."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
     from gan_lightning.run import train
 
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(folder)
+        cfg.hydra.overrides.task = list(overrides)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return folder, train(cfg)
+
+
+@pytest.fixture
+def train_run(tmp_path, monkeypatch):
+    """Trains in this process as `python train.py` would: train_run("name", *overrides) -> (run folder, objective)."""
     monkeypatch.chdir(tmp_path)
-
-    def run(name: str, *overrides: str):
-        cfg = compose("trainer.accelerator=cpu", "features={_target_: pooled.Pooled}", *overrides)
-        with open_dict(cfg):
-            cfg.hydra.runtime.output_dir = str(tmp_path / name)
-            cfg.hydra.overrides.task = list(overrides)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        OmegaConf.set_struct(cfg, True)
-        return tmp_path / name, train(cfg)
-
-    return run
+    return lambda name, *overrides: start(composed(*overrides), tmp_path / name, *overrides)
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +93,26 @@ def photos(tmp_path_factory) -> Path:
         pixels = np.kron(generator.integers(0, 256, (4, 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{k:03d}.png")
     return folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """full_disk(n): after n more bytes nothing can be written."""
+    import errno
+
+    from gan_lightning import files
+
+    write = files._Raw.write
+
+    def after(left: int) -> None:
+        def limited(self, data):
+            nonlocal left
+            left -= memoryview(data).nbytes
+            if left < 0:
+                self.failure = self.failure or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise self.failure
+            return write(self, data)
+
+        monkeypatch.setattr(files._Raw, "write", limited)
+
+    return after

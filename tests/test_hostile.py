@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import composed, start
 
 from gan_lightning.cli import main
 from gan_lightning.errors import UserError
@@ -40,11 +41,35 @@ SYMPY = {"_target_": "sympy.sympify", "a": f"__import__('os').system('touch {SPR
 RESOLVER = "${oc.env:HOME}"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, photos):
+    """A finished run of 2 steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("made"))
+        typed = [*TINY, f"dataset.root={photos}", "total_kimg=0.016"]
+        return start(composed(*typed), Path("run").absolute(), *typed)[0]
+
+
 @pytest.fixture
-def run(train_run, photos, monkeypatch):
-    """A finished run of 2 steps, its checkpoint, and what it was told."""
-    folder, _ = train_run("run", *TINY, f"dataset.root={photos}", "total_kimg=0.016")
-    return folder
+def run(made, tmp_path, monkeypatch):
+    """A copy of it to spoil."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.fixture
+def go_on(made, photos, tmp_path):
+    """go_on(path): trains on from a checkpoint."""
+    typed = [*TINY, f"dataset.root={photos}", "total_kimg=0.032"]
+    typed += [f"{part}.cache_dir={made.parent}/cache" for part in ("dataset", "metrics")]
+    cfg = composed(*typed)
+
+    def on(path):
+        mine = copy.deepcopy(cfg)
+        mine.ckpt_path = str(path)
+        return start(mine, tmp_path / "rest", *typed)[0]
+
+    return on
 
 
 def put(path, value):
@@ -180,23 +205,19 @@ def spoil(run: Path, change) -> Path:
     return path
 
 
-def test_no_stranger_is_gone_on_from(run, train_run, photos):
+def test_no_stranger_is_gone_on_from(run, go_on):
     """All in one test, as one good run serves them all."""
     for name, change in RESUMED.items():
         path = spoil(run, change)
         with pytest.raises(UserError) as error:
-            train_run(
-                "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
-            )
+            go_on(path)
         assert "\n" not in str(error.value), name
         assert not Path(SPRUNG).exists(), name
 
 
-def test_the_good_one_is_gone_on_from(run, train_run, photos):
+def test_the_good_one_is_gone_on_from(run, go_on):
     path = spoil(run, lambda checkpoint: None)
-    rest, _ = train_run(
-        "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
-    )
+    rest = go_on(path)
     assert torch.load(rest / "checkpoints/last.ckpt", weights_only=True)["nimg"] == 32
 
 
@@ -253,16 +274,14 @@ def files(good: Path, folder: Path):
     yield "another pickle inside", trap.read_bytes()
 
 
-def test_no_other_file_is_taken_for_a_checkpoint(run, photos, train_run, capsys):
+def test_no_other_file_is_taken_for_a_checkpoint(run, photos, go_on, capsys):
     for name, content in files(run / "checkpoints/last.ckpt", run):
         path = run / "checkpoints" / "evil.ckpt"
         path.write_bytes(content)
         for command in commands(path, photos):
             refused(command, capsys, name)
         with pytest.raises(UserError):
-            train_run(
-                "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
-            )
+            go_on(path)
         assert not Path(SPRUNG).exists(), name
 
 
@@ -367,13 +386,11 @@ MORE_FOLDERS = {
 }
 
 
-def test_strangers_that_were_met_later(run, train_run, photos, tmp_path, capsys):
+def test_strangers_that_were_met_later(run, go_on, photos, tmp_path, capsys):
     for name, change in MORE_RESUMED.items():
         path = spoil(run, change)
         with pytest.raises(UserError):
-            train_run(
-                "rest", *TINY, f"dataset.root={photos}", "total_kimg=0.032", f"ckpt_path={path}"
-            )
+            go_on(path)
             pytest.fail(name)
     for name, change in MORE_NETWORKS.items():
         for command in commands(spoil(run, change), photos):
@@ -399,7 +416,7 @@ def test_strangers_that_were_met_later(run, train_run, photos, tmp_path, capsys)
 def test_a_root_that_no_path_can_have(run, photos, capsys):
     for root in ("~nosuchuser/x", "a\0b", "\ud800"):
         path = spoil(run, put(("config", "dataset", "root"), root))
-        little = ["--features", "digits", "--num-images", "32", "--json"]
+        little = ["--num-images", "32", "--json"]
         code = main(["evaluate", str(path), "--data", str(photos), *little])
         assert code in (0, 1) and "Traceback" not in capsys.readouterr().err
 

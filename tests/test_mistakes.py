@@ -177,7 +177,7 @@ TRAIN = {
     "aid=slice": "aid=slice does not exist; did you mean aid=sliced?",
     "aid=sliced aid.weight=0": f"aid.weight=0 {NUMBER} above 0",
     "aid=sliced aid.strides=8": "should be a list of 4, 8, 16 and 32, as [8,16,32]",
-    "aid.weight=2": "aid.weight is no key of the aid chosen here: leave it out, or choose aid=sliced",
+    "aid.weight=2": "aid.weight is no key of the aid chosen here: leave it out, or choose aid=heads or aid=sliced",
     "metrics.num_images=10": f"metrics.num_images=10 {WHOLE} from 50",
     "metrics.every_kimg=0": f"metrics.every_kimg=0 {NUMBER} above 0",
     "diagnosis.rules=mine": "diagnosis.rules=mine should be a list of modules with rules",

@@ -187,8 +187,8 @@ def bend(slope=0.01, num_classes=None) -> Sampler:
     )
 
 
-def test_unsteadiness_is_an_images_change_as_a_share_of_its_contrast():
-    found = bend().unsteadiness(torch.tensor([[-2.0, 0.0], [1.0, 3.0], [5.0, 0.0]]))
+def test_the_jacobian_norm_is_an_images_change_as_a_fraction_of_its_contrast():
+    found = bend().jacobian_norm(torch.tensor([[-2.0, 0.0], [1.0, 3.0], [5.0, 0.0]]))
     contrast = 0.5 * torch.linspace(-1, 1, 16).std()
     along = torch.randn(DIRECTIONS, 2, generator=torch.Generator().manual_seed(0))[:, 0]
     # ((x + step d)^2 - x^2) / step = 2 x d + step d^2

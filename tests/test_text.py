@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_lightning.cli import main
 from gan_lightning.config import assign
-from gan_lightning.text import brief, console, printable
+from gan_lightning.text import brief, console, printable, tolerant_output
 
 EVIL = "a\x1b[31m\x1b]0;owned\x07 [red]b[/red]\r\n\u202eg\x9b\udcff"
 
@@ -112,14 +112,18 @@ def test_printed_commands_can_be_typed(path):
     assert OmegaConf.to_container(compose(word))["ckpt_path"] in (path, path.replace("${", "\\${"))
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
-)
-def test_another_encoding_ends_nothing(environment, tmp_path):
+def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    tolerant_output()
+    print("사진", flush=True)
+    assert stream.buffer.getvalue() == b"\\uc0ac\\uc9c4\n"
+
+
+def test_another_encoding_ends_nothing(tmp_path):
     photographs(tmp_path / "사진", [f"알{k}.png" for k in range(12)])
-    out = subprocess.run(
-        [sys.executable, "-m", "gan_lightning", "check", "사진"], cwd=tmp_path, env=os.environ | environment, capture_output=True, timeout=120
-    )  # fmt: skip
+    command = [sys.executable, "-m", "gan_lightning", "check", "사진"]
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=120)
     assert out.returncode == 0, out.stderr
     assert b"\\uc0ac\\uc9c4" in out.stdout or b"\\udcec" in out.stdout  # the name, or its bytes

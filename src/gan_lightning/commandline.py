@@ -303,7 +303,7 @@ def _check_key(override: Override, there: Any, name: str, groups: list[str]) -> 
     if has_it:
         chosen = next((g for g in groups if g.startswith(f"{group}=")), f"the {group} chosen here")
         raise UserError(
-            f"{key} is no key of {chosen}: leave it out, or choose {', '.join(has_it)}, which has it"
+            f"{key} is no key of {chosen}: leave it out, or choose {' or '.join(has_it)}, which has it"
         )
     raise UserError(_unknown(key, known_keys(there)))
 

@@ -10,3 +10,8 @@ class UserError(Exception):
 def traces_wanted() -> bool:
     """HYDRA_FULL_ERROR=1, set by the user, asks for the stack trace of every error."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and not os.environ.get("GAN_LIGHTNING_GUARDED")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, for use within a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

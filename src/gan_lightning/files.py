@@ -18,123 +18,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from gan_lightning.errors import UserError, traces_wanted
+from gan_lightning.errors import UserError, first_line, traces_wanted
+from gan_lightning.patterns import ANY, NoMatch, Pattern, match, plain, shown
 
-Pattern = Any  # a type, None, a tuple of alternatives, [pattern of the items] or {key: pattern}; see `match`
-NUMBER = (int, float)
-SCALAR = (bool, int, float, str, None)
-ANY = (*SCALAR, list, dict)
-LARGEST_INT = 2**63
-MOST_VALUES = (
-    1_000_000  # values in the plain part of a file, counted as often as they are referred to
-)
-LARGEST_TEXT = 16 * 2**20  # bytes of a text file
-LARGEST_YAML, LARGEST_PICTURE = 2**20, 32 * 2**20
-
-
-class NoMatch(ValueError):
-    """A value that is not what its pattern says; the message says where and what would be right."""
-
-
-def match(value: Any, pattern: Pattern, where: str = "it") -> Any:
-    """`value`, all of which is as `pattern` says; raises NoMatch else, naming the place.
-
-    A type stands for exactly its values (float also for whole numbers), None for null, a tuple for any of its patterns, a
-    list of one pattern for lists and tuples of such items, a dict for a dict: "name" must be there, "name?" may, and a type as
-    the key stands for all other keys of that type. Keys that the pattern does not name are refused.
-    """
-    if isinstance(pattern, tuple):
-        for choice in pattern:
-            with suppress(NoMatch):
-                return match(value, choice, where)
-        raise NoMatch(f"{where} should be {_words(pattern)}, not {_shown(value)}")
-    if isinstance(pattern, list):
-        if type(value) not in (list, tuple):
-            raise NoMatch(f"{where} should be a list, not {_shown(value)}")
-        return type(value)(match(item, pattern[0], f"{where}[{i}]") for i, item in enumerate(value))
-    if isinstance(pattern, dict):
-        return _match_dict(value, pattern, where)
-    if pattern is None:
-        fits = value is None
-    elif pattern is float:
-        fits = type(value) in NUMBER
-    else:
-        fits = type(value) is pattern
-    if not fits or (type(value) is int and abs(value) >= LARGEST_INT):
-        raise NoMatch(f"{where} should be {_words(pattern)}, not {_shown(value)}")
-    return value
-
-
-def _match_dict(value: Any, pattern: dict[Any, Pattern], where: str) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise NoMatch(f"{where} should be a block of keys, not {_shown(value)}")
-    known = {
-        str(key).removesuffix("?"): inner
-        for key, inner in pattern.items()
-        if not isinstance(key, type)
-    }
-    others = {key: inner for key, inner in pattern.items() if isinstance(key, type)}
-    for name in pattern:
-        if isinstance(name, str) and not name.endswith("?") and name not in value:
-            raise NoMatch(f"{where} holds no {name}")
-    matched = {}
-    for key, item in value.items():
-        inner = (
-            known[key]
-            if isinstance(key, str) and key in known
-            else others.get(type(key), _match_dict)
-        )
-        if inner is _match_dict:
-            raise NoMatch(f"{where} holds {_shown(key)}, which this program does not write")
-        matched[key] = match(item, inner, f"{where}.{key}"[:120])
-    return matched
-
-
-def _words(pattern: Pattern) -> str:
-    if isinstance(pattern, tuple):
-        return " or ".join(dict.fromkeys(map(_words, pattern)))
-    if isinstance(pattern, dict | list):
-        return "a block of keys" if isinstance(pattern, dict) else "a list"
-    return {
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        bool: "true or false",
-        None: "null",
-    }.get(pattern, f"a {getattr(pattern, '__name__', pattern)}")
-
-
-def _shown(value: Any) -> str:
-    return (
-        ascii(value)[:40]
-        if isinstance(value, bool | int | float | str | None)
-        else f"a {type(value).__name__}"
-    )
-
-
-def plain(value: Any, where: str = "it") -> Any:
-    """A copy of nested dicts (with names for keys) and lists of bool, int, float, str and None; raises NoMatch for all else.
-
-    Also for what is nested more than 30 deep, or so often referred to that it comes to more than a million values.
-    """
-    left = [MOST_VALUES]
-
-    def copy(value: Any, depth: int) -> Any:
-        left[0] -= 1
-        if left[0] < 0 or depth > 30:
-            raise NoMatch(f"{where} holds more values than any configuration has")
-        if isinstance(value, dict):
-            return {
-                match(key, str, f"a key of {where}"): copy(inner, depth + 1)
-                for key, inner in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [copy(inner, depth + 1) for inner in value]
-        return match(value, SCALAR, where)
-
-    return copy(value, 0)
+LARGEST_YAML, LARGEST_TEXT, LARGEST_PICTURE = 2**20, 16 * 2**20, 32 * 2**20  # bytes
 
 
 @contextmanager
@@ -146,17 +35,19 @@ def untrusted(path: str | Path) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except NoMatch as error:
-        raise UserError(f"{path} was not written by this program, or is damaged: {error}") from None
     except MemoryError:
         raise UserError(f"{path} asks for more memory than there is") from None
     except Exception as error:  # what a stranger's file can bring about has no end
-        if isinstance(error, OSError) or traces_wanted():
+        if isinstance(error, OSError) or traces_wanted() and not isinstance(error, NoMatch):
             raise
-        words = " ".join(str(error).split())[:120]
+        kind = "" if isinstance(error, NoMatch) else f"{type(error).__name__}: "
+        why = str(error) if isinstance(error, NoMatch) else first_line(error)
         raise UserError(
-            f"{path} was not written by this program, or is damaged ({type(error).__name__}: {words})"
+            f"{path} was not written by this program, or is damaged: {kind}{why}"
         ) from None
+
+
+# -- reading -----------------------------------------------------------------------------------
 
 
 def expanded(path: str | Path) -> Path:
@@ -164,15 +55,20 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
+def what_is(path: Path) -> str:
+    """For a sentence about a path that should be something else."""
+    if path.is_file():
+        return "is a file"
+    if path.is_dir():
+        return "is a folder"
+    return "is no file" if path.exists() else "does not exist"
 
 
 def inside(folder: str | Path, name: str) -> Path | None:
     """A file of a folder; None where there is none, or a link that leads out of the folder."""
     path = Path(folder) / name
-    return (
-        path if path.is_file() and path.resolve().is_relative_to(Path(folder).resolve()) else None
-    )
+    found = path.is_file() and path.resolve().is_relative_to(Path(folder).resolve())
+    return path if found else None
 
 
 def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
@@ -185,12 +81,11 @@ def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def read_json(path: str | Path, pattern: Pattern = None) -> Any:
+def read_json(path: str | Path, pattern: Pattern = ANY) -> Any:
     """What a JSON file holds, as `pattern` says (any plain value where there is none). Raises UserError."""
     text = read_text(path)
     with untrusted(path):
-        value = plain(json.loads(text), "the file")
-        return value if pattern is None else match(value, pattern, "the file")
+        return match(plain(json.loads(text), "the file"), pattern, "the file")
 
 
 def read_json_lines(path: str | Path, pattern: Pattern) -> list[Any]:
@@ -214,11 +109,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     text = read_text(path, LARGEST_YAML)
     with untrusted(path):
-        return match(
-            plain(yaml.load(text, Loader) or {}, "the file"),
-            {str: (dict, list, *SCALAR)},
-            "the file",
-        )
+        return match(plain(yaml.load(text, Loader) or {}), {str: ANY}, "the file")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -238,18 +129,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise UserError(
                 f"{path} is refused: it holds code or objects instead of weights only, or is no checkpoint"
             ) from None
-        parts = (
-            [checkpoint.get(key) for key in ("config", "state_dict")]
-            if isinstance(checkpoint, dict)
-            else [None]
+        whole = isinstance(checkpoint, dict) and all(
+            isinstance(checkpoint.get(key), dict) for key in ("config", "state_dict")
         )
-        if not all(isinstance(part, dict) for part in parts):
+        if not whole:
             raise UserError(
                 f"{path} is no checkpoint of this program: it holds no configuration and weights"
             )
         checkpoint["config"] = plain(checkpoint["config"], "its configuration")
         checkpoint["state_dict"] = {
-            match(name, str, "a weight's name"): sound(weight, f"weight {_shown(name)}")
+            match(name, str, "a weight's name"): sound(weight, f"weight {shown(name)}")
             for name, weight in checkpoint["state_dict"].items()
         }
     return checkpoint
@@ -258,18 +147,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def checkpoint_file(path: str | Path, key: str = "") -> Path:
     """The path of a checkpoint; raises UserError, with `key` before the path, where there is no file."""
     path = expanded(path)
-    if path.is_dir():
-        found = sorted(path.glob("checkpoints/last.ckpt")) + sorted(path.glob("last.ckpt"))
-        right = (
-            f"give a checkpoint, as {found[0]}"
-            if found
-            else "give a checkpoint file, as .../checkpoints/last.ckpt"
-        )
-        raise UserError(f"{key}{path} is a folder: {right}")
-    if not path.is_file():
-        there = "is no file" if path.exists() else "does not exist"
-        raise UserError(f"{key}{path} {there}: give a checkpoint, as .../checkpoints/last.ckpt")
-    return path
+    if path.is_file():
+        return path
+    found = [*path.glob("checkpoints/last.ckpt"), *path.glob("last.ckpt")]
+    right = found[0] if found else ".../checkpoints/last.ckpt"
+    raise UserError(f"{key}{path} {what_is(path)}: give a checkpoint, as {right}")
 
 
 def _check_archive(path: Path) -> None:
@@ -279,90 +161,70 @@ def _check_archive(path: Path) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
         raise UserError(f"{path} is refused: it is no checkpoint, or only part of one") from None
-    stored = sum(entry.file_size for entry in entries)
-    if (
-        any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-        or stored > path.stat().st_size
-    ):
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise UserError(
             f"{path} is refused: its parts are larger than the file, which no checkpoint's are"
         )
 
 
 def sound(weight: Any, where: str) -> Any:
-    """A dense tensor on the CPU that has all its values in the file; raises NoMatch."""
+    """A dense tensor on the CPU that has all its values in the file, each at a place of its own; raises NoMatch."""
     import torch
 
     if type(weight) not in (torch.Tensor, torch.nn.Parameter):
-        raise NoMatch(f"{where} should be a tensor, not {_shown(weight)}")
-    dense = (
-        weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_quantized
-    )
-    if not dense or weight.is_complex():
+        raise NoMatch(f"{where} should be a tensor, not {shown(weight)}")
+    kind = weight.layout, weight.device.type, weight.is_quantized, weight.is_complex()
+    if kind != (torch.strided, "cpu", False, False):
         raise NoMatch(
             f"{where} is of an odd kind ({weight.layout}, {weight.device}, {weight.dtype})"
         )
     # a view that ends beyond its storage, or repeats one value, would be written past its end
+    orders = [torch.contiguous_format, *([torch.channels_last] if weight.ndim == 4 else [])]
     end = (weight.storage_offset() + weight.numel()) * weight.element_size()
-    if not _dense(weight) or end > weight.untyped_storage().nbytes():
+    dense = any(weight.is_contiguous(memory_format=order) for order in orders)
+    if not dense or end > weight.untyped_storage().nbytes():
         raise NoMatch(f"{where} says it is larger than the file")
     return weight
 
 
-def _dense(weight: Any) -> bool:
-    """Whether every value has a place of its own, without gaps, in whatever order of dimensions."""
-    expected = 1
-    for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
-        if size > 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
+def same_kind(weight: Any, like: Any, where: str) -> None:
+    """Raises NoMatch for what is no sound tensor of finite values, of the shape and kind of another one."""
+    import torch
+
+    sound(weight, where)
+    if weight.shape != like.shape or weight.is_floating_point() != like.is_floating_point():
+        raise NoMatch(f"{where} has shape {tuple(weight.shape)} where {tuple(like.shape)} is right")
+    if not torch.isfinite(weight).all():
+        raise NoMatch(f"{where} is not finite: training had diverged")
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:30] or "host"
-_ABANDONED = re.compile(r"\.(?:(?P<host>\w+)-)?(?P<pid>\d+)(?:-\w+)?\.(?:partial|part|tmp)$")
-_STALE = 3600  # seconds without a write after which a temporary file of another machine counts as abandoned
+_STALE = (
+    3600  # seconds without a write after which another machine's partial file counts as abandoned
+)
 _unfinished: set[Path] = set()
 
 
-class _Watched:
-    """A file for writers that turn the system's error into one of their own (torch.save, Pillow): it is kept in `failure`.
+class _Raw(io.FileIO):
+    """Keeps the system's error, for which some writers (torch.save, Pillow) raise one of their own.
 
     It hides the file's number, which Pillow and numpy would write to past Python and its errors.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.failure = file, None
-        self.seek, self.tell, self.seekable, self.writable = (
-            file.seek,
-            file.tell,
-            file.seekable,
-            file.writable,
-        )
+    failure: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Any, /) -> int:
         try:
-            return self.file.write(data)
+            return super().write(data)
         except OSError as error:
             self.failure = self.failure or error
             raise
 
-    def flush(self) -> None:
-        try:
-            self.file.flush()
-        except OSError as error:
-            self.failure = self.failure or error
-            raise
-
-    def read(self, size: int = -1) -> bytes:
-        raise io.UnsupportedOperation(
-            "only for writing"
-        )  # numpy takes nothing for a file that cannot be asked
-
-    failure: OSError | None
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("no number")
 
 
 def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = False) -> None:
@@ -376,30 +238,25 @@ def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = F
     token = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = path.with_name(f".{path.name[:40]}.{token}.partial")
     _unfinished.add(partial)
-    watched = None
+    raw = None
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            watched = _Watched(file)
-            write(watched)
-            watched.flush()
+        number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        raw = _Raw(number, "wb")
+        with io.BufferedWriter(raw) as file:
+            write(file)
+            file.flush()
             if durable:
-                os.fsync(file.fileno())
+                os.fsync(number)
         os.replace(partial, path)
     except BaseException as error:
         discard(partial)
-        first = (
-            watched.failure
-            if watched and watched.failure and not isinstance(error, OSError)
-            else error
-        )
-        if isinstance(first, OSError) and first.errno is not None:
-            first.filename, first.filename2 = (
-                str(path),
-                None,
-            )  # the partial file's name means nothing to anybody
-        if first is not error:
-            raise first from None
-        raise
+        named = isinstance(error, OSError) and error.errno is not None
+        first = error if named else raw.failure if raw else None
+        if not isinstance(first, OSError):
+            raise
+        # the partial file's name means nothing to anybody
+        first.filename, first.filename2 = str(path), None
+        raise first from None
     finally:
         _unfinished.discard(partial)
 
@@ -420,8 +277,9 @@ def append_text(path: str | Path, text: str) -> None:
     A link, a pipe, or a file that has a second name elsewhere gives way to a new file of its own; OSErrors name `path`.
     """
     path = Path(path)
+    data = text.encode("utf-8", "backslashreplace")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     with naming(path):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         with suppress(FileNotFoundError):
             there = os.lstat(path)
             if not stat.S_ISREG(there.st_mode):
@@ -429,16 +287,14 @@ def append_text(path: str | Path, text: str) -> None:
             elif there.st_nlink > 1:
                 kept = path.read_bytes()
                 write_whole(path, lambda file: file.write(kept))
-        number = os.open(path, flags, 0o666)
-        with open(number, "ab", buffering=0) as file:
-            before = os.fstat(number).st_size
-            data = text.encode("utf-8", "backslashreplace")
+        with open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+            before = file.tell()
             try:
                 while data:
                     data = data[file.write(data) :]
             except OSError:
                 with suppress(OSError):
-                    os.ftruncate(number, before)
+                    file.truncate(before)
                 raise
 
 
@@ -474,32 +330,24 @@ def no_links(folder: Path, *names: str) -> None:
 
 
 def clear_abandoned(*folders: Path) -> None:
-    """Deletes temporary files of this program's that processes which are gone have left in these folders."""
-    for folder in folders:
+    """Deletes partial files that processes of this machine which are gone have left, and another machine's after an hour."""
+    for partial in (path for folder in folders for path in Path(folder).glob(".*.partial")):
         with suppress(OSError):
-            for path in folder.iterdir():
-                if path.suffix in (".partial", ".part", ".tmp") and _abandoned(path):
-                    discard(path)
+            writer = re.search(rf"\.{_HOST}-(\d+)-\w+\.partial$", partial.name)
+            if writer is None:
+                gone = time.time() - partial.lstat().st_mtime > _STALE
+            else:  # in a container every run may have this process's number
+                gone = int(writer[1]) == os.getpid() or not alive(int(writer[1]))
+            if gone and partial not in _unfinished:
+                partial.unlink()
 
 
-def _abandoned(path: Path) -> bool:
-    found = _ABANDONED.search(path.name)
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs; one that only waits to be buried does not."""
     try:
-        facts = path.lstat()
-    except OSError:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (ProcessLookupError, OverflowError):
         return False
-    if not stat.S_ISREG(facts.st_mode) and not stat.S_ISLNK(facts.st_mode) or path in _unfinished:
-        return False
-    if time.time() - facts.st_mtime > _STALE:
-        return found is not None or path.suffix == ".partial"
-    if found is None or found["host"] not in (None, _HOST):
-        return False
-    if int(found["pid"]) == os.getpid():  # in a container every run may have the same number
+    except OSError:  # somebody else's, or a system without /proc
         return True
-    try:
-        os.kill(int(found["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False

@@ -1,7 +1,6 @@
 """The run's folder: nothing in it leads elsewhere, and what an earlier part of the same run left there stays."""
 
 import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -24,9 +23,7 @@ def claim(run_dir: Path, state: dict[str, Any], ckpt_path: str | None) -> int | 
     `state`, `ckpt_path`: what the run goes on from, where it does. Curves and pictures stay when that checkpoint lies in this
     folder, up to its step: what came after it is made again. Raises UserError where a link would lead what is written elsewhere.
     """
-    here = bool(state and ckpt_path) and Path(str(ckpt_path)).resolve().is_relative_to(
-        run_dir.resolve()
-    )
+    here = bool(state) and Path(str(ckpt_path)).resolve().is_relative_to(run_dir.resolve())
     nimg = state["nimg"] if here else None
     _clean(run_dir, nimg, state)
     return nimg
@@ -39,12 +36,11 @@ def _clean(run_dir: Path, nimg: int | None, state: dict[str, Any]) -> None:
     clear_abandoned(run_dir, *(run_dir / part for part in PARTS))
     for name in RESULTS:  # what an earlier run in the same folder came to is not this one's
         (run_dir / name).unlink(missing_ok=True)
-    curves = (run_dir / "csv" / "metrics.csv", _rows), (run_dir / "signals.jsonl", _records)
-    for path, cut in curves:
-        _trim(path, cut, nimg)
+    _trim(run_dir / "csv" / "metrics.csv", _rows, nimg)
+    _trim(run_dir / "signals.jsonl", _records, nimg)
     if nimg is not None:
         epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
-        _drop_pictures(run_dir, nimg, epochs)
+        _drop_pictures(run_dir, {"kimg": nimg / 1000, "epoch": epochs})
 
 
 @rank_zero_only
@@ -54,32 +50,28 @@ def write_config(run_dir: Path, text: str) -> None:
 
 def _trim(path: Path, cut: Callable[[str, int], Iterator[str]], nimg: int | None) -> None:
     """Leaves what `cut` gives of the file, nothing without an `nimg`; always a new file, so that no link is written through."""
+    kept = ""
     if nimg is not None and path.is_file() and not path.is_symlink():
-        try:
-            text = read_text(path)
-        except UserError:
-            return path.unlink()
-        write_text(path, "".join(cut(text, nimg)))
-    elif path.is_symlink() or path.exists():
-        path.unlink()
+        with suppress(UserError, csv.Error):  # larger than any that this program writes
+            kept = "".join(cut(read_text(path), nimg))
+    if kept:
+        write_text(path, kept)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _rows(text: str, nimg: int) -> Iterator[str]:
     """The header and the rows of a CSV file up to a step; a row that was cut off in the middle is left out."""
-    lines = text.splitlines(keepends=True)
-    header = next(csv.reader(io.StringIO(lines[0])), []) if lines else []
-    if "step" not in header:
-        return
-    yield lines[0]
-    for line in lines[1:]:
-        row = next(csv.reader(io.StringIO(line)), [])
+    names: list[str] = []
+    for line in text.splitlines(keepends=True):
+        row = next(csv.reader([line]), [])
+        if not names and "step" not in row:
+            return
         with suppress(ValueError):
-            if (
-                line.endswith("\n")
-                and len(row) == len(header)
-                and float(row[header.index("step")]) <= nimg
-            ):
+            whole = line.endswith("\n") and len(row) == len(names)
+            if not names or whole and float(row[names.index("step")]) <= nimg:
                 yield line
+        names = names or row
 
 
 def _records(text: str, nimg: int) -> Iterator[str]:
@@ -91,12 +83,9 @@ def _records(text: str, nimg: int) -> Iterator[str]:
                 yield line + "\n"
 
 
-def _drop_pictures(run_dir: Path, nimg: int, epochs: int) -> None:
+def _drop_pictures(run_dir: Path, reached: dict[str, float]) -> None:
     """Pictures and probabilities of moments after the checkpoint: those of a stretch that is gone."""
-    for path in (
-        *(run_dir / "images").glob("fake_images_*"),
-        *(run_dir / "results").glob("discriminator_outputs_*"),
-    ):
+    for path in (*run_dir.glob("images/fake_images_*"), *run_dir.glob("results/discriminator_*")):
         moment = re.search(r"_(kimg|epoch)_([\d.]+)\.(?:png|npy)$", path.name)
-        if moment and float(moment[2]) > (nimg / 1000 if moment[1] == "kimg" else epochs):
+        if moment and float(moment[2]) > reached[moment[1]]:
             path.unlink()

@@ -17,12 +17,11 @@ from typing import Any
 
 from gan_lightning import files
 
-POLITE = [
-    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]  # Windows has two
-NAMES = {signal.SIGINT: "Ctrl-C"}
-SAME = 0.5  # seconds: terminals and launchers send one signal to every process, and those hand it on to one another
+_WANTED = ("SIGINT", "SIGTERM", "SIGHUP")
+POLITE = [signal.Signals[name] for name in _WANTED if hasattr(signal, name)]  # Windows has two
+SAME = 0.5  # seconds: one signal may come from the terminal and from a launcher that hands it on
 GRACE = 5.0  # seconds that an evaluation may still take once the run has been asked to stop
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,24 +36,22 @@ class _State:
     training = False  # a step has begun: what follows ends in good order
     between = False  # two steps: the weights are whole, and an evaluation may be broken off
     installed = False
+    job: subprocess.Popen[bytes] | None = None  # the run that this process waits for
 
 
 _state = _State()
 saving = threading.RLock()  # held while there has to be a checkpoint afterwards
-children: list[
-    Callable[[int], Any]
-] = []  # sends a signal to processes that must not outlive this one
+children: list[Callable[[int], Any]] = []  # each ends processes that must not outlive this one
 _terminals: list[int] = []  # of standard output and error, those that were one at the start
-_job: subprocess.Popen[bytes] | None = None  # the run that this process waits for
+
+
+# -- hearing -----------------------------------------------------------------------------------
 
 
 def install() -> None:
     """Takes the signals over; cheap, so that it can be the first thing a process does. Only in the main thread."""
-    if (
-        os.name != "posix"
-        or _state.installed
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    main = threading.current_thread() is threading.main_thread()
+    if os.name != "posix" or _state.installed or not main:
         return
     if os.environ.get("SLURM_JOB_ID") and signal.SIGUSR1 not in POLITE:
         POLITE.append(signal.SIGUSR1)
@@ -73,11 +70,8 @@ def take() -> None:
     """Sets the handlers, again where a library has put its own in their place; nohup's ignoring of SIGHUP stays."""
     for number in POLITE if _state.installed else ():
         if not (number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
-            signal.signal(number, _heard)
-
-
-def _heard(number: int, frame: Any) -> None:
-    """All is done by the thread that listens; a handler has to be there for it to be told."""
+            # the thread does all; there has to be some handler for it to be told
+            signal.signal(number, lambda number, frame: None)
 
 
 def _forked() -> None:
@@ -101,10 +95,10 @@ def _arrived(number: int) -> None:
     if _state.number and now - _state.arrived < SAME:
         return
     first, _state.arrived = not _state.number, now
-    _state.number = _state.number or number
-    if _job is not None:  # it ends in good order, and is waited for
+    agree(number)
+    if _state.job is not None:  # it ends in good order, and is waited for
         with contextlib.suppress(OSError):
-            _job.send_signal(number)
+            _state.job.send_signal(number)
     elif first and _state.training:
         _tell(f"\n{name(number)}: stopping after this step, with a checkpoint (again: at once)\n")
         threading.Thread(target=_hurry, daemon=True).start()
@@ -126,6 +120,9 @@ def _break_off(number: int, frame: Any) -> None:
         raise Stopped
 
 
+# -- ending ------------------------------------------------------------------------------------
+
+
 def leave(number: int) -> None:
     """Ends the process here and now, in one line and with the signal's exit code; nothing half-written stays behind."""
     with contextlib.suppress(Exception):
@@ -144,17 +141,15 @@ def leave(number: int) -> None:
 
 def _tell(text: str) -> None:
     """To the terminal past all buffers; where it is gone, what is printed from now on goes nowhere and raises nothing."""
-    for stream in _terminals:
-        if not os.isatty(stream):
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    if any(
-        os.environ.get(key, "0") not in ("", "0")
-        for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    ):
-        return
     with contextlib.suppress(OSError):
-        os.write(2, text.encode())
+        for stream in _terminals:
+            if not os.isatty(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        if all(os.environ.get(key, "0") in ("", "0") for key in RANKS):
+            os.write(2, text.encode())
+
+
+# -- what a run asks and says ------------------------------------------------------------------
 
 
 def asked() -> int:
@@ -163,12 +158,12 @@ def asked() -> int:
 
 
 def agree(number: int) -> None:
-    """Another process of the same run was asked."""
+    """This process, or another one of the same run, was asked; the first signal counts."""
     _state.number = _state.number or number
 
 
 def name(number: int) -> str:
-    return NAMES.get(signal.Signals(number)) or signal.Signals(number).name
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def exit_code() -> int:
@@ -194,9 +189,8 @@ def over() -> None:
 @contextlib.contextmanager
 def waiting_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Within, signals go to this process, and the one that waits for it goes on waiting."""
-    global _job
-    _job = process
+    _state.job = process
     try:
         yield
     finally:
-        _job = None
+        _state.job = None

@@ -11,8 +11,7 @@ from lightning import Callback, Trainer
 
 from gan_lightning import interrupt
 
-OLDEST = 110.0  # seconds; a checkpoint is at most this and one writing old
-USUAL = 60.0
+USUAL = 60.0  # seconds; with what takes long announced (`next_nimg`) a checkpoint is never two minutes old
 TOUCH = 30.0
 
 
@@ -28,16 +27,16 @@ class Keeper(Protocol):
 class Guard(Callback):
     """Placed first: between two steps it is there before all that may take long.
 
-    After the first step and whenever last.ckpt is a minute old it has it written, sooner where a pause between two steps
-    (an evaluation) was long or one is due. During a pause last.ckpt holds all there is, and its date says so. With several
-    processes it is also where they agree, every second or so: on stopping, and on writing.
+    After the first step, whenever last.ckpt is a minute old, and before scores it has it written. During a pause between
+    two steps last.ckpt holds all there is, and its date says so. With several processes it is also where they agree,
+    every second or so: on stopping, and on writing.
     """
 
     def __init__(self, keeper: Keeper) -> None:
         self.keeper = keeper
         self.agreed = 0  # the signal that asked any of the processes to stop
         self.steps = self.next = 0
-        self.longest = self.ended = 0.0
+        self.ended = 0.0  # when the last step did; 0 within one
         self.shielded = False
         self.over = threading.Event()
 
@@ -55,28 +54,21 @@ class Guard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, module: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (
-            not self.steps and not self.shielded
-        ):  # a second signal does not come before the first checkpoint
+        if not self.steps and not self.shielded:
+            # a second signal does not come before the first checkpoint
             self.shielded = interrupt.saving.acquire()
         interrupt.step_begins()
-        now = time.monotonic()
-        if self.ended:
-            self.longest = max(self.longest, now - self.ended)
-        self.ended, self.began = 0.0, now
+        self.ended, self.began = 0.0, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.steps += 1
         self.ended = time.monotonic()
-        limit = max(5.0, min(USUAL, OLDEST - 2 * self.longest - (self.ended - self.began)))
-        age = self.ended - self.clock
-        late = age > limit or (
-            _evaluation_due(trainer, module) and (age > 2 or self.longest > USUAL / 2)
-        )
+        age, step = self.ended - self.clock, self.ended - self.began
+        late = age > max(5.0, USUAL - step) or age > 2 and _evaluation_due(trainer, module)
         if trainer.world_size > 1:
-            late = self._agree(trainer, late)
+            late = self._agree(trainer, late, step)
         if self.steps == 1 or late:
             self.save(trainer, module)
         self._unshield()
@@ -92,12 +84,8 @@ class Guard(Callback):
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         whole = self.ended > 0 and trainer.world_size == 1
-        if (
-            whole
-            and isinstance(exception, interrupt.Stopped)
-            and self.keeper.saved_at != module.nimg
-        ):
-            self.save(trainer, module)
+        if whole and isinstance(exception, interrupt.Stopped):
+            self.on_train_end(trainer, module)
         self.teardown(trainer, module, "fit")
 
     def teardown(self, trainer: Trainer, module: Any, stage: str) -> None:
@@ -109,20 +97,16 @@ class Guard(Callback):
             self.shielded = False
             interrupt.saving.release()
 
-    def _agree(self, trainer: Trainer, late: bool) -> bool:
+    def _agree(self, trainer: Trainer, late: bool, step: float) -> bool:
         """Whether to write, the same in every process; `agreed` on the way. Asking costs time, so not after every step."""
         if self.steps < self.next:
             return False
-        soon = max(1, min(50, int(1.0 / max(self.ended - self.began, 1e-3))))
-        facts = torch.tensor(
-            [float(interrupt.asked()), float(late), -float(soon)],
-            device=trainer.strategy.root_device,
-        )
+        soon = max(1, min(50, int(1.0 / max(step, 1e-3))))
+        facts = torch.tensor([interrupt.asked(), late, -soon], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(facts, torch.distributed.ReduceOp.MAX)
-        number, decided, soon = (round(value) for value in facts.tolist())
+        self.agreed, decided, soon = facts.tolist()
         self.next = self.steps - soon
-        self.agreed = number
-        interrupt.agree(number)
+        interrupt.agree(self.agreed)
         return bool(decided)
 
     def _touch(self) -> None:

@@ -24,10 +24,11 @@ class _Rows(ExperimentWriter):
     """Adds to the rows that are there (folder.py has left those that count); a link is not written through."""
 
     def _check_log_dir_exists(self) -> None:
-        if os.path.isfile(self.metrics_file_path):
-            self.metrics_keys = list(self._there()[0])
+        self.metrics_keys = self._there()[0]
 
     def _there(self) -> tuple[list[str], list[dict[str, Any]]]:
+        if not os.path.isfile(self.metrics_file_path):
+            return [], []
         with open(self.metrics_file_path, newline="") as file:
             reader = csv.DictReader(file)
             return list(reader.fieldnames or []), list(reader)
@@ -36,18 +37,15 @@ class _Rows(ExperimentWriter):
         """Writes what has been logged since the last time."""
         if not self.metrics:
             return
-        new = self._record_new_keys()
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=self.metrics_keys, lineterminator="\n")
-        if new or not os.path.isfile(self.metrics_file_path):
+        new = self._record_new_keys()  # with which all rows are written again
+        writer = csv.DictWriter(text, self.metrics_keys, lineterminator="\n")
+        if new:
             writer.writeheader()
-            if os.path.isfile(self.metrics_file_path):
-                writer.writerows(self._there()[1])
-            writer.writerows(self.metrics)
-            write_text(self.metrics_file_path, text.getvalue())
-        else:
-            writer.writerows(self.metrics)
-            append_text(self.metrics_file_path, text.getvalue())
+            writer.writerows(self._there()[1])
+        writer.writerows(self.metrics)
+        write = write_text if new else append_text
+        write(self.metrics_file_path, text.getvalue())
         self.metrics = []
 
 
@@ -62,7 +60,7 @@ class CSV(CSVLogger):
 
 
 class TensorBoard(TensorBoardLogger):
-    """tensorboard/events…"""
+    """tensorboard/events…, with errors that name the folder."""
 
     def begin(self, nimg: int | None) -> None:
         """What earlier files in the folder hold of later steps is not shown; without an earlier part all of it is not."""
@@ -88,13 +86,9 @@ def _quiet(before: Any, folder: str) -> Any:
     """TensorBoard writes in a thread; an error of the disk there comes up in the next call, named, and needs no trace."""
 
     def hook(args: Any) -> None:
-        if (
-            isinstance(args.exc_value, OSError)
-            and type(args.thread).__name__ == "_AsyncWriterThread"
-        ):
-            if args.exc_value.filename is None:
-                args.exc_value.filename = folder
-        else:
+        if type(args.thread).__name__ != "_AsyncWriterThread":
             before(args)
+        elif isinstance(args.exc_value, OSError) and args.exc_value.filename is None:
+            args.exc_value.filename = folder
 
     return hook

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gan_lightning.errors import UserError
-from gan_lightning.files import checkpoint_file, expanded
+from gan_lightning.files import checkpoint_file, expanded, what_is
 
 __all__ = ["can_be_folder", "checkpoint_file", "file", "folder", "run_folder"]
 
@@ -16,10 +16,7 @@ def folder(key: str, typed: str, what: str = "the folder that holds your images"
     """A folder that is there. Raises UserError."""
     path = expanded(typed)
     if not path.is_dir():
-        there = (
-            "is a file" if path.is_file() else "is no folder" if path.exists() else "does not exist"
-        )
-        raise UserError(f"{key}{typed} {there}: give {what}")
+        raise UserError(f"{key}{typed} {what_is(path)}: give {what}")
     return path
 
 
@@ -27,26 +24,16 @@ def file(key: str, typed: str, what: str) -> Path:
     """A file that is there. Raises UserError."""
     path = expanded(typed)
     if not path.is_file():
-        there = (
-            "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
-        )
-        raise UserError(f"{key}{typed} {there}: give {what}")
+        raise UserError(f"{key}{typed} {what_is(path)}: give {what}")
     return path
 
 
 def run_folder(typed: str) -> Path:
     """The folder of a run. Raises UserError, which names it where a file of the run was given."""
-    path = expanded(typed)
-    if path.is_dir():
-        return path
-    home = next((p for p in path.absolute().parents if (p / "config.yaml").is_file()), None)
-    right = (
-        f"its folder is {home}"
-        if home and path.exists()
-        else "as logs/egg/2026-01-31_12-00-00-123456"
-    )
-    there = "is a file" if path.exists() else "does not exist"
-    raise UserError(f"{typed} {there}: give the folder of a run, {right}")
+    around = expanded(typed).absolute().parents if expanded(typed).is_file() else ()
+    home = next((path for path in around if (path / "config.yaml").is_file()), None)
+    right = f"its folder is {home}" if home else "as logs/egg/2026-01-31_12-00-00-123456"
+    return folder("", typed, f"the folder of a run, {right}")
 
 
 def can_be_folder(key: str, typed: str, write: bool = False) -> None:

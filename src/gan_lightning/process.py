@@ -19,9 +19,8 @@ def train_process(
     A signal to this process is handed on to the run, which ends in good order and is waited for; one to the run alone is
     no wish to stop more than that.
     """
-    process = subprocess.Popen(
-        [sys.executable, script or sys.argv[0], *overrides, assign("hydra.run.dir", folder)]
-    )
+    command = [sys.executable, script or sys.argv[0], *overrides, assign("hydra.run.dir", folder)]
+    process = subprocess.Popen(command)
     with interrupt.waiting_for(process):
         try:
             code = process.wait()

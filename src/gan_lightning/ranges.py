@@ -61,6 +61,7 @@ Features = Annotated[
     Literal["digits", "lite2", "inception"] | dict[str, Any],
     Said("digits, lite2, inception or a block with _target_"),
 ]
+Modules = Annotated[Sequence[Text], Said("a list of modules with rules, as [my_package.rules]")]
 Block = Annotated[dict[str, Any], Said("a block of keys")]
 
 

@@ -1,42 +1,45 @@
 """Going on from a checkpoint: what of the file a run takes over, value by value, and Lightning's door to the files."""
 
+import random
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor
 
 from gan_lightning.config import lookup
 from gan_lightning.errors import UserError
-from gan_lightning.files import NoMatch, match, read_checkpoint, sound, untrusted, write_whole
+from gan_lightning.files import read_checkpoint, same_kind, untrusted, write_whole
 from gan_lightning.gan import GAN
+from gan_lightning.patterns import NoMatch, match
 from gan_lightning.text import brief, printable
 
 COUNT = {"ready": int, "completed": int, "started?": int, "processed?": int}
-PROGRESS = {"total": COUNT, "current": COUNT, "is_last_batch?": bool}
+PROGRESS = {"total": COUNT, "current": COUNT}
+BATCHES = PROGRESS | {"is_last_batch": bool}
 STREAM = {"epoch": int, "position": int}
-FIT_LOOP = {
+STEPS = {"optimizer": {"step": PROGRESS, "zero_grad": PROGRESS}}
+FIT_LOOP = {  # Lightning sets attributes by these names
     "state_dict": {"combined_loader?": [STREAM]},
     "epoch_loop.state_dict": {"_batches_that_stepped": int},
-    "epoch_loop.batch_progress": PROGRESS | {"is_last_batch": bool},
+    "epoch_loop.batch_progress": BATCHES,
     "epoch_loop.scheduler_progress": PROGRESS,
     "epoch_loop.automatic_optimization.state_dict": {},
-    "epoch_loop.automatic_optimization.optim_progress": {
-        "optimizer": {"step": PROGRESS, "zero_grad": PROGRESS}
-    },
+    "epoch_loop.automatic_optimization.optim_progress": STEPS,
     "epoch_loop.manual_optimization.state_dict": {},
     "epoch_loop.manual_optimization.optim_step_progress": PROGRESS,
     "epoch_loop.val_loop.state_dict": {},
-    "epoch_loop.val_loop.batch_progress": PROGRESS | {"is_last_batch": bool},
+    "epoch_loop.val_loop.batch_progress": BATCHES,
     "epoch_progress": PROGRESS,
 }
 SETTING = (bool, float, str, None, [float])
 OPTIMIZER = {
-    "state": {int: {str: (Tensor, int, float)}},
+    "state": {int: {str: (Tensor, float)}},
     "param_groups": [{"params": [int], str: SETTING}],
 }
 RANDOM = {
@@ -51,12 +54,21 @@ STATE = {
     "step": int,
     "epoch": int,
     "global_step": int,
-    "loops": {"fit_loop": FIT_LOOP, str: dict},
+    "loops": {"fit_loop": FIT_LOOP},
     "optimizer_states": [OPTIMIZER],
     "random": [RANDOM],
     "callbacks": {str: dict},  # each callback matches its own
     "ImageData?": (STREAM, {}),
 }
+SAME = (  # of the configuration, in the file and now
+    "dataset.image_size",
+    "dataset.image_channels",
+    "latent_dim",
+    "num_classes",
+    "network",
+    "optimizer_g._target_",
+    "optimizer_d._target_",
+)
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
@@ -67,26 +79,15 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
             f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote"
         )
     with untrusted(path):
-        found = {
-            key.removesuffix("?"): checkpoint.get(key.removesuffix("?"))
-            for key in STATE
-            if key != "loops"
-        }
-        found["loops"] = {
-            "fit_loop": match(checkpoint.get("loops"), {"fit_loop": dict, str: dict}, "loops")[
-                "fit_loop"
-            ]
-        }
-        state = match(
-            {k: v for k, v in found.items() if v is not None}, STATE, "the training state"
-        )
+        names = {name.removesuffix("?") for name in STATE}
+        found = {name: value for name, value in checkpoint.items() if name in names}
+        loops = match(found.get("loops"), {"fit_loop": dict, str: dict}, "loops")
+        found["loops"] = {"fit_loop": loops["fit_loop"]}
+        state = match(found, STATE, "the training state")
         loaders = state["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
-        places = [state.get("ImageData") or {}, *loaders]
-        if (
-            len(loaders) > 1
-            or min(state["nimg"], state["step"], *(v for place in places for v in place.values()))
-            < 0
-        ):
+        streams = [state.get("ImageData", {}), *loaders]
+        counts = [state["nimg"], state["step"], *(n for one in streams for n in one.values())]
+        if len(loaders) > 1 or min(counts) < 0:
             raise NoMatch("nimg, step and the place in the data should be 0 or more")
     state |= {key: checkpoint[key] for key in ("config", "state_dict")}
     # whatever the file says of itself: Lightning would change it, step by step, to what the installed version writes
@@ -95,10 +96,14 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
 
 def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
     """Raises UserError where a checkpoint cannot be gone on from with this configuration, naming the key to set."""
-    total, epochs = config["total_kimg"], config["trainer"]["max_epochs"]
-    if total and state["nimg"] >= total * 1000:
+    total, epochs, seen = (
+        config["total_kimg"],
+        config["trainer"]["max_epochs"],
+        state["nimg"] / 1000,
+    )
+    if total and seen >= total:
         raise UserError(
-            f"total_kimg={total:g} is already reached: {path} has seen {state['nimg'] / 1000:g} thousand images; "
+            f"total_kimg={total:g} is already reached: {path} has seen {seen:g} thousand images; "
             f"raise it, as total_kimg={2 * total:g}"
         )
     done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
@@ -106,22 +111,17 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
         raise UserError(
             f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it"
         )
-    optimizers = ("optimizer_g._target_", "optimizer_d._target_")
-    for key in (
-        "dataset.image_size",
-        "dataset.image_channels",
-        "latent_dim",
-        "num_classes",
-        "network",
-        *optimizers,
-    ):
-        was, now = lookup(state["config"], key), lookup(config, key)
-        if was != now:
-            right = {
-                "network": "choose the same network and its settings",
-                "num_classes": f"add conditional={'true' if was else 'false'} to the command and take the same data",
-            }.get(key, f"add {printable(shlex.quote(f'{key}={brief(was)}'))} to the command")
-            raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
+    for key in SAME:
+        was = lookup(state["config"], key)
+        if was == lookup(config, key):
+            continue
+        right = f"add {printable(shlex.quote(f'{key}={brief(was)}'))} to the command"
+        if key == "network":
+            right = "choose the same network and its settings"
+        if key == "num_classes":
+            conditional = str(was is not None).lower()
+            right = f"add conditional={conditional} to the command and take the same data"
+        raise UserError(f"ckpt_path={path} was trained with another {key}: {right}")
 
 
 def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
@@ -135,73 +135,50 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
                 f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})"
             )
         for name, weight in loaded.items():
-            _same_kind(weight, own[name], f"weight {name}")
+            same_kind(weight, own[name], f"weight {name}")
         for part in state["random"]:
             _check_random(part)
             for name, value in part.get("buffers", {}).items():
                 if name not in own:
                     raise NoMatch(f"a process's buffer {ascii(name)[:80]} is none of this run's")
-                _same_kind(value, own[name], f"buffer {name}")
-        sides = (
-            (module.generator, module.make_optimizer_g),
-            (module.discriminator, module.make_optimizer_d),
-        )
-        if len(state["optimizer_states"]) != len(sides):
+                same_kind(value, own[name], f"buffer {name}")
+        if len(state["optimizer_states"]) != 2:
             raise NoMatch("it should hold the states of two optimisers")
-        for saved, (network, make) in zip(state["optimizer_states"], sides, strict=True):
-            _check_optimizer(saved, list(network.parameters()), make)
+        g, d = state["optimizer_states"]
+        _check_optimizer(g, list(module.generator.parameters()), module.make_optimizer_g)
+        _check_optimizer(d, list(module.discriminator.parameters()), module.make_optimizer_d)
 
 
 def _check_random(state: dict[str, Any]) -> None:
-    """Lengths and positions of what Python's and NumPy's generators are set to, which they do not all check themselves."""
-    words, numpy = state["python"], state["numpy"]
-    right = (
-        len(words) == 3
-        and isinstance(words[1], tuple)
-        and len(words[1]) == 625
-        and 0 <= words[1][-1] <= 624
-    )
-    right &= (
-        len(numpy) == 5
-        and numpy[0] == "MT19937"
-        and isinstance(numpy[1], list)
-        and len(numpy[1]) == 624
-    )
-    if not right or not 0 <= numpy[2] <= 624:
-        raise NoMatch("its random states are not those of Python and NumPy")
+    """Sets generators of its own to these states; NumPy alone takes a position that lies outside of its words."""
+    if state["numpy"][2] not in range(625):
+        raise NoMatch("NumPy's random state is beyond its end")
+    np.random.RandomState().set_state(tuple(state["numpy"]))
+    random.Random().setstate(state["python"])
+    torch.Generator().set_state(state["torch"])
 
 
 def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[Any], Any]) -> None:
     """One group over all weights; for each weight the values that this optimiser keeps, of its shape or a single number."""
-    groups = saved["param_groups"]
-    if len(groups) != 1 or groups[0]["params"] != list(range(len(weights))):
-        raise NoMatch("an optimiser's state is not that of these networks")
     example = torch.nn.Parameter(torch.zeros(2))
     example.grad = torch.zeros(2)
     optimizer = make([example])
     optimizer.step()
-    kept = optimizer.state[example]
-    known = optimizer.param_groups[0]
-    match(
-        groups[0],
-        {key: (list if key == "params" else SETTING) for key in known},
-        "an optimiser's settings",
+    kept, (settings,), groups = (
+        optimizer.state[example],
+        optimizer.param_groups,
+        saved["param_groups"],
     )
+    same = [group.keys() for group in groups] == [settings.keys()]
+    same &= [group["params"] for group in groups] == [list(range(len(weights)))]
+    same &= all(number in range(len(weights)) for number in saved["state"])
+    if not same or any(values.keys() != kept.keys() for values in saved["state"].values()):
+        raise NoMatch("an optimiser's state is not that of these networks")
     for number, values in saved["state"].items():
-        if not 0 <= number < len(weights) or values.keys() != kept.keys():
-            raise NoMatch("an optimiser's state is not that of these networks")
         for name, value in values.items():
             if isinstance(kept[name], Tensor):
                 like = weights[number] if kept[name].shape == example.shape else kept[name]
-                _same_kind(value, like, f"the optimiser's {name}")
-
-
-def _same_kind(value: Any, like: Tensor, where: str) -> None:
-    sound(value, where)
-    if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
-        raise NoMatch(f"{where} has shape {tuple(value.shape)} where {tuple(like.shape)} is right")
-    if not torch.isfinite(value).all():
-        raise NoMatch(f"{where} is not finite")
+                same_kind(value, like, f"the optimiser's {name}")
 
 
 class CheckpointFiles(CheckpointIO):

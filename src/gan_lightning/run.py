@@ -33,7 +33,7 @@ from gan_lightning.keeping import Guard
 from gan_lightning.recipe import choose
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
-from gan_lightning.strategy import Requeue, Together, environment, requeue
+from gan_lightning.strategy import Together, environment, must_requeue, requeue
 from gan_lightning.text import printable
 
 
@@ -135,7 +135,7 @@ def train(cfg: DictConfig) -> float | None:
         raise UserError(
             why + (f"; go on with {assign('ckpt_path', kept[-1])}" if kept else "")
         ) from None
-    if any(isinstance(callback, Requeue) and callback.stopped for callback in trainer.callbacks):
+    if must_requeue():
         say(requeue() if place.rank == 0 else "")
     objective = next(
         (callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")),
@@ -274,7 +274,6 @@ def build_trainer(
             if part and "_target_" in part
         ),
         Stop(),
-        *([Requeue()] if together.slurm_run(os.environ) else []),
         *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
         checkpoints,
         RandomState(cfg.seed),

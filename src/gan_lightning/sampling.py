@@ -11,14 +11,19 @@ import torch
 from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
-from gan_lightning.errors import UserError
-from gan_lightning.files import SCALAR, NoMatch, match, read_checkpoint, untrusted
+from gan_lightning.errors import UserError, first_line
+from gan_lightning.files import read_checkpoint, same_kind, untrusted
+from gan_lightning.patterns import SCALAR, NoMatch, match
 
-BLOCK = 256  # noise is always drawn in blocks of this many, so that image k does not depend on how many are asked for
-PLAIN = {"truncation": 1.0, "reject": 0.0}  # all noise as it is drawn
-DIRECTIONS, STEP = 4, 0.3  # in which, and how far, noise is moved to see how fast an image changes
-LARGEST_SIZE = 2**16  # of channels, pixels, noise: beyond, a file only wants to fill the memory
+BLOCK = 256  # latents are always drawn by so many, so that image k does not depend on how many are asked for
+PLAIN = {"truncation": 1.0, "reject": 0.0}  # all latents as they are drawn
+DIRECTIONS, STEP = (
+    4,
+    0.3,
+)  # in which, and how far, a latent is moved to see how fast its image changes
+LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
+OURS = "gan_lightning.networks"
 
 
 def build_trusted(
@@ -31,32 +36,8 @@ def build_trusted(
     Hydra does not take part: it would follow names through imports (x.layers.torch.load) and build what is nested
     in the values. Here a name is a module's and a class's, and values are values.
     """
-    packages = ["gan_lightning.networks", *([trust] if trust else [])]
-    if (
-        trust and os.getcwd() not in sys.path
-    ):  # as for `python train.py`, beside which the package lies
-        sys.path.append(os.getcwd())
-    target = str(node["_target_"])
-    home, _, name = target.rpartition(".")
-    if not any((home + ".").startswith(package + ".") for package in packages):
-        raise UserError(
-            f"the checkpoint wants to build {target}, which is not in {' or '.join(packages)}; "
-            f"if you trust it, add --trust {target.split('.')[0]}"
-        )
-    try:
-        network = getattr(importlib.import_module(home), name)
-    except (ImportError, AttributeError):
-        raise UserError(f"the checkpoint wants to build {target}, which does not exist") from None
-    ours = isinstance(network, type) and issubclass(network, torch.nn.Module)
-    if not ours or not any(
-        (network.__module__ + ".").startswith(package + ".") for package in packages
-    ):
-        raise UserError(
-            f"the checkpoint wants to build {target}, which is no network of {' or '.join(packages)}"
-        )
+    network = _trusted_class(str(node["_target_"]), trust)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    if home.startswith("gan_lightning.networks") and name != "Generator":
-        raise UserError(f"the checkpoint wants to build {target}, which is no generator")
     try:
         match(arguments, {str: (*SCALAR, [int])}, "its arguments")
         if weights is not None:
@@ -71,9 +52,34 @@ def build_trusted(
         OverflowError,
         AttributeError,
     ) as error:
+        target = node["_target_"]
+        raise UserError(f"the checkpoint's {target} cannot be built: {first_line(error)}") from None
+
+
+def _trusted_class(target: str, trust: str | None) -> type[torch.nn.Module]:
+    packages = [OURS, *([trust] if trust else [])]
+    if trust and os.getcwd() not in sys.path:  # as for `python train.py`, beside which it lies
+        sys.path.append(os.getcwd())
+    wants, allowed = f"the checkpoint wants to build {target}, which", " or ".join(packages)
+
+    def within(module: str) -> bool:
+        return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+    home, _, name = target.rpartition(".")
+    if not within(home):
         raise UserError(
-            f"the checkpoint's {target} cannot be built: {' '.join(str(error).split())[:120]}"
-        ) from None
+            f"{wants} is not in {allowed}; if you trust it, add --trust {target.partition('.')[0]}"
+        )
+    try:
+        network = getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError):
+        raise UserError(f"{wants} does not exist") from None
+    is_network = isinstance(network, type) and issubclass(network, torch.nn.Module)
+    if not is_network or not within(network.__module__):
+        raise UserError(f"{wants} is no network of {allowed}")
+    if home.startswith(OURS) and name != "Generator":
+        raise UserError(f"{wants} is no generator")
+    return network
 
 
 def _must_fit(
@@ -82,16 +88,16 @@ def _must_fit(
     """Raises NoMatch where such a network has other weights than these; found out without making any of them."""
     for name, value in arguments.items():
         for number in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(number, int) and abs(number) > LARGEST_SIZE:
+            if isinstance(number, int) and abs(number) > LARGEST:
                 raise NoMatch(f"{name}={value} is larger than any network's")
     with torch.device("meta"):
         made = network(**arguments).state_dict()
-    for name in made.keys() | weights.keys():
-        have, want = (part[name].shape if name in part else None for part in (weights, made))
-        if have != want:
-            raise NoMatch(f"the weights do not fit the network it names ({ascii(name)[:80]})")
-        if not torch.isfinite(weights[name]).all():
-            raise NoMatch(f"weight {name} is not finite: training had diverged")
+    if odd := made.keys() ^ weights.keys():
+        raise NoMatch(
+            f"it lacks, or has too many of, the network's weights: {ascii(min(odd))[:80]}"
+        )
+    for name, weight in weights.items():
+        same_kind(weight, made[name], f"weight {name}")
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -109,12 +115,8 @@ class Sampler:
         device: torch.device,
         averaged: bool,
     ) -> None:
-        self.generator, self.config, self.device, self.averaged = (
-            generator,
-            config,
-            device,
-            averaged,
-        )
+        self.generator, self.config, self.device = generator, config, device
+        self.averaged = averaged  # by the EMA of the weights
         self.limits: dict[tuple[float, float, int], float] = {}  # see `limit`
 
     @property
@@ -123,7 +125,7 @@ class Sampler:
 
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Noise (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
+        """Latents (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
         return torch.cat([to_uint8(piece.cpu()) for piece in self.pieces(z, labels)])
 
     def pieces(self, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
@@ -135,18 +137,15 @@ class Sampler:
     def choose(self, truncation: float | None, reject: float | None) -> dict[str, float]:
         """What `blocks` takes: the values given, else those that the run's configuration has under `sampling`."""
         given = {"truncation": truncation, "reject": reject}
-        return (
-            PLAIN
-            | self.config.get("sampling", {})
-            | {k: v for k, v in given.items() if v is not None}
-        )
+        own = self.config.get("sampling", {})
+        return PLAIN | own | {key: value for key, value in given.items() if value is not None}
 
     @torch.no_grad()
-    def unsteadiness(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """How fast each image changes with its noise, as a share of its contrast, (B,) on the CPU.
+    def jacobian_norm(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """How fast each image changes with its latent, as a fraction of its contrast, (B,) on the CPU.
 
-        The norm of the Jacobian, from finite differences along a few fixed directions. It is large between the kinds of
-        picture a generator knows, where it cannot but melt one into the other (Tanielian et al. 2020).
+        From finite differences along a few fixed directions. It is large between the kinds of picture a generator
+        knows, where it cannot but melt one into the other (Tanielian et al. 2020).
         """
         images = torch.cat(list(self.pieces(z, labels)))
         change = torch.zeros(len(z), device=self.device)
@@ -156,12 +155,12 @@ class Sampler:
         return ((change / DIRECTIONS).sqrt() / images.flatten(1).std(1).clamp(min=1e-3)).cpu()
 
     def limit(self, truncation: float, reject: float, label: int) -> float:
-        """The unsteadiness that a share `reject` of the noise exceeds, measured on 256 noise vectors (of one class)."""
+        """The Jacobian norm that a fraction `reject` of the latents exceeds, measured on 256 of them (of one class)."""
         key = truncation, reject, label
         if key not in self.limits:
             z = truncation * torch.randn(BLOCK, self.config["latent_dim"], generator=seeded(1))
             labels = torch.full((BLOCK,), label) if self.num_classes else None
-            self.limits[key] = float(self.unsteadiness(z, labels).quantile(1 - reject))
+            self.limits[key] = float(self.jacobian_norm(z, labels).quantile(1 - reject))
         return self.limits[key]
 
     def noise(
@@ -172,21 +171,20 @@ class Sampler:
         truncation: float = 1.0,
         reject: float = 0.0,
     ) -> Tensor:
-        """Noise (count, latent_dim), always drawn for at least 256; see `blocks`."""
+        """Latents (count, latent_dim), always drawn for at least 256; see `blocks`."""
         shape = max(count, BLOCK), self.config["latent_dim"]
         z = truncation * torch.randn(shape, generator=draw)[:count]
-        if reject:
-            classes = [0] * count if labels is None else labels.tolist()
-            limits = torch.tensor([self.limit(truncation, reject, label) for label in classes])
-            left = torch.arange(count)
-            for _ in range(100):  # enough for any share short of all
-                left = left[
-                    self.unsteadiness(z[left], None if labels is None else labels[left])
-                    > limits[left]
-                ]
-                if not len(left):
-                    break
-                z[left] = truncation * torch.randn(shape, generator=draw)[left]
+        if not reject:
+            return z
+        classes = torch.zeros(count, dtype=torch.long) if labels is None else labels
+        limits = torch.tensor([self.limit(truncation, reject, int(label)) for label in classes])
+        left = torch.arange(count)
+        for _ in range(100):  # enough for any fraction short of all
+            norms = self.jacobian_norm(z[left], None if labels is None else labels[left])
+            left = left[norms > limits[left]]
+            if not len(left):
+                break
+            z[left] = truncation * torch.randn(shape, generator=draw)[left]
         return z
 
     def blocks(
@@ -194,27 +192,19 @@ class Sampler:
     ) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
 
-        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation=T`: the noise times T; below
-        1 more regular images and fewer kinds of them (after Brock et al. 2019). `reject=S`: noise is drawn anew where it
-        belongs to the share S at which images change fastest; fewer images are misshapen.
+        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation=T`: latents times T; below
+        1 more regular images and fewer kinds of them (after Brock et al. 2019). `reject=S`: latents are drawn anew where
+        they belong to the fraction S at which images change fastest; fewer images are misshapen.
         """
+        labels = None
+        if self.num_classes:
+            turns = torch.arange(count) % BLOCK % self.num_classes
+            labels = turns if label is None else torch.as_tensor(label).expand(count)
         for start in range(0, count, BLOCK):
-            stop = min(BLOCK, count - start)
-            labels = None
-            if self.num_classes:
-                labels = (
-                    torch.arange(stop) % self.num_classes
-                    if label is None
-                    else torch.as_tensor(label)
-                )
-                labels = (
-                    labels[start : start + stop]
-                    if isinstance(label, Tensor)
-                    else labels.expand(stop)
-                )
-            yield self.generate(
-                self.noise(stop, seeded(seed * 1_000_003 + start), labels, **noise), labels
-            )
+            stop = min(start + BLOCK, count)
+            classes = None if labels is None else labels[start:stop]
+            draw = seeded(seed * 1_000_003 + start)
+            yield self.generate(self.noise(stop - start, draw, classes, **noise), classes)
 
     def images(
         self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float
@@ -224,9 +214,14 @@ class Sampler:
 
 
 DATASET = {  # what of a run's data `evaluate` needs to know
-    "image_size": (int, [int], None), "image_channels": (int, None), "fit": (str, None), "background": (int, None),
-    "holdout": (float, None), "root": (str, None), "labels": (bool, None),
-}  # fmt: skip
+    "image_size": (int, [int], None),
+    "image_channels": (int, None),
+    "fit": (str, None),
+    "background": (int, None),
+    "holdout": (float, None),
+    "root": (str, None),
+    "labels": (bool, None),
+}
 CONFIG = {
     "network": {"generator": {"_target_": str, str: (*SCALAR, [int])}, str: dict},
     "latent_dim": int,
@@ -243,55 +238,38 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
     config["sampling"] = given.get("sampling", {})
     config["dataset"] = {key: value for key, value in dataset.items() if key in DATASET}
     config = match(config, CONFIG, "its configuration")
-    if not 1 <= config["latent_dim"] <= LARGEST_SIZE:
-        raise NoMatch(f"latent_dim={config['latent_dim']} is no length of noise")
-    if config["num_classes"] is not None and not 1 <= config["num_classes"] <= LARGEST_SIZE:
-        raise NoMatch(f"num_classes={config['num_classes']} is no number of classes")
-    generator = config["network"]["generator"]
-    for key, outer in (
-        ("latent_dim", config),
-        ("num_classes", config),
-        ("image_size", config["dataset"]),
-    ):
-        if key in generator and key in outer and generator[key] != outer[key]:
-            raise NoMatch(f"{key} is {outer[key]} in one place and {generator[key]} in another")
-    truncation, reject = (
-        config["sampling"].get("truncation", 1.0),
-        config["sampling"].get("reject", 0.0),
-    )
-    if not (0 < truncation < 100 and 0 <= reject < 1):
-        raise NoMatch(f"sampling: truncation={truncation}, reject={reject} are not possible")
+    generator, twice = config["network"]["generator"], config | config["dataset"]
+    for key in ("latent_dim", "num_classes", "image_size"):
+        if key in generator and key in twice and generator[key] != twice[key]:
+            raise NoMatch(f"{key} is {twice[key]} in one place and {generator[key]} in another")
+    for key in ("latent_dim", "num_classes"):
+        if config[key] not in range(1, LARGEST + 1) and (key, config[key]) != ("num_classes", None):
+            raise NoMatch(f"{key}={config[key]} is not possible")
+    noise = PLAIN | config["sampling"]
+    if not (0 < noise["truncation"] < 100 and 0 <= noise["reject"] < 1):
+        raise NoMatch(f"sampling: {noise} is not possible")
     return config
-
-
-@torch.no_grad()
-def _must_make_images(generator: torch.nn.Module, config: dict[str, Any]) -> None:
-    """Raises NoMatch where one noise vector does not become one image."""
-    labels = (torch.zeros(1, dtype=torch.long),) if config["num_classes"] else ()
-    made = generator.float().eval()(torch.zeros(1, config["latent_dim"]), *labels)
-    if made.ndim != 4 or made.shape[:1] != (1,) or made.shape[1] not in (1, 3, 4):
-        raise NoMatch(f"its generator makes {tuple(made.shape)} where an image should be")
 
 
 def load_generator(
     path: str | Path, trust: str | None = None, device: str | None = None
 ) -> Sampler:
-    """The generator of a checkpoint, averaged weights where there are any. Raises UserError, see `read_checkpoint`."""
+    """The generator of a checkpoint, with the EMA of its weights where there is one. Raises UserError, see `read_checkpoint`."""
     checkpoint = read_checkpoint(path)
     weights = checkpoint["state_dict"]
     averaged = any(key.startswith("generator_ema.") for key in weights)
     prefix = "generator_ema." if averaged else "generator."
     weights = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
-    with untrusted(path):
+    with untrusted(path), torch.no_grad():
         config = _config(checkpoint["config"])
-        generator = build_trusted(config["network"]["generator"], trust, weights)
+        generator = build_trusted(config["network"]["generator"], trust, weights).float().eval()
         generator.load_state_dict(weights)
-        _must_make_images(generator, config)
+        label = [torch.tensor([config["num_classes"] - 1])] if config["num_classes"] else []
+        made = generator(torch.zeros(1, config["latent_dim"]), *label).shape
+        if len(made) != 4 or made[0] != 1 or made[1] not in (1, 3, 4):
+            raise NoMatch(f"its generator makes {tuple(made)} where an image should be")
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        generator = generator.float().to(where).eval()
+        return Sampler(generator.to(where), config, where, averaged)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {device} cannot be used: {' '.join(str(error).split())[:120]}"
-        ) from None
-    return Sampler(generator, config, where, averaged)
+        raise UserError(f"--device {device} cannot be used: {first_line(error)}") from None

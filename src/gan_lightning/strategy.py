@@ -5,10 +5,9 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Trainer
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -18,7 +17,8 @@ from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from gan_lightning.together import Company, Place
+from gan_lightning import interrupt
+from gan_lightning.ranks import Place, slurm_run
 
 
 class Launcher(_SubprocessScriptLauncher):
@@ -54,46 +54,16 @@ def environment(place: Place) -> list[ClusterEnvironment]:
     """What Lightning should take its processes from, where its own detection would not do: [] or one plugin."""
     if (
         place.kind == "slurm"
-    ):  # its own requeueing saves inside a step, from within a signal handler; see `Requeue`
+    ):  # its own requeueing saves inside a step, from within a signal handler
         return [SLURMEnvironment(auto_requeue=False)]
     if place.kind in ("alone", "nodes", "child") and SLURMEnvironment.detect():
-        return [
-            LightningEnvironment()
-        ]  # one task of SLURM's: Lightning starts further processes itself
+        return [LightningEnvironment()]  # one task of SLURM's: Lightning starts the others itself
     return []
 
 
-class Requeue(Callback):
-    """SLURM's signal that the time is nearly over (`--signal=SIGUSR1@120`): a checkpoint after this step, then requeue.
-
-    Placed before Checkpoints, which keeps the very step the run stopped at; the requeued job goes on from there.
-    """
-
-    def __init__(self) -> None:
-        self.asked = self.stopped = False
-        self.before: Any = None
-
-    def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGUSR1, self.ask)
-
-    def ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        asked = self.asked
-        if trainer.world_size > 1:  # every process has to stop at the same step
-            asked = batch_idx % 50 == 0 and trainer.strategy.reduce_boolean_decision(
-                asked, all=False
-            )
-        if asked:
-            trainer.should_stop = self.stopped = True
-
-    def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGUSR1, self.before)
+def must_requeue() -> bool:
+    """Whether this run has stopped for SLURM's signal that the time is nearly over (`--signal=SIGUSR1@120`)."""
+    return interrupt.asked() == signal.SIGUSR1 and slurm_run(os.environ) is not None
 
 
 def requeue() -> str:
@@ -103,11 +73,10 @@ def requeue() -> str:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
     command = shutil.which("scontrol")
     if not re.fullmatch(r"\d[\d_-]*", job) or command is None:
-        return f"job {job or '(unknown)'} is not requeued: {'its number is odd' if command else 'there is no scontrol here'}"
+        why = "its number is odd" if command else "there is no scontrol here"
+        return f"job {job or '(unknown)'} is not requeued: {why}"
     done = subprocess.run([command, "requeue", job], capture_output=True, text=True)
     if done.returncode:
-        return f"job {job} is not requeued: {' '.join(done.stderr.split()) or f'scontrol ended with {done.returncode}'}"
+        why = " ".join(done.stderr.split()) or f"scontrol ended with {done.returncode}"
+        return f"job {job} is not requeued: {why}"
     return f"job {job} is back in SLURM's queue and will go on from the last checkpoint"
-
-
-__all__ = ["Company", "Launcher", "Requeue", "Together", "environment", "requeue"]

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,11 +14,15 @@ from hydra.experimental.callback import Callback
 
 from gan_lightning.config import key_of, lookup
 from gan_lightning.errors import UserError
-from gan_lightning.files import ANY, read_json, read_yaml, write_json, write_whole
+from gan_lightning.files import read_json, read_yaml, write_json, write_whole
+from gan_lightning.patterns import ANY
+from gan_lightning.ranks import find_place
+from gan_lightning.text import console
 
 # no override of a job: a job that was told of its sweep would begin it anew
 SWEEP_ONLY = ("sweep", "hydra.mode", "hydra/sweeper", "hydra/launcher")
-WORDS = {"failed": "failed", "diverged": "diverged", "stopped": "not finished", "ended": ""}
+WORDS = {"stopped": "not finished", "ended": "no score"}
+LONG = r"\d\.\d{5,}(e[+-]?\d+)?"  # numbers with more digits than anybody wants to read
 
 
 @dataclass
@@ -31,6 +36,12 @@ class Run:
     verdict: str  # the diagnosis' summary
     kimg: float | None
     picture: str | None  # its last grid
+
+    @property
+    def score(self) -> str:
+        if self.objective is not None:
+            return f"{self.objective:.4g}"
+        return WORDS.get(self.state, self.state)
 
     def rank(self) -> tuple[bool, float, bool, str]:
         """Best first: by objective, then runs without one, then diverged and failed ones."""
@@ -47,10 +58,10 @@ def objective_of(folder: Path, code: int) -> float:
 
     Raises UserError for a run that failed or came to no score, with what would help.
     """
-    result = read_json(folder / "result.json", RESULT) if (folder / "result.json").is_file() else {}
-    if result.get("objective") is not None and not code:
-        return float(result["objective"])
-    if _verdict(folder)[0] == "fatal":
+    objective = _read(folder / "result.json", RESULT).get("objective")
+    if objective is not None and not code:
+        return float(objective)
+    if _read(folder / "diagnosis.json", DIAGNOSIS).get("verdict") == "fatal":
         return math.inf
     if code:
         raise UserError(f"it ended with exit code {code}")
@@ -58,81 +69,66 @@ def objective_of(folder: Path, code: int) -> float:
 
 
 JOB = {"exit_code": int, "minutes": float, "overrides": [str]}
-RESULT = {"objective": (float, None), str: ANY}
+RESULT = {"objective": (float, None), "nimg?": int, str: ANY}
+DIAGNOSIS = {"verdict": str, "summary": str, str: ANY}
 
 
-def _verdict(folder: Path) -> tuple[str, str]:
-    if not (folder / "diagnosis.json").is_file():
-        return "", ""
-    found = read_json(folder / "diagnosis.json", {"verdict": str, "summary": str, str: ANY})
-    return found["verdict"], found["summary"]
+def _read(path: Path, pattern: Any) -> dict[str, Any]:
+    """What a file of a run holds; {} where there is none."""
+    return read_json(path, pattern) if path.is_file() else {}
 
 
 def runs(root: Path) -> list[Run]:
     """The runs below a sweep's folder, best first."""
     found = []
-    folders = {path.parents[1] for path in root.glob("**/.hydra/hydra.yaml")} | {
-        p.parent for p in root.glob("**/job.json")
-    }
-    for folder in sorted(folders):
+    folders = {path.parents[1] for path in root.glob("**/.hydra/hydra.yaml")}
+    for folder in sorted(folders | {path.parent for path in root.glob("**/job.json")}):
+        name = str(folder.relative_to(root))
         try:
-            found.append(_run(root, folder))
+            found.append(_run(name, folder))
         except UserError as error:  # one damaged folder does not hide the others
-            found.append(
-                Run(str(folder.relative_to(root)), [], "failed", None, str(error), None, None)
-            )
+            found.append(Run(name, [], "failed", None, str(error), None, None))
     return sorted(found, key=Run.rank)
 
 
-def _run(root: Path, folder: Path) -> Run:
-    result = (
-        read_json(folder / "result.json", RESULT) if (folder / "result.json").is_file() else None
-    )
-    job = read_json(folder / "job.json", JOB) if (folder / "job.json").is_file() else {}
-    composed = (
-        folder / ".hydra" / "hydra.yaml"
-    )  # of a run that is going on, or whose sweep was ended from outside
-    overrides = job.get("overrides") or [
-        str(o) for o in lookup(read_yaml(composed), "hydra.overrides.task") or []
-    ]
-    verdict, summary = _verdict(folder)
-    code, whole = job.get("exit_code", 0), result is not None
-    state = (
-        "diverged" if verdict == "fatal" else "failed" if code else "ended" if whole else "stopped"
-    )
-    grids = sorted((folder / "images").glob("fake_images_*.png"))
-    samples = folder / "images" / "samples.png"
-    picture = samples if samples.is_file() else grids[-1] if grids else None
-    kimg = (result or {}).get("nimg")
+def _run(name: str, folder: Path) -> Run:
+    job, result = _read(folder / "job.json", JOB), _read(folder / "result.json", RESULT)
+    diagnosis = _read(folder / "diagnosis.json", DIAGNOSIS)
+    overrides = job.get("overrides")
+    if not overrides:  # of a run that is going on, or whose sweep was ended from outside
+        composed = read_yaml(folder / ".hydra" / "hydra.yaml")
+        overrides = [str(one) for one in lookup(composed, "hydra.overrides.task") or []]
+    state = "ended" if result else "stopped"
+    if job.get("exit_code"):
+        state = "failed"
+    if diagnosis.get("verdict") == "fatal":
+        state = "diverged"
+    grids = sorted(folder.glob("images/fake_images_*.png"))
+    pictures = [*grids, *folder.glob("images/samples.png")]
     return Run(
-        str(folder.relative_to(root)),
+        name,
         overrides,
         state,
-        result["objective"] if result and state == "ended" else None,
-        summary,
-        kimg / 1000 if isinstance(kimg, int) else None,
-        str(picture) if picture else None,
+        result["objective"] if state == "ended" else None,
+        diagnosis.get("summary", ""),
+        result["nimg"] / 1000 if "nimg" in result else None,
+        str(pictures[-1]) if pictures else None,
     )
 
 
 def varied(found: Sequence[Run]) -> dict[str, str]:
     """Of each run's overrides those that not all runs share, in one line, by folder."""
     common = set.intersection(*(set(run.overrides) for run in found)) if len(found) > 1 else set()
-    own = {
-        run.folder: " ".join(o for o in run.overrides if o not in common) or "(as it is)"
-        for run in found
-    }
-    return {
-        folder: re.sub(r"\d\.\d{5,}(e[+-]?\d+)?", lambda m: f"{float(m[0]):.4g}", text)
-        for folder, text in own.items()
-    }
+    names = {}
+    for run in found:
+        own = " ".join(o for o in run.overrides if o not in common) or "(as it is)"
+        names[run.folder] = re.sub(LONG, lambda number: f"{float(number[0]):.4g}", own)
+    return names
 
 
 def summarise(root: Path) -> list[Run]:
     """Prints the table and writes it to sweep.json, and the pictures to contact_sheet.png, both in the sweep's folder."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     found = runs(root)
     if not found:
@@ -140,15 +136,12 @@ def summarise(root: Path) -> list[Run]:
     names = varied(found)
     table = Table(title=f"{len(found)} runs, best first (a lower score is better)")
     for column in ("", "run", "overrides", "score", "kimg", "verdict"):
-        table.add_column(
-            column, overflow="fold", justify="right" if column in ("", "score", "kimg") else "left"
-        )
+        side: Any = "right" if column in ("", "score", "kimg") else "left"
+        table.add_column(column, overflow="fold", justify=side)
     for place, run in enumerate(found, 1):
-        score = f"{run.objective:.4g}" if run.objective is not None else WORDS[run.state] or "none"
         kimg = "" if run.kimg is None else f"{run.kimg:g}"
-        cells = (str(place), run.folder, names[run.folder], score, kimg, run.verdict)
-        table.add_row(*(Text(cell) for cell in cells))
-    Console().print(table)
+        table.add_row(str(place), run.folder, names[run.folder], run.score, kimg, run.verdict)
+    console().print(table)
     write_json(root / "sweep.json", [asdict(run) for run in found])
     if contact_sheet(found, names, root / "contact_sheet.png"):
         print(f"pictures:     {root / 'contact_sheet.png'}", flush=True)
@@ -159,52 +152,34 @@ def contact_sheet(
     found: Sequence[Run], names: dict[str, str], path: Path, side: int = 320, most: int = 60
 ) -> bool:
     """The last grid of each run that has one, best first, at most `most`, each `side` pixels wide with its caption below."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
     shown = [run for run in found if run.picture][:most]
     if not shown:
         return False
-    font = ImageFont.load_default(12)
-    columns = min(len(shown), 4)
-    tiles = []
-    for run in shown:
-        with Image.open(str(run.picture)) as file:
-            picture = file.convert("RGB")
-        picture = picture.resize((side, max(1, round(picture.height * side / picture.width))))
-        score = (
-            f"{run.objective:.4g}" if run.objective is not None else WORDS[run.state] or "no score"
-        )
-        lines = [f"{run.folder}: {score}", *_wrapped(names[run.folder], font, side)]
-        tile = Image.new("RGB", (side, picture.height + 16 * len(lines) + 4), "white")
-        tile.paste(picture, (0, 0))
-        ImageDraw.Draw(tile).multiline_text(
-            (2, picture.height + 2), "\n".join(lines), "black", font, spacing=3
-        )
-        tiles.append(tile)
-    height = max(tile.height for tile in tiles)
-    sheet = Image.new(
-        "RGB", (columns * (side + 8), -(-len(tiles) // columns) * (height + 8)), "white"
-    )
+    tiles = [_tile(run, names[run.folder], side) for run in shown]
+    columns, height = min(len(tiles), 4), max(tile.height for tile in tiles) + 8
+    size = columns * (side + 8), -(-len(tiles) // columns) * height
+    sheet = Image.new("RGB", size, "white")
     for k, tile in enumerate(tiles):
-        sheet.paste(tile, (k % columns * (side + 8) + 4, k // columns * (height + 8) + 4))
+        sheet.paste(tile, (k % columns * (side + 8) + 4, k // columns * height + 4))
     write_whole(path, lambda file: sheet.save(file, format="PNG"))
     return True
 
 
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    """Text in lines of at most `width` pixels, cut between words, and within those that are longer."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width - 4:
-            lines[-1] = longer
-            continue
-        lines += [""] if lines[-1] else []
-        for letter in word:
-            if font.getlength(lines[-1] + letter) > width - 4:
-                lines.append("")
-            lines[-1] += letter
-    return lines
+def _tile(run: Run, name: str, side: int) -> Any:
+    """A run's picture over its score and what is particular to it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    with Image.open(str(run.picture)) as file:
+        picture = file.convert("RGB")
+    picture = picture.resize((side, max(1, round(picture.height * side / picture.width))))
+    lines = [f"{run.folder}: {run.score}", *textwrap.wrap(name, side // 7)]  # 7 pixels a letter
+    tile = Image.new("RGB", (side, picture.height + 16 * len(lines) + 4), "white")
+    tile.paste(picture)
+    text, place = "\n".join(lines), (2, picture.height + 2)
+    ImageDraw.Draw(tile).text(place, text, "black", ImageFont.load_default(12), spacing=3)
+    return tile
 
 
 # -- from the beginning to the end of one ------------------------------------------------------------------------------
@@ -246,12 +221,7 @@ def launcher(argument: str) -> str:
 
 def one_process() -> None:
     """Raises UserError where several processes would each run the whole sweep."""
-    several = [
-        name
-        for name in ("WORLD_SIZE", "SLURM_NTASKS")
-        if os.environ.get(name, "1") not in ("", "0", "1")
-    ]
-    if several and ("TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ):
+    if find_place(os.environ).world != 1:
         raise UserError(
             "a sweep starts its runs' processes itself: start it as one process, with trainer.devices=N for several"
         )
@@ -260,6 +230,5 @@ def one_process() -> None:
 def record(folder: Path, overrides: Sequence[str], code: int, began: float) -> None:
     """job.json in a run's folder: how it ended."""
     minutes = round((time.monotonic() - began) / 60, 2)
-    write_json(
-        folder / "job.json", {"exit_code": code, "minutes": minutes, "overrides": list(overrides)}
-    )
+    job = {"exit_code": code, "minutes": minutes, "overrides": list(overrides)}
+    write_json(folder / "job.json", job)

@@ -17,27 +17,22 @@ def printable(text: object) -> str:
 
 def brief(value: object, most: int = 60) -> str:
     """A configuration's value as it would be typed, on one line and not endless."""
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, dict):
-        return "{...}"
-    if isinstance(value, list | tuple):
-        text = f"[{','.join(brief(item) for item in value)}]"
+    text = printable(value) if not isinstance(value, int | list | tuple | dict) else ""
+    if value is None:
+        text = "null"
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, int):
+        text = str(value) if abs(value) < 10**30 else "a number beyond counting"
     elif isinstance(value, float):
-        whole = value.is_integer() and 1000 <= abs(value) < 1e15
-        text = (
-            str(int(value))
-            if whole
-            else f"{value:g}"
-            if float(f"{value:g}") == value
-            else str(value)
-        )
-    else:
-        text = (
-            printable(value)
-            if not isinstance(value, int) or abs(value) < 10**30
-            else "a number beyond counting"
-        )
+        if value.is_integer() and 1000 <= abs(value) < 1e15:
+            text = str(int(value))
+        elif float(f"{value:g}") == value:
+            text = f"{value:g}"
+    elif isinstance(value, dict):
+        text = "{...}"
+    elif isinstance(value, list | tuple):
+        text = f"[{','.join(brief(item) for item in value)}]"
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -60,10 +55,8 @@ def console(**settings: Any) -> Any:
         def render_str(self, text: str, **settings: Any) -> Any:  # before it is measured
             return super().render_str(shown(text), **settings)
 
-        def render(
-            self, renderable: Any, options: Any = None
-        ) -> Any:  # what was styled by the caller
-            for text, style, control in super().render(renderable, options):
+        def render(self, *args: Any, **settings: Any) -> Any:  # what was styled by the caller
+            for text, style, control in super().render(*args, **settings):
                 yield Segment(text if control else shown(text), style, control)
 
     return Plain(**({"markup": False, "highlight": False} | settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from gan_lightning.errors import UserError
 from gan_lightning.files import append_text, match, untrusted, write_text
 from gan_lightning.metrics.distances import precision_recall_density_coverage
 from gan_lightning.metrics.features import Extractor, features_of, shared_extractor
-from gan_lightning.ranges import AtLeast0, Count, Features, Folder
+from gan_lightning.ranges import AtLeast0, Count, Features, Folder, Modules
 
 EARLY = (
     25,
@@ -55,7 +55,7 @@ class Watch(Callback):
     def __init__(
         self,
         thresholds: dict[str, Thresholds],
-        rules: Sequence[str] = (),
+        rules: Modules = (),
         language: Literal["en", "ko"] = "en",
         light_every: Count = 100,
         full_every: Count = 500,

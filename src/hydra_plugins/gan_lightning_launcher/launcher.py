@@ -48,19 +48,18 @@ def run_job(
     print(f"\njob {number}: {printable(' '.join(told))}  ->  {printable(folder)}", flush=True)
     code, stopped = train_process(told, folder, script)
     sweep.record(folder, told, code, began)
-    result = JobReturn(
-        overrides=list(overrides), cfg=config, working_dir=str(folder), status=JobStatus.COMPLETED
-    )
+    status, value = JobStatus.COMPLETED, None
     try:
-        result.return_value = sweep.objective_of(folder, code)
-        if math.isinf(result.return_value):
+        value = sweep.objective_of(folder, code)
+        if math.isinf(value):
             print(f"job {number} has diverged and counts as the worst", flush=True)
     except UserError as error:
-        if code:
-            result.status = JobStatus.FAILED
-            result.return_value = UserError(f"job {number} ({' '.join(told)}): {error}")
-        else:  # a sweep without scores is a sweep as well; a search says that it can do nothing with it
-            result.return_value = None
+        if (
+            code
+        ):  # without scores it is a sweep as well; a search says that it can do nothing with it
+            status, value = JobStatus.FAILED, UserError(f"job {number} ({' '.join(told)}): {error}")
+    result = JobReturn(list(overrides), config, working_dir=str(folder), status=status)
+    result.return_value = value
     return result, stopped
 
 

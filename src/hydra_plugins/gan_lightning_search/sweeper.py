@@ -15,16 +15,13 @@ else:
         """`n_trials` in all: those that the storage holds from before count. Needs one objective per run."""
 
         def sweep(self, arguments: list[str]) -> Any:
-            storage, name, wanted = (
-                self.sweeper.storage,
-                self.sweeper.study_name,
-                self.sweeper.n_trials,
-            )
+            settings = self.sweeper
+            storage, name, wanted = settings.storage, settings.study_name, settings.n_trials
             done = earlier(storage, name)
             if done:
                 print(f"search {name}: {done} of {wanted} runs are there from before", flush=True)
-            self.sweeper.n_trials = wanted - done
-            Path(self.sweeper.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+            settings.n_trials = wanted - done
+            Path(settings.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
             try:
                 return super().sweep(arguments)
             except ValueError as error:
