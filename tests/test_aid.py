@@ -148,12 +148,13 @@ def test_too_few_images():
         SlicedAid(**SMALL).fit([(images(4), None)])
 
 
-def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos):
+@pytest.mark.parametrize("heads", [[], ["aid=heads", "aid.heads.width=8", "aid.heads.start=0.2"]])
+def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos, heads):
     common = (
         "dataset=folder", f"dataset.root={photos}", "dataset.image_size=32", "dataset.batch_size=8", "network=mlp",
         "network.generator.hidden=[16]", "network.discriminator.hidden=[16]", "latent_dim=4", "aid=sliced", "aid.side=32",
         "aid.components=8", "aid.queue=24", "pictures.every_kimg=1", "checkpoints.every_kimg=1", "metrics=none", "diagnosis=off",
-        "trainer.enable_progress_bar=false",
+        "trainer.enable_progress_bar=false", *heads,
     )  # fmt: skip
     whole, _ = train_run("whole", *common, "total_kimg=0.032")
     first, _ = train_run("first", *common, "total_kimg=0.016")
@@ -161,7 +162,11 @@ def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos):
         "rest", *common, "total_kimg=0.032", f"ckpt_path={first}/checkpoints/last.ckpt"
     )
     a, b = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, rest))
-    assert int(a["state_dict"]["aid.steps"]) == 4
+    turns = 1 if heads else 0  # steps 2 of 0 to 3 (from a fifth of the run on)
+    assert int(a["state_dict"]["aid.steps"]) == 4 - turns
+    assert len(a["optimizer_states"]) == 2 + bool(heads)
+    if heads:
+        assert int(a["state_dict"]["aid.heads.steps"]) == turns
     assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())
 
 

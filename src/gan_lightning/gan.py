@@ -289,14 +289,18 @@ class GAN(LightningModule):
 
     # -- Lightning -------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> list[Optimizer]:
-        made = [
-            self.make_optimizer_g(self.generator.parameters()),
-            self.make_optimizer_d(self.discriminator.parameters()),
+    def trained(self) -> list[tuple[nn.Module, MakeOptimizer]]:
+        """What is trained, each by an optimiser of its own."""
+        parts: list[tuple[nn.Module, MakeOptimizer]] = [
+            (self.generator, self.make_optimizer_g),
+            (self.discriminator, self.make_optimizer_d),
         ]
         if self.aid is not None and self.aid.heads is not None:
-            weights, lr = self.aid.heads.parameters(), self.aid.heads.lr
-            made.append(torch.optim.Adam(weights, lr, (0.0, 0.99), fused=True))
+            parts.append((self.aid.heads, self.aid.heads.make_optimizer))
+        return parts
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        made = [make(network.parameters()) for network, make in self.trained()]
         self.settings = [
             {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
             for optimizer in made

@@ -142,11 +142,12 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
                 if name not in own:
                     raise NoMatch(f"a process's buffer {ascii(name)[:80]} is none of this run's")
                 same_kind(value, own[name], f"buffer {name}")
-        if len(state["optimizer_states"]) != 2:
-            raise NoMatch("it should hold the states of two optimisers")
-        g, d = state["optimizer_states"]
-        _check_optimizer(g, list(module.generator.parameters()), module.make_optimizer_g)
-        _check_optimizer(d, list(module.discriminator.parameters()), module.make_optimizer_d)
+        parts, saved = module.trained(), state["optimizer_states"]
+        if len(saved) not in (2, 3):
+            raise NoMatch("it should hold the states of two or three optimisers")
+        # the aid's heads may be newly on, and begin anew, or off
+        for one, (network, make) in zip(saved, parts, strict=False):
+            _check_optimizer(one, list(network.parameters()), make)
 
 
 def _check_random(state: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Discriminators on frozen features: what a shape is, they need not learn from a few hundred photographs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,9 @@ class FeatureHeads(nn.Module):
         pairs = zip(CHANNELS[0], STRIDES, strict=True)
         self.heads = nn.ModuleList(_head(channels, side // s, width) for channels, s in pairs)
         self.register_buffer("steps", torch.zeros(1, dtype=torch.long))
+
+    def make_optimizer(self, weights: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(weights, self.lr, (0.0, 0.99), fused=True)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits (B, places of all maps)."""
