@@ -491,8 +491,9 @@ def one(plant: str, overrides: list[str]) -> None:
     import runpy
 
     if plant != "none":
-        from gan_lightning import run as R
         from gan_lightning.metrics.quality import Quality
+
+        from gan_lightning import run as R
 
         original, ready = R.Trainer.fit, Quality._ready
 

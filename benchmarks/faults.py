@@ -390,6 +390,7 @@ def pictures(folder: Path, count: int, size: int) -> None:
 
 def prepare(folder: Path) -> None:
     """Data that all trials share, and everything imported that they need."""
+    import gan_lightning.metrics.quality
     import lightning  # noqa: F401
     import tensorboard.summary.writer.event_file_writer  # noqa: F401
     import torch
@@ -398,7 +399,6 @@ def prepare(folder: Path) -> None:
 
     import gan_lightning.cli
     import gan_lightning.diagnosis.watch
-    import gan_lightning.metrics.quality
     import gan_lightning.networks.dcgan
     import gan_lightning.run
     import gan_lightning.sampling  # noqa: F401

@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from gan_lightning.metrics import distances as D
+from gan_lightning.metrics.evaluate import Evaluator
 
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.data.sources import TorchvisionImages
-from gan_lightning.metrics import distances as D
-from gan_lightning.metrics.evaluate import Evaluator
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from gan_lightning.metrics.evaluate import Evaluator
 from torch import Tensor
 
 from gan_lightning.data.datamodule import ImageData
 from gan_lightning.data.sources import FolderImages
-from gan_lightning.metrics.evaluate import Evaluator
 
 HIGHER = ("precision", "recall", "density", "coverage")
 

@@ -46,7 +46,7 @@ def test_networks_and_data_do_not_know_the_module():
             assert not {
                 name
                 for name in imports(path)
-                if name in {"module"} or name.startswith(("diagnosis", "metrics"))
+                if name in {"module"} or name.startswith(("diagnosis", "measure"))
             }, path
 
 

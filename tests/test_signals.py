@@ -12,7 +12,7 @@ from torch import nn
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis import signals as s
-from gan_lightning.metrics.distances import precision_recall_density_coverage
+from gan_lightning.measure import distances as D
 
 
 def rng(seed=0):
@@ -69,11 +69,11 @@ def test_quality_is_zero_without_and_grows_with_each_defect():
     reals = images(256)
     features = lambda x: Pooled()(to_uint8(x))  # noqa: E731
     real = features(reals)
-    same = np.mean([s.quality(features(images(256, seed)), real) for seed in range(1, 9)])
+    same = np.mean([D.energy(features(images(256, seed)), real) for seed in range(1, 9)])
     assert same == pytest.approx(0, abs=0.004)
     small = np.mean(
         [
-            s.quality(features(images(64, seed)), features(images(64, 100 + seed)))
+            D.energy(features(images(64, seed)), features(images(64, 100 + seed)))
             for seed in range(1, 9)
         ]
     )
@@ -86,37 +86,9 @@ def test_quality_is_zero_without_and_grows_with_each_defect():
         "collapse": [torch.lerp(fakes, fakes[:1].expand_as(fakes), a) for a in (0.3, 0.6, 1.0)],
     }
     for name, doses in defects.items():
-        values = [s.quality(features(x), real) for x in doses]
+        values = [D.energy(features(x), real) for x in doses]
         assert values[0] < values[1] < values[2], (name, values)
         assert values[2] > 0.1, (name, values)
-
-
-def test_quality_of_points_in_closed_form():
-    # two fakes at 0, two reals at -1 and +1: 2 * 1 - 0 - 2, over 2
-    assert s.quality(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])) == pytest.approx(0)
-    assert s.quality(torch.full((2, 1), 5.0), torch.tensor([[-1.0], [1.0]])) == pytest.approx(
-        (2 * 5 - 2) / 2
-    )
-
-
-def test_diversity_is_a_ratio_of_mean_distances():
-    x = torch.randn(60, 5, generator=rng())
-    brute = np.mean([float((x[i] - x[j]).norm()) for i in range(60) for j in range(60) if i != j])
-    assert s.spread(x) == pytest.approx(brute, rel=1e-4)
-    assert s.diversity(0.3 * x, x) == pytest.approx(0.3, rel=1e-4)
-    assert s.diversity(x[:1].repeat(60, 1), x) == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.parametrize("n,m", [(40, 40), (60, 20)])
-def test_coverage_null_is_what_equal_distributions_give(n, m):
-    values = [
-        precision_recall_density_coverage(
-            torch.randn(n, 3, generator=rng(i)), torch.randn(m, 3, generator=rng(500 + i))
-        )["coverage"]
-        for i in range(200)
-    ]
-    assert np.mean(values) == pytest.approx(s.coverage_null(n, m), abs=0.02)
-    assert s.coverage_null(10**6, 10**6) == pytest.approx(1 - 0.5**5, abs=1e-4)
 
 
 def test_saturation_and_contrast():
@@ -153,17 +125,6 @@ def test_nyquist_of_patterns_a_wave_a_ramp_and_noise():
         127.5 * 20**0.5 / 32, rel=0.1
     )  # of variance 1 each line holds (1 / 32)^2
     assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
-
-
-def test_apart_by_hand_and_by_chance():
-    """Two points against two: (|0-2| + |0-3| + |1-2| + |1-3|) / 2 - 1 - 1 over 1; halves of one set are apart by chance only."""
-    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
-    assert s.apart(a, b, 1)[0] == pytest.approx(2 * 2 - 1 - 1)
-    draw = torch.Generator().manual_seed(0)
-    one, other, moved = torch.randn(3, 200, 8, generator=draw)
-    distance, chance = s.apart(one, other)
-    assert abs(distance) < 1.5 * chance < 0.02
-    assert s.apart(moved + 0.5, other)[0] > 3 * chance
 
 
 def test_agreement_of_mean_images():

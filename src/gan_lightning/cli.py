@@ -430,7 +430,7 @@ def evaluate(
     json: bool,
     trust: str | None,
 ) -> int:
-    from gan_lightning.metrics.evaluate import evaluate_cli
+    from gan_lightning.evaluate import evaluate_cli
 
     return evaluate_cli(
         path,

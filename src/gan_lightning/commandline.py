@@ -501,9 +501,8 @@ def check_paths(config: Any) -> None:
                     " photographs of your own are dataset=folder"
                 )
             places.folder(key, root, what)
-    for key, block in (("dataset.cache_dir=", dataset), ("metrics.cache_dir=", metrics)):
-        if block.get("cache_dir"):
-            places.can_be_folder(key, block["cache_dir"])
+    if dataset.get("cache_dir"):
+        places.can_be_folder("dataset.cache_dir=", dataset["cache_dir"])
     if weights := metrics.get("inception_weights"):
         places.file("metrics.inception_weights=", weights, "the file with Inception's weights")
 

@@ -258,26 +258,17 @@ class Aid(Block):
 
 class Metrics(Block):
     target: Target = Field(alias="_target_")
-    features: Features | None
-    every_kimg: Kimg | None
     num_images: Annotated[int, Interval(ge=50, le=10**9)] | None
-    max_share: AtLeast0
     patience: Count | None
     inception_weights: File | None
-    cache_dir: Folder
+    more: dict[str, dict[str, Any]]
 
 
 class Diagnosis(Block):
     target: Target = Field(ABSENT, alias="_target_")
     language: Literal["en", "ko"]
     light_every: Count = 1
-    full_every: Count = 1
-    max_share: AtLeast0 = 0.0
     stop_on_fatal: bool = True
-    images: Count = 1
-    feature_images: Count = 1
-    features: Features | None = None
-    cache_dir: Folder = "."
     thresholds: dict[str, dict[str, float]] = {}
 
 
@@ -298,7 +289,19 @@ class Sampling(Block):
     reject: BelowOne
 
 
-class Pictures(Block):
+class Observer(Block):
+    target: Target = Field(alias="_target_")
+    every_kimg: Cadence | None
+    max_fraction: AtLeast0
+    metrics: dict[str, Any]
+    diagnosis: dict[str, Any]
+    features: Features | None
+    pictures: dict[str, dict[str, Any]]
+    cache_dir: Folder
+    seed: Seed
+
+
+class Checkpoints(Block):
     every_kimg: Cadence | None
 
 
@@ -410,8 +413,8 @@ class Config(Block):
     ema: Annotated[Ema, Ours]
     schedule: Annotated[Schedule, Ours]
     sampling: Sampling
-    pictures: Pictures
-    checkpoints: Pictures
+    observer: Annotated[Observer, Ours]
+    checkpoints: Checkpoints
     console: Console
     retry: Retry
     metrics: Annotated[Metrics, Ours]
