@@ -1,6 +1,7 @@
 """Each signal against a closed form, a brute-force computation or an independent library."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pooled import Pooled
+from test_watch import SIZE, Blobs, blobs
 from torch import nn
 
-from gan_lightning.data.images import to_uint8
+from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.diagnosis import signals as s
 from gan_lightning.measure import distances as D
+from gan_lightning.measure.snapshot import Moment, Reals
 
 
 def rng(seed=0):
@@ -199,3 +202,133 @@ def test_the_first_bad_tensor_is_named():
     net[0].weight.data[1, 1] = math.nan
     assert s.all_finite(net) == "0.weight"
     assert s.first_bad({"steps": torch.tensor(3)}) is None
+
+
+# -- stub generators: the look itself, exactly -----------------------------------------------------------------------
+
+
+class Stub:
+    """What a look needs of a module, with images by `make(count, generator)` and logits by the image's mean."""
+
+    device, dtype, latent_dim, num_classes, generator_ema, step = (
+        torch.device("cpu"),
+        torch.float32,
+        4,
+        None,
+        None,
+        7,
+    )
+    config: dict = {}
+    generator = nn.Identity()
+    nimg = 56
+
+    def __init__(self, make):
+        self.make, self.draw = make, torch.Generator().manual_seed(3)
+
+    def sample(self, z, labels=None, ema=True):
+        return to_float(self.make(len(z), self.draw))
+
+    def score(self, images, labels=None):
+        return images.mean((1, 2, 3))
+
+
+def look(make, data=None):
+    data = data or Blobs(holdout=200, count=400)
+    module = Stub(partial(make, data))
+    symptoms, memory = s.Symptoms(Reals(data, Pooled())), {"mean": [], "counts": []}
+    for _ in range(4):
+        seen = symptoms.see(Moment(module, symptoms.reals, 128), memory)
+    known = {name: symptoms.facts[name] for name in ("coverage_null", "nyquist_real")}
+    return seen | known
+
+
+def perfect(data, count, draw):
+    return blobs(count, int(torch.randint(10**6, (1,), generator=draw)))[0]
+
+
+def one_image(data, count, draw):
+    return data.train_images[:1].expand(count, -1, -1, -1)
+
+
+def copies(data, count, draw):
+    rows = torch.randint(len(data.train_images), (count,), generator=draw)
+    return (
+        (
+            data.train_images[rows].int()
+            + torch.randint(-3, 4, (count, 1, SIZE, SIZE), generator=draw)
+        )
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
+
+
+def three_classes(data, count, draw):
+    return perfect(data, 2 * count, draw)[(torch.arange(2 * count) % 4 != 2)][:count]
+
+
+def one_class(data, count, draw):
+    return perfect(data, 4 * count, draw)[::4]
+
+
+def test_a_perfect_generator_looks_like_the_data():
+    seen = look(perfect)
+    assert abs(seen["quality"]) < 0.02
+    assert seen["diversity"] == pytest.approx(1, abs=0.05)
+    assert seen["coverage"] == pytest.approx(seen["coverage_null"], abs=0.07)
+    assert seen["auc_train"] == pytest.approx(0.5, abs=0.1)
+    assert seen["copy_ratio"] == pytest.approx(1, abs=0.1)
+    assert seen["modes_missing"] == 0 and seen["travel"] < 0.2
+    assert seen["nyquist_fake"] == pytest.approx(seen["nyquist_real"], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "make,expected",
+    [
+        (
+            one_image,
+            lambda seen: (
+                seen["diversity"] < 0.01 and seen["coverage"] < 0.1 and seen["quality"] > 0.3
+            ),
+        ),
+        (copies, lambda seen: seen["copy_ratio"] < 0.4 and seen["quality"] < 0.02),
+        (
+            three_classes,
+            lambda seen: (
+                seen["modes_missing"] == 0.25
+                and seen["rarest_mode"] == 2
+                and seen["coverage"] > 0.5
+            ),
+        ),
+        (one_class, lambda seen: seen["modes_missing"] == 0.75 and seen["coverage"] < 0.4),
+        (
+            lambda d, n, g: torch.full((n, 1, SIZE, SIZE), 255, dtype=torch.uint8),
+            lambda seen: seen["saturated_fake"] == 1 and seen["image_std"] == 0,
+        ),
+    ],
+)
+def test_a_planted_generator_shows_in_its_signals(make, expected):
+    seen = look(make)
+    assert expected(seen), seen
+
+
+def test_a_class_that_is_only_held_out_is_known_from_the_labels():
+    data = Blobs(holdout=200, count=400)
+    keep = data.train_labels != 2
+    data.train_images, data.train_labels = data.train_images[keep], data.train_labels[keep]
+    for known, found in ((data, [2]), (Blobs(), [])):
+        assert s.Symptoms(Reals(known, Pooled())).facts["untrained_classes"] == found
+
+
+def test_modes_are_found_without_labels_too():
+    data = Blobs(holdout=200, count=400)
+    data.train_labels = data.holdout_labels = None
+    assert look(one_class, data)["modes_missing"] >= 0.5
+    assert look(perfect, data)["modes_missing"] == 0
+
+
+def test_pixels_that_are_none_are_noticed():
+    data = Blobs()
+    module, symptoms = Stub(partial(perfect, data)), s.Symptoms(Reals(data, Pooled()))
+    nothing = torch.full((64, 1, SIZE, SIZE), math.nan)
+    module.sample = lambda z, labels=None, ema=True: nothing[: len(z)]
+    assert symptoms.see(Moment(module, symptoms.reals, 64), {"mean": [], "counts": []}) is None

@@ -258,9 +258,10 @@ class Observer(Callback):
     def _look(self, trainer: Any, module: Any, regular: bool) -> bool:
         """What is due after a step, on rank 0; True where the scores are the best so far."""
         record = self.watch.light(module) if self.watch else {}
-        left, gained = self.budget.left(module.share), False
+        progress = module.share or 1.0  # a run without a planned end is always whole
+        left, gained = self.budget.left(progress), False
         if regular:
-            whole = self.budget.allowed(self.budget.whole(module.share))
+            whole = self.budget.allowed(self.budget.whole(progress))
             images, scored, cost = self._size(0.7 * whole / self.count)
         else:
             images, scored = SIZES[-1], 0

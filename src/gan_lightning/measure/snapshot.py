@@ -231,17 +231,17 @@ class Moment(Snapshot):
 
     @cached_property
     def shown(self) -> Tensor:
-        """uint8 (N, C, H, W) of the same latents by the EMA."""
+        """uint8 (N, C, H, W) of the same latents by the EMA; what there is already is not repeated."""
         count = max(self.few, self.scored - GRID)
-        if self.module.generator_ema is not None:
-            return torch.cat([to_uint8(x) for x in self._made(0, count, ema=True)])
-        more = [to_uint8(x) for x in self._made(self.images, count, ema=False)]
-        return torch.cat([to_uint8(self.raw), *more])[:count]
+        there = self.images and self.module.generator_ema is None
+        parts = [to_uint8(self.raw[:count])] if there else []
+        start = len(parts[0]) if parts else 0
+        return torch.cat([*parts, *(to_uint8(x) for x in self._made(start, count, ema=True))])
 
     @cached_property
     def fakes(self) -> Tensor:  # type: ignore[override]
-        grid = to_uint8(self.grid).cpu()[: self.scored]
-        return torch.cat([grid, self.shown]) if self.scored > GRID else grid
+        grid = to_uint8(self.grid).cpu()
+        return torch.cat([grid, self.shown])[: self.scored] if self.scored > GRID else grid
 
     # -- features and logits ---------------------------------------------------------------------
 
