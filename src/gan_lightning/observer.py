@@ -32,6 +32,7 @@ SNAPSHOTS = 20  # in a run, where nothing else is asked for
 EARLY = 25, 50, 100, 200, 400  # discriminator steps of the first snapshots, for the diagnosis alone
 SIZES = IMAGES, IMAGES // 2, FEW  # images of each kind that the diagnosis looks at, as time allows
 UNTRAINED = 200  # images of the untrained generator that are scored
+ONCE = 0.1  # of the training time, for the first search for near-copies in a data set
 SLOW = 10.0  # seconds of a snapshot from which on last.ckpt is written before it
 FRAMES = 100  # of the film, each of at most 512 pixels
 
@@ -351,7 +352,9 @@ class Observer(Callback):
                 self._last_look(trainer, module, moment)
             if scoring:
                 try:
-                    scoring.finish(trainer, moment, self.budget.at_end(), each)
+                    # once for a data set, and so beside the budget
+                    fits = scoring.copies.unknown() * each <= ONCE * self.budget.trained
+                    scoring.finish(trainer, moment, self.budget.at_end(), fits)
                 except Exception as problem:
                     print(f"metrics: no scores at the end: {_first_line(problem)}")
         self._samples(module)

@@ -146,17 +146,14 @@ class Scoring:
         yardsticks = ", ".join(f"{who} {x:.4g}" for who, x in pairs if x is not None)
         return f"images {nimg:,}  {main.name} {main.value:.4g}{recall}  ({yardsticks})"
 
-    def finish(self, trainer: Any, moment: Moment, seconds: float, each: float) -> None:
+    def finish(self, trainer: Any, moment: Moment, seconds: float, fits: bool) -> None:
         """All scores of the finished run, to scores.json, and its samples closest to photographs.
 
-        `seconds`: for intervals and near-copies. `each`: seconds to see one image.
+        `seconds`: for intervals and near-copies. `fits`: there is time to prepare their search.
         """
-        copies: Copies | None = self.copies
-        unknown = self.copies.unknown() * each
-        if unknown > seconds:
-            copies = None
-        spare = max(0.3, seconds - unknown) / 3
-        found = self._evaluate(moment, seconds=min(2.0, spare), copies=copies, copy_seconds=spare)
+        copies, third = self.copies if fits else None, max(0.3, seconds) / 3
+        options = {"seconds": min(2.0, third), "copies": copies, "copy_seconds": third}
+        found = self._evaluate(moment, **options)
         if copies is None:
             found.warnings.append(
                 "near-copies: not searched, to stay within the time for looking at the run;"
