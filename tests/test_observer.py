@@ -79,7 +79,7 @@ def fit(
     torch.manual_seed(0)
     scoring = Scoring(**{key: options.pop(key) for key in ("patience", "more") if key in options})
     usual = {"every_kimg": 0.01, "max_fraction": 99.0, "features": Pooled(), "metrics": scoring}
-    observer = Observer(**usual | {"cache_dir": root / "cache"} | options)
+    observer = Observer(**usual | {"cache_dir": root.parent / "toy"} | options)
     module = Flat(noise)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", default_root_dir=root, logger=False,
