@@ -19,7 +19,7 @@ from gan_lightning.observer import Observer
 class Toy(pl.LightningModule):
     """The least an observer meets: images get better or worse by what `noise` says for a step."""
 
-    latent_dim, num_classes, generator_ema, planned, share = 4, None, None, None, 0.0
+    latent_dim, num_classes, generator_ema, planned_nimg, progress = 4, None, None, None, 0.0
     config: dict = {}
 
     def __init__(self, noise: list[float]) -> None:
@@ -40,7 +40,7 @@ class Toy(pl.LightningModule):
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return images.mean((1, 2, 3))
 
-    def verdicts(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
     def training_step(self, batch: Any, index: int) -> Tensor:

@@ -89,9 +89,7 @@ def gan(**settings):
         dcgan.Generator(latent_dim=8, **small),
         nn.Sequential(nn.Dropout(0.1), dcgan.Discriminator(**small)),
     )
-    return GAN(
-        *networks, BCE(), adam, adam, latent_dim=8, ema=EMA(0.1), config=config, **settings
-    )
+    return GAN(*networks, BCE(), adam, adam, latent_dim=8, ema=EMA(0.1), config=config, **settings)
 
 
 def fit(folder, *callbacks, data=None, module=None, steps=60):

@@ -115,7 +115,7 @@ class Observer(Callback):
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.folder, self.step, self.begun = Path(trainer.default_root_dir), module.step, False
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        planned = module.planned or 10 * len(data.train_images)
+        planned = module.planned_nimg or 10 * len(data.train_images)
         kimg = planned / 1000 / SNAPSHOTS if self.every_kimg is None else self.every_kimg
         self.every = max(1, round(kimg * 1000)) if kimg else 1000
         self.count = planned / (len(data.train_images) if self.per_epoch else self.every)
@@ -132,7 +132,7 @@ class Observer(Callback):
         off = trainer.strategy.broadcast(self.scoring is not None and self.scoring.off)
         if self.scoring is not None:
             self.scoring.off = off
-        self.budget.start(module.share)
+        self.budget.start(module.progress)
 
     def _prepare(self, data: Any, module: Any) -> None:
         """Measures the reals, before the clock of trainer.max_time runs."""
@@ -259,7 +259,7 @@ class Observer(Callback):
     def _look(self, trainer: Any, module: Any, regular: bool) -> bool:
         """What is due after a step, on rank 0; True where the scores are the best so far."""
         record = self.watch.light(module) if self.watch else {}
-        progress = module.share or 1.0  # a run without a planned end is always whole
+        progress = module.progress or 1.0  # a run without a planned end is always whole
         left, gained = self.budget.left(progress), False
         if regular:
             whole = self.budget.allowed(self.budget.whole(progress))
@@ -421,7 +421,7 @@ class Observer(Callback):
         if PLAIN | module.config.get("sampling", {}) == PLAIN:
             return
         ema = module.generator_ema is not None
-        network = copy.deepcopy(module.average() if ema else module.generator)
+        network = copy.deepcopy(module.shown_generator() if ema else module.generator)
         sampler = Sampler(network.float().eval(), module.config, module.device, ema)
         picture = pictures.grid(sampler.images(64, 0, None, **sampler.choose(None, None)))
         pictures.save(picture, self.folder / "images" / "samples.png")

@@ -284,7 +284,7 @@ class Moment(Snapshot):
     @cached_property
     def grid_probabilities(self) -> Tensor:
         """(64,): the discriminator's, or its raw scores where its loss means none."""
-        return self.module.verdicts(self.module.score(self.grid)).cpu()
+        return self.module.probabilities(self.module.score(self.grid)).cpu()
 
     @cached_property
     def train_mode(self) -> Tensor:
