@@ -353,8 +353,10 @@ class Observer(Callback):
             if scoring:
                 try:
                     # once for a data set, and so beside the budget
-                    fits = scoring.copies.unknown() * each <= ONCE * self.budget.trained
-                    scoring.finish(trainer, moment, self.budget.at_end(), fits)
+                    left = self.budget.at_end()
+                    once = max(left, ONCE * self.budget.trained)
+                    fits = scoring.copies.unknown() * each <= once
+                    scoring.finish(trainer, moment, left, fits)
                 except Exception as problem:
                     print(f"metrics: no scores at the end: {_first_line(problem)}")
         self._samples(module)
