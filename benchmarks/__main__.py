@@ -25,6 +25,7 @@ def commands(data: str | None) -> dict[str, list[str]]:
         "throughput": ["-m", "benchmarks.throughput", *where, "--steps", "100", "--rounds", "3"],
         "loader": ["-m", "benchmarks.loader", *where, "--rounds", "3", "--seconds", "2"],
         "start": ["-m", "benchmarks.start", *where, "--rounds", "3"],
+        "watching": ["-m", "benchmarks.watching", *where, "--rounds", "1"],
         "growth": ["-m", "benchmarks.growth", "--plots", "benchmarks/plots"],
     }
 

@@ -33,7 +33,7 @@ RUN = [
     "total_kimg=100000",
     "console.every_steps=1",
     "checkpoints.every_kimg=0.4",
-    "pictures.every_kimg=100000",
+    "observer.every_kimg=100000",
     "hydra.run.dir=run",
 ]
 TRAIN = [sys.executable, str(ROOT / "train.py")]

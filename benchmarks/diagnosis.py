@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +35,8 @@ RUNS = ROOT / "logs" / "diagnosis"
 BASE = [
     "network.generator.channels=32", "network.discriminator.channels=32", "network.generator.min_channels=16",
     "network.discriminator.min_channels=16", "network.generator.upsample=resize", "dataset.batch_size=16", "trainer.accelerator=cpu", "total_kimg=24",
-    "metrics.every_kimg=1000", "metrics.num_images=1000", "metrics.max_share=1",  # scored once, at the end
-    "pictures.every_kimg=6", "checkpoints.every_kimg=1000", "console.every_steps=500", "diagnosis.full_every=100",
-    "diagnosis.max_share=0.3",  # of half a minute: a real run has time for as many looks within its 5 %
+    "metrics.num_images=1000", "checkpoints.every_kimg=1000", "console.every_steps=500", "observer.every_kimg=1.6",
+    "observer.max_fraction=0.3",  # of half a minute: a real run has time for as many looks within its 5 %
 ]  # fmt: skip
 SETS = {
     "mnist": ["dataset=mnist", "dataset.root={data}", "augment=none"],
@@ -487,15 +485,20 @@ def one(plant: str, overrides: list[str]) -> None:
 
     if plant != "none":
         from gan_lightning import run as R
-        from gan_lightning.metrics.quality import Quality
+        from gan_lightning.measure.scoring import Scoring
+        from gan_lightning.measure.snapshot import Reals
 
-        original, ready = R.Trainer.fit, Quality._ready
+        original, begin = R.Trainer.fit, Scoring.begin
 
         def fit(self: Any, module: Any, **more: Any) -> None:
-            whole = SimpleNamespace(datamodule=copy.copy(more["datamodule"]))
+            whole = copy.copy(more["datamodule"])
             PLANTS[plant](module, more["datamodule"])
-            # the same yardstick for every run, also where images were taken away from the training
-            Quality._ready = lambda quality, trainer, module: ready(quality, whole, module)  # type: ignore[method-assign]
+
+            def begin_whole(scoring: Scoring, reals: Reals) -> None:
+                """The same yardstick for every run, also where images were taken away."""
+                begin(scoring, Reals(whole, reals.extractor, reals.cache_dir))
+
+            Scoring.begin = begin_whole  # type: ignore[method-assign]
             original(self, module, **more)
 
         R.Trainer.fit = fit  # type: ignore[method-assign]

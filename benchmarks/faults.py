@@ -42,11 +42,11 @@ WIDE = "network=mlp network.generator.hidden=[384] network.discriminator.hidden=
 MLP = [o for o in TINY if not o.startswith("network.")]
 KINDS: dict[str, tuple[list[str], int]] = {  # what is typed, and the share of the trials
     "training": (
-        [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "pictures.every_kimg=0.1"],
+        [*TINY, *LIGHT, "dataset.root=../small", "trainer.max_epochs=4", "observer.every_kimg=0.1"],
         16,
     ),
     "scores, diagnosis": (
-        [*TINY, "dataset.root=../small", "total_kimg=0.12", "metrics.every_kimg=0.05"],
+        [*TINY, "dataset.root=../small", "total_kimg=0.12", "observer.every_kimg=0.05"],
         3,
     ),
     "writing checkpoints": (
@@ -398,8 +398,8 @@ def prepare(folder: Path) -> None:
 
     import gan_lightning.cli
     import gan_lightning.diagnosis.watch
-    import gan_lightning.metrics.quality
     import gan_lightning.networks.dcgan
+    import gan_lightning.observer
     import gan_lightning.run
     import gan_lightning.sampling  # noqa: F401
 

@@ -85,7 +85,7 @@ def of_processes(scratch: str, quick: bool) -> dict[int, float]:
         for kimg in (0.64, 1.92 if quick else 3.2):
             overrides = ["dataset=folder", f"dataset.root={folder}", "dataset.image_size=32", "dataset.batch_size=16", "metrics=none", "diagnosis=off",
                          f"trainer.devices={count}", "trainer.accelerator=cpu", f"total_kimg={kimg}", f"dataset.cache_dir={scratch}/cache",
-                         f"hydra.run.dir={scratch}/p{count}_{kimg}", "pictures.every_kimg=100", "checkpoints.every_kimg=100"]  # fmt: skip
+                         f"hydra.run.dir={scratch}/p{count}_{kimg}", "observer.every_kimg=100", "checkpoints.every_kimg=100"]  # fmt: skip
             start = time.perf_counter()
             subprocess.run(
                 [sys.executable, "train.py", *overrides],

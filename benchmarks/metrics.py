@@ -13,8 +13,11 @@ import torch
 
 from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import TorchvisionImages
-from gan_lightning.metrics import distances as D
-from gan_lightning.metrics.evaluate import Evaluator
+from gan_lightning.measure import distances as D
+from gan_lightning.measure.copies import Copies
+from gan_lightning.measure.features import build_extractor
+from gan_lightning.measure.scores import Scores, evaluate
+from gan_lightning.measure.snapshot import Reals, Snapshot
 
 
 def main() -> None:
@@ -36,35 +39,27 @@ def main() -> None:
         cache = args.cache or folder
         source = TorchvisionImages("MNIST", str(args.data), download=False)
         data = ImageData(source, 28, 1, cache_dir=cache)
-        evaluator = timed(
-            "prepare: digit classifier (once)", Evaluator, data, "digits", cache_dir=cache
+        extractor = timed(
+            "prepare: digit classifier (once)", build_extractor, "digits", data, cache
         )
-        print(f"  test accuracy {evaluator.extractor.accuracy:.2%}")
-        reals = data.train_images[
-            torch.arange(len(data.train_images) - args.images, len(data.train_images))
-        ]
-        timed("prepare: features of the reals, floor (once)", evaluator.evaluate, reals, light=True)
-        found = timed(
-            "features, Frechet, KID, PRDC, class histogram, diversity",
-            evaluator.evaluate,
-            reals,
-            light=True,
-        )
-        x = timed("  of these: features", evaluator.extractor, reals)
-        real = evaluator._features(*evaluator.folds[0][0])
-        timed("  of these: Frechet", D.frechet, real, x)
+        reals, count = Reals(data, extractor, cache), len(data.train_images)
+        images = data.train_images[torch.arange(count - args.images, count)]
+
+        def scored(**options: Any) -> Scores:
+            return evaluate(Snapshot(reals, images), **options)
+
+        timed("prepare: features of the reals, floor (once)", scored)
+        timed("features, Fréchet, KID, PRDC, class histogram", scored)
+        x = timed("  of these: features", reals.see, images)
+        real, _, radii = reals.known(0)
+        timed("  of these: Fréchet", D.frechet, real, x)
         timed("  of these: KID", D.kid, real, x, 10)
-        timed("  of these: precision, recall, density, coverage", D.prdc_terms, real, x)
-        timed("the same with bootstrap intervals", evaluator._measure, reals, False, light=True)
-        timed(
-            "all, first time (sliced Wasserstein and copies of the reals)",
-            evaluator.evaluate,
-            reals,
-        )
-        timed("all with intervals, sliced Wasserstein, copies", evaluator.evaluate, reals)
-        print(
-            f"  {found.main.name} of training digits {found.main.value:.3f} (floor {found.main.floor:.3f})"
-        )
+        timed("  of these: PRDC", D.prdc_terms, real, x, radius_real=radii)
+        timed("the same with bootstrap intervals", scored, seconds=4.0)
+        timed("all, first time (copies of the reals)", scored, seconds=4.0, copies=Copies(reals))
+        found = timed("all with intervals and copies", scored, seconds=4.0, copies=Copies(reals))
+        main = found.scores[0]
+        print(f"  {main.name} of training digits {main.value:.3f} (floor {main.floor:.3f})")
 
 
 if __name__ == "__main__":

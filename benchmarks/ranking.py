@@ -17,7 +17,9 @@ from torch import Tensor
 
 from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import FolderImages
-from gan_lightning.metrics.evaluate import Evaluator
+from gan_lightning.measure.features import build_extractor
+from gan_lightning.measure.scores import distances
+from gan_lightning.measure.snapshot import Reals, Snapshot
 
 HIGHER = ("precision", "recall", "density", "coverage")
 
@@ -58,15 +60,15 @@ def table(folder: str, features: str, size: int, images: int, cache: str) -> dic
     """Score: its values from real to noise; all against half of the folder."""
     data = ImageData(FolderImages(folder), size, 3, holdout=0, shrink_batch=True, cache_dir=cache)
     data.prepare()
-    evaluator = Evaluator(data, features, cache_dir=cache)
-    evaluator.folds = evaluator.folds[:1]  # against one half only; the other is what is treated
-    (store, rows), (_, others) = evaluator.folds[0]
+    reals = Reals(data, build_extractor(features, data, cache), cache)
+    reals.folds = reals.folds[:1]  # against one half only; the other is what is treated
+    store, others = reals.folds[0].others
     others = others[:images]
     found: dict[str, list[float]] = {}
     for treat in treatments(torch.Generator().manual_seed(0)).values():
         made = treat(store[others].float()).round().clamp(0, 255).to(torch.uint8)
-        for name, (value, _) in evaluator._measure(made, quick=True).items():
-            found.setdefault(name.rpartition("_")[0], []).append(value)
+        for score in distances(Snapshot(reals, made), len(made)):
+            found.setdefault(score.protocol.rpartition("_")[0], []).append(score.value)
     return found
 
 

@@ -215,7 +215,7 @@ def our_run(
             local.trainer.accelerator = "cuda" if device.type == "cuda" else "cpu"
             local.total_kimg = (steps + Timed.warm) * local.dataset.batch_size / 1000
             local.metrics, local.diagnosis = {}, {}
-            local.pictures.every_kimg = local.checkpoints.every_kimg = 1e9
+            local.observer.every_kimg = local.checkpoints.every_kimg = 1e9
             local.console.every_steps = 0
             for key, value in settings.items():
                 OmegaConf.update(local, key.replace("__", "."), value)

@@ -153,7 +153,7 @@ def test_a_run_with_the_aid_goes_on_to_the_bit(train_run, photos, heads):
     common = (
         "dataset=folder", f"dataset.root={photos}", "dataset.image_size=32", "dataset.batch_size=8", "network=mlp",
         "network.generator.hidden=[16]", "network.discriminator.hidden=[16]", "latent_dim=4", "aid=sliced", "aid.side=32",
-        "aid.components=8", "aid.queue=24", "pictures.every_kimg=1", "checkpoints.every_kimg=1", "metrics=none", "diagnosis=off",
+        "aid.components=8", "aid.queue=24", "observer.every_kimg=1", "checkpoints.every_kimg=1", "metrics=none", "diagnosis=off",
         "trainer.enable_progress_bar=false", *heads,
     )  # fmt: skip
     whole, _ = train_run("whole", *common, "total_kimg=0.032")

@@ -9,24 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_lightning.metrics import distances as D
+from gan_lightning.measure import distances as D
 
 
 def draw(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * scale + shift
-
-
-def pictures(n: int = 150, size: int = 24, seed: int = 0) -> Tensor:
-    """Coloured soft discs, uint8 (n, 3, size, size): dark, bright, small and large ones."""
-    g = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    cy, cx, r = (
-        torch.rand(3, n, 1, 1, generator=g) * torch.tensor([0.4, 0.4, 0.25]).view(3, 1, 1, 1) + 0.2
-    ) * size
-    disc = torch.sigmoid(r - ((y - cy) ** 2 + (x - cx) ** 2).sqrt())[:, None]
-    colour = torch.rand(n, 3, 1, 1, generator=g) * 120 + 60
-    texture = torch.randn(n, 3, size, size, generator=g) * 12
-    return (disc * (colour + texture) + 30).clamp(0, 255).to(torch.uint8)
 
 
 @pytest.mark.parametrize("shift, scale", [(0.0, 1.0), (0.5, 1.0), (0.0, 2.0), (1.0, 0.5)])
@@ -112,14 +99,38 @@ def test_nearest_against_cdist() -> None:
     assert (D.nearest(y, y, 1, torch.arange(50), chunk=8)[1][:, 0] != torch.arange(50)).all()
 
 
-def test_shifted_and_mirrored_images_are_found_among_the_views() -> None:
-    x = pictures(60)
-    base = D.quiet(x).float().flatten(1)
-    moved = torch.roll(x.flip(3), (1, -1), (2, 3))
-    distance, where, which = D.relative_nearest(
-        [D.quiet(v).float().flatten(1) for v in D.views(moved)], base
-    )
-    assert torch.equal(where, torch.arange(60)) and (which >= 9).all() and distance.max() < 1e-3
+@pytest.mark.parametrize("n,m", [(40, 40), (60, 20)])
+def test_coverage_null_is_what_equal_distributions_give(n: int, m: int) -> None:
+    pairs = ((draw(n, 3, i), draw(m, 3, 500 + i)) for i in range(200))
+    values = [D.precision_recall_density_coverage(*pair)["coverage"] for pair in pairs]
+    assert np.mean(values) == pytest.approx(D.coverage_null(n, m), abs=0.02)
+    assert D.coverage_null(10**6, 10**6) == pytest.approx(1 - 0.5**5, abs=1e-4)
+
+
+def test_energy_of_points_in_closed_form() -> None:
+    # two fakes at 0, two reals at -1 and +1: 2 * 1 - 0 - 2, over 2
+    reals = torch.tensor([[-1.0], [1.0]])
+    assert D.energy(torch.zeros(2, 1), reals) == pytest.approx(0)
+    assert D.energy(torch.full((2, 1), 5.0), reals) == pytest.approx((2 * 5 - 2) / 2)
+
+
+def test_diversity_is_a_ratio_of_mean_distances() -> None:
+    x = draw(60, 5, 0)
+    pairs = [(i, j) for i in range(60) for j in range(60) if i != j]
+    brute = np.mean([float((x[i] - x[j]).norm()) for i, j in pairs])
+    assert D.spread(x) == pytest.approx(brute, rel=1e-4)
+    assert D.diversity(0.3 * x, x) == pytest.approx(0.3, rel=1e-4)
+    assert D.diversity(x[:1].repeat(60, 1), x) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_permutation_test_by_hand_and_by_chance() -> None:
+    """(|0-2| + |0-3| + |1-2| + |1-3|) / 2 - 1 - 1 over 1; halves of one set differ by chance."""
+    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
+    assert D.permutation_test(a, b, 1)[0] == pytest.approx(2 * 2 - 1 - 1)
+    one, other, moved = (draw(200, 8, seed) for seed in range(3))
+    distance, chance = D.permutation_test(one, other)
+    assert abs(distance) < 1.5 * chance < 0.02
+    assert D.permutation_test(moved + 0.5, other)[0] > 3 * chance
 
 
 def test_bootstrap_of_a_mean() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.errors import UserError
-from gan_lightning.metrics import distances as D
-from gan_lightning.metrics import features as X
+from gan_lightning.measure import distances as D
+from gan_lightning.measure import features as X
 
 
 def images(n: int = 12, c: int = 3, h: int = 16, w: int = 16) -> Tensor:
@@ -111,7 +111,7 @@ def test_digits_learn_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture
     before = torch.get_rng_state()
     net = X.build_extractor("digits", data(train_images=train, **known), tmp_path)
     assert torch.equal(before, torch.get_rng_state())
-    p = net.classify(test)
+    p = net.probabilities(net(test))
     assert (
         float((p.argmax(1) == test_labels).float().mean()) == pytest.approx(net.accuracy)
         and net.accuracy >= 0.99

@@ -19,8 +19,8 @@ from gan_lightning.errors import UserError
 SPRUNG = "trap-sprung"
 TINY = (
     "dataset=folder", "dataset.image_size=16", "dataset.batch_size=8", "network=mlp", "network.generator.hidden=[16]",
-    "network.discriminator.hidden=[16]", "latent_dim=4", "pictures.every_kimg=1", "checkpoints.every_kimg=1",
-    "metrics.every_kimg=1", "trainer.enable_progress_bar=false", "dataset.cache_dir=cache", "metrics.cache_dir=cache",
+    "network.discriminator.hidden=[16]", "latent_dim=4", "observer.every_kimg=1", "checkpoints.every_kimg=1",
+    "trainer.enable_progress_bar=false", "dataset.cache_dir=cache",
 )  # fmt: skip
 
 
@@ -113,23 +113,24 @@ def shared(levels=12):
     return value
 
 
-QUALITY, WATCH = ("callbacks", "Quality"), ("callbacks", "Watch")
+SCORES, WATCH = ("callbacks", "Observer", "metrics"), ("callbacks", "Observer", "diagnosis")
 GENERATOR = ("config", "network", "generator")
 # what is done to a good checkpoint; every one of these has to be refused on going on
 RESUMED = {
     "an object": put(("more",), Trap()),
-    "features to instantiate": put((*QUALITY, "features"), TOUCH),
-    "features through sympy": put((*QUALITY, "features"), SYMPY),
-    "an evaluator": put((*QUALITY, "evaluator"), TOUCH),
-    "a method's name": put((*QUALITY, "objective"), 1.0),
-    "a dunder": put((*QUALITY, "__class__"), "x"),
-    "history of the wrong type": put((*QUALITY, "history"), "none"),
-    "best is a target": put((*QUALITY, "best"), TOUCH),
+    "features to instantiate": put((*SCORES, "features"), TOUCH),
+    "features through sympy": put((*SCORES, "features"), SYMPY),
+    "an evaluator": put((*SCORES, "evaluator"), TOUCH),
+    "a method's name": put((*SCORES, "objective"), 1.0),
+    "a dunder": put((*SCORES, "__class__"), "x"),
+    "history of the wrong type": put((*SCORES, "history"), "none"),
+    "best is a target": put((*SCORES, "best"), TOUCH),
     "another folder": put((*WATCH, "folder"), "/tmp"),
     "thresholds": put((*WATCH, "thresholds"), {}),
     "records are numbers": put((*WATCH, "records"), [1, 2]),
     "a record without a step": put((*WATCH, "records"), [{"kind": "full"}]),
-    "counts are words": put((*WATCH, "counts"), [["a"]]),
+    "counts are words": put((*WATCH, "memory", "counts"), [["a"]]),
+    "a budget of words": put(("callbacks", "Observer", "budget", "spent"), "0"),
     "callbacks are a list": put(("callbacks",), []),
     "loops are missing": put(("loops",), None),
     "loops with an attribute": put(

@@ -101,8 +101,8 @@ def test_a_run_goes_on_in_its_folder_with_the_curves_that_were_there(train_run, 
         f"dataset.root={photos}",
         "diagnosis.light_every=1",
     ]
-    whole, _ = train_run("whole", *settings, "total_kimg=0.072", "pictures.every_kimg=0.016")
-    run, _ = train_run("run", *settings, "total_kimg=0.032", "pictures.every_kimg=0.016")
+    whole, _ = train_run("whole", *settings, "total_kimg=0.072", "observer.every_kimg=0.016")
+    run, _ = train_run("run", *settings, "total_kimg=0.032", "observer.every_kimg=0.016")
     for line in ("40,0.5,0.5\n", "not a row\n"):
         with open(run / "csv/metrics.csv", "a") as file:
             file.write(line)
@@ -112,7 +112,7 @@ def test_a_run_goes_on_in_its_folder_with_the_curves_that_were_there(train_run, 
         )
     (run / "images/fake_images_kimg_000000.040.png").write_bytes(b"of the lost stretch")
     last = f"ckpt_path={run}/checkpoints/last.ckpt"
-    train_run("run", *settings, last, "total_kimg=0.072", "pictures.every_kimg=0.016")
+    train_run("run", *settings, last, "total_kimg=0.072", "observer.every_kimg=0.016")
     curves = []
     for place in (whole, run):
         with open(place / "csv/metrics.csv", newline="") as file:
@@ -159,7 +159,7 @@ def test_links_under_the_names_of_a_run_are_not_written_through(train_run, photo
         (run / name).symlink_to(secret)
     settings = [o for o in TINY if o not in ("diagnosis=off", "metrics=none")]
     train_run(
-        "run", *settings, f"dataset.root={photos}", "total_kimg=0.032", "pictures.every_kimg=0.016"
+        "run", *settings, f"dataset.root={photos}", "total_kimg=0.032", "observer.every_kimg=0.016"
     )
     assert secret.read_text() == "mine"
     assert weights(run)["nimg"] == 32 and (run / "csv/metrics.csv").is_file()
@@ -279,18 +279,18 @@ def test_slurms_signal_counts_only_under_slurm():
 
 def test_a_long_evaluation_is_broken_off_and_the_weights_are_kept(train_run, photos, monkeypatch):
     """Asked to stop within scores that would take forever: raised between two steps, kept, told."""
-    from gan_lightning.metrics.quality import Quality
+    from gan_lightning.measure.scoring import Scoring
 
-    def forever(self, trainer, module):
+    def forever(self, trainer, moment, seconds):
         interrupt._state.number = signal.SIGTERM
         interrupt._break_off(signal.SIGALRM, None)
         raise AssertionError("not broken off")
 
-    monkeypatch.setattr(Quality, "_evaluate", forever)
+    monkeypatch.setattr(Scoring, "take", forever)
     monkeypatch.setattr(interrupt._state, "number", 0)
     settings = [o for o in TINY if o != "metrics=none"] + [
         f"dataset.root={photos}",
-        "metrics.every_kimg=0.032",
+        "observer.every_kimg=0.032",
     ]
     with pytest.raises(SystemExit) as end:
         train_run("run", *settings, "total_kimg=1")

@@ -25,7 +25,7 @@ TINY = [
     "dataset=folder", "dataset.image_size=16", "dataset.batch_size=8", "metrics=none", "diagnosis=off", "latent_dim=8", "console.every_steps=0",
     "network.generator.channels=16", "network.generator.min_channels=8", "network.discriminator.channels=16",
     "network.discriminator.min_channels=8", "augment=ada", "loss.gamma=0.1", "loss.penalty_every=2", "loss.lecam_weight=0.1",
-    "trainer.log_every_n_steps=2",
+    "trainer.log_every_n_steps=2", "observer.max_fraction=99",
 ]  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_a_schedule_knows_of_epochs_cut_short(tiny):
 
 
 def test_what_a_run_leaves_behind(tiny):
-    run = tiny("run", "total_kimg=0.16", "pictures.every_kimg=0.04", "checkpoints.every_kimg=0.08")
+    run = tiny("run", "total_kimg=0.16", "observer.every_kimg=0.04", "checkpoints.every_kimg=0.08")
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
@@ -241,7 +241,7 @@ def test_an_epoch_that_was_cut_short_has_no_picture_but_the_run_has(train_run, p
         "run",
         *TINY,
         f"dataset.root={photos}",
-        "pictures.every_kimg=0",
+        "observer.every_kimg=0",
         "total_kimg=0.032",
         "trainer.max_epochs=2",
     )

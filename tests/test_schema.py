@@ -126,8 +126,8 @@ def test_what_lightning_takes_is_known():
 
 
 def test_names_are_those_that_can_be_built():
-    from gan_lightning.metrics.evaluate import TORCHVISION
-    from gan_lightning.metrics.features import EXTRACTORS
+    from gan_lightning.evaluate import TORCHVISION
+    from gan_lightning.measure.features import EXTRACTORS
 
     assert set(FEATURES) == set(EXTRACTORS)
     assert set(DATA_SETS) == {*TORCHVISION, "egg"}

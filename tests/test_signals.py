@@ -1,6 +1,7 @@
 """Each signal against a closed form, a brute-force computation or an independent library."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pooled import Pooled
+from test_watch import SIZE, Blobs, blobs
 from torch import nn
 
-from gan_lightning.data.images import to_uint8
+from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.diagnosis import signals as s
-from gan_lightning.metrics.distances import precision_recall_density_coverage
+from gan_lightning.measure import distances as D
+from gan_lightning.measure.snapshot import Moment, Reals
 
 
 def rng(seed=0):
@@ -69,11 +72,11 @@ def test_quality_is_zero_without_and_grows_with_each_defect():
     reals = images(256)
     features = lambda x: Pooled()(to_uint8(x))  # noqa: E731
     real = features(reals)
-    same = np.mean([s.quality(features(images(256, seed)), real) for seed in range(1, 9)])
+    same = np.mean([D.energy(features(images(256, seed)), real) for seed in range(1, 9)])
     assert same == pytest.approx(0, abs=0.004)
     small = np.mean(
         [
-            s.quality(features(images(64, seed)), features(images(64, 100 + seed)))
+            D.energy(features(images(64, seed)), features(images(64, 100 + seed)))
             for seed in range(1, 9)
         ]
     )
@@ -86,37 +89,9 @@ def test_quality_is_zero_without_and_grows_with_each_defect():
         "collapse": [torch.lerp(fakes, fakes[:1].expand_as(fakes), a) for a in (0.3, 0.6, 1.0)],
     }
     for name, doses in defects.items():
-        values = [s.quality(features(x), real) for x in doses]
+        values = [D.energy(features(x), real) for x in doses]
         assert values[0] < values[1] < values[2], (name, values)
         assert values[2] > 0.1, (name, values)
-
-
-def test_quality_of_points_in_closed_form():
-    # two fakes at 0, two reals at -1 and +1: 2 * 1 - 0 - 2, over 2
-    assert s.quality(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])) == pytest.approx(0)
-    assert s.quality(torch.full((2, 1), 5.0), torch.tensor([[-1.0], [1.0]])) == pytest.approx(
-        (2 * 5 - 2) / 2
-    )
-
-
-def test_diversity_is_a_ratio_of_mean_distances():
-    x = torch.randn(60, 5, generator=rng())
-    brute = np.mean([float((x[i] - x[j]).norm()) for i in range(60) for j in range(60) if i != j])
-    assert s.spread(x) == pytest.approx(brute, rel=1e-4)
-    assert s.diversity(0.3 * x, x) == pytest.approx(0.3, rel=1e-4)
-    assert s.diversity(x[:1].repeat(60, 1), x) == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.parametrize("n,m", [(40, 40), (60, 20)])
-def test_coverage_null_is_what_equal_distributions_give(n, m):
-    values = [
-        precision_recall_density_coverage(
-            torch.randn(n, 3, generator=rng(i)), torch.randn(m, 3, generator=rng(500 + i))
-        )["coverage"]
-        for i in range(200)
-    ]
-    assert np.mean(values) == pytest.approx(s.coverage_null(n, m), abs=0.02)
-    assert s.coverage_null(10**6, 10**6) == pytest.approx(1 - 0.5**5, abs=1e-4)
 
 
 def test_saturation_and_contrast():
@@ -153,17 +128,6 @@ def test_nyquist_of_patterns_a_wave_a_ramp_and_noise():
         127.5 * 20**0.5 / 32, rel=0.1
     )  # of variance 1 each line holds (1 / 32)^2
     assert all(math.isfinite(v) for v in s.nyquist(torch.zeros(2, 3, 28, 28)))
-
-
-def test_apart_by_hand_and_by_chance():
-    """Two points against two: (|0-2| + |0-3| + |1-2| + |1-3|) / 2 - 1 - 1 over 1; halves of one set are apart by chance only."""
-    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
-    assert s.apart(a, b, 1)[0] == pytest.approx(2 * 2 - 1 - 1)
-    draw = torch.Generator().manual_seed(0)
-    one, other, moved = torch.randn(3, 200, 8, generator=draw)
-    distance, chance = s.apart(one, other)
-    assert abs(distance) < 1.5 * chance < 0.02
-    assert s.apart(moved + 0.5, other)[0] > 3 * chance
 
 
 def test_agreement_of_mean_images():
@@ -238,3 +202,133 @@ def test_the_first_bad_tensor_is_named():
     net[0].weight.data[1, 1] = math.nan
     assert s.all_finite(net) == "0.weight"
     assert s.first_bad({"steps": torch.tensor(3)}) is None
+
+
+# -- stub generators: the look itself, exactly -----------------------------------------------------------------------
+
+
+class Stub:
+    """What a look needs of a module, with images by `make(count, generator)` and logits by the image's mean."""
+
+    device, dtype, latent_dim, num_classes, generator_ema, step = (
+        torch.device("cpu"),
+        torch.float32,
+        4,
+        None,
+        None,
+        7,
+    )
+    config: dict = {}
+    generator = nn.Identity()
+    nimg = 56
+
+    def __init__(self, make):
+        self.make, self.draw = make, torch.Generator().manual_seed(3)
+
+    def sample(self, z, labels=None, ema=True):
+        return to_float(self.make(len(z), self.draw))
+
+    def score(self, images, labels=None):
+        return images.mean((1, 2, 3))
+
+
+def look(make, data=None):
+    data = data or Blobs(holdout=200, count=400)
+    module = Stub(partial(make, data))
+    symptoms, memory = s.Symptoms(Reals(data, Pooled())), {"mean": [], "counts": []}
+    for _ in range(4):
+        seen = symptoms.see(Moment(module, symptoms.reals, 128), memory)
+    known = {name: symptoms.facts[name] for name in ("coverage_null", "nyquist_real")}
+    return seen | known
+
+
+def perfect(data, count, draw):
+    return blobs(count, int(torch.randint(10**6, (1,), generator=draw)))[0]
+
+
+def one_image(data, count, draw):
+    return data.train_images[:1].expand(count, -1, -1, -1)
+
+
+def copies(data, count, draw):
+    rows = torch.randint(len(data.train_images), (count,), generator=draw)
+    return (
+        (
+            data.train_images[rows].int()
+            + torch.randint(-3, 4, (count, 1, SIZE, SIZE), generator=draw)
+        )
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
+
+
+def three_classes(data, count, draw):
+    return perfect(data, 2 * count, draw)[(torch.arange(2 * count) % 4 != 2)][:count]
+
+
+def one_class(data, count, draw):
+    return perfect(data, 4 * count, draw)[::4]
+
+
+def test_a_perfect_generator_looks_like_the_data():
+    seen = look(perfect)
+    assert abs(seen["quality"]) < 0.02
+    assert seen["diversity"] == pytest.approx(1, abs=0.05)
+    assert seen["coverage"] == pytest.approx(seen["coverage_null"], abs=0.07)
+    assert seen["auc_train"] == pytest.approx(0.5, abs=0.1)
+    assert seen["copy_ratio"] == pytest.approx(1, abs=0.1)
+    assert seen["modes_missing"] == 0 and seen["travel"] < 0.2
+    assert seen["nyquist_fake"] == pytest.approx(seen["nyquist_real"], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "make,expected",
+    [
+        (
+            one_image,
+            lambda seen: (
+                seen["diversity"] < 0.01 and seen["coverage"] < 0.1 and seen["quality"] > 0.3
+            ),
+        ),
+        (copies, lambda seen: seen["copy_ratio"] < 0.4 and seen["quality"] < 0.02),
+        (
+            three_classes,
+            lambda seen: (
+                seen["modes_missing"] == 0.25
+                and seen["rarest_mode"] == 2
+                and seen["coverage"] > 0.5
+            ),
+        ),
+        (one_class, lambda seen: seen["modes_missing"] == 0.75 and seen["coverage"] < 0.4),
+        (
+            lambda d, n, g: torch.full((n, 1, SIZE, SIZE), 255, dtype=torch.uint8),
+            lambda seen: seen["saturated_fake"] == 1 and seen["image_std"] == 0,
+        ),
+    ],
+)
+def test_a_planted_generator_shows_in_its_signals(make, expected):
+    seen = look(make)
+    assert expected(seen), seen
+
+
+def test_a_class_that_is_only_held_out_is_known_from_the_labels():
+    data = Blobs(holdout=200, count=400)
+    keep = data.train_labels != 2
+    data.train_images, data.train_labels = data.train_images[keep], data.train_labels[keep]
+    for known, found in ((data, [2]), (Blobs(), [])):
+        assert s.Symptoms(Reals(known, Pooled())).facts["untrained_classes"] == found
+
+
+def test_modes_are_found_without_labels_too():
+    data = Blobs(holdout=200, count=400)
+    data.train_labels = data.holdout_labels = None
+    assert look(one_class, data)["modes_missing"] >= 0.5
+    assert look(perfect, data)["modes_missing"] == 0
+
+
+def test_pixels_that_are_none_are_noticed():
+    data = Blobs()
+    module, symptoms = Stub(partial(perfect, data)), s.Symptoms(Reals(data, Pooled()))
+    nothing = torch.full((64, 1, SIZE, SIZE), math.nan)
+    module.sample = lambda z, labels=None, ema=True: nothing[: len(z)]
+    assert symptoms.see(Moment(module, symptoms.reals, 64), {"mean": [], "counts": []}) is None

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 from gan_lightning.data.images import to_float
 from gan_lightning.diagnosis import watch as watch_module
 from gan_lightning.diagnosis.findings import Finding
-from gan_lightning.diagnosis.watch import EARLY, Probe, TrainingDiverged, Watch
+from gan_lightning.diagnosis.watch import TrainingDiverged, Watch
 from gan_lightning.ema import EMA
 from gan_lightning.errors import UserError
 from gan_lightning.gan import GAN
 from gan_lightning.losses import BCE
 from gan_lightning.networks import dcgan
+from gan_lightning.observer import EARLY, Observer
 
 CONF = yaml.safe_load(
     (Path(__file__).parents[1] / "conf" / "diagnosis" / "default.yaml").read_text()
@@ -100,10 +101,15 @@ def fit(folder, *callbacks, data=None, module=None, steps=60):
     return module
 
 
+def observer(max_fraction=99.0, every_kimg=0.16, **settings):
+    """The observer with a diagnosis alone, and that diagnosis."""
+    doctor = Watch(THRESHOLDS, light_every=10, **settings)
+    taken = Observer(every_kimg, max_fraction, diagnosis=doctor, features=Pooled())
+    return taken, doctor
+
+
 def watch(**settings):
-    return Watch(
-        THRESHOLDS, light_every=10, full_every=20, images=64, **({"features": Pooled()} | settings)
-    )
+    return observer(**settings)[0]
 
 
 def lines(folder):
@@ -111,30 +117,22 @@ def lines(folder):
 
 
 def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
-    doctor = watch(max_share=1.0)
-    fit(tmp_path, doctor)
+    fit(tmp_path, watch())
     facts, *records = lines(tmp_path)
     seen = next(r for r in records if "seen_apart" in r)
     records.remove(seen)
     assert seen["kind"] == "facts" and seen["seen_apart"] < 1.5 * seen["seen_chance"] < 0.1
-    assert (
-        facts["kind"] == "facts"
-        and facts["n_train"] == 200
-        and facts["n_holdout"] == 100
-        and facts["batchnorm_g"]
-    )
+    assert facts["kind"] == "facts" and facts["batchnorm_g"]
+    assert (facts["n_train"], facts["n_holdout"]) == (200, 100)
     assert records.pop() == {"kind": "facts", "ended": True}
     steps = [r["step"] for r in records]
-    assert steps == sorted(steps) and {r["step"] for r in records if r["kind"] == "full"} >= {
-        25,
-        50,
-        60,
-    }
-    assert [r["nimg"] for r in records] == [8 * step for step in steps]
-    full = [r for r in records if r["kind"] == "full"][-1]
-    for name in ("quality", "quality_ema", "diversity", "coverage", "auc_train", "auc_heldout", "r_v", "mode_gap", "nyquist_fake", "copy_ratio",
-                 "modes_missing", "travel", "grad_norm_g", "update_ratio_d", "share", "interval", "loss_d", "score_real"):  # fmt: skip
-        assert math.isfinite(full[name]), name
+    assert steps == sorted(steps) and [r["nimg"] for r in records] == [8 * step for step in steps]
+    full = [r for r in records if r["kind"] == "full"]
+    assert {r["step"] for r in full} == {20, 25, 40, 50, 60}
+    for name in ("quality", "quality_ema", "diversity", "coverage", "auc_train", "auc_heldout",
+                 "r_v", "mode_gap", "nyquist_fake", "copy_ratio", "modes_missing", "travel",
+                 "grad_norm_g", "update_ratio_d", "share", "interval", "loss_d", "score_real"):  # fmt: skip
+        assert math.isfinite(full[-1][name]), name
     verdict = json.loads((tmp_path / "diagnosis.json").read_text())
     assert {"verdict", "checks_passed", "findings"} <= set(verdict)
     assert verdict["summary"] in capsys.readouterr().out
@@ -142,77 +140,59 @@ def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
 
 
 def test_watching_changes_nothing(tmp_path):
-    watched, alone = fit(tmp_path / "a", watch(max_share=1.0)), fit(tmp_path / "b")
+    watched, alone = fit(tmp_path / "a", watch()), fit(tmp_path / "b")
     for (name, a), b in zip(watched.state_dict().items(), alone.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert [p.training for p in watched.modules()] == [p.training for p in alone.modules()]
 
 
 def test_its_memory_goes_through_a_safe_checkpoint(tmp_path):
-    doctor = watch()
-    fit(tmp_path, doctor)
-    torch.save(doctor.state_dict(), tmp_path / "state.pt")
+    taken, doctor = observer()
+    fit(tmp_path, taken)
+    torch.save(taken.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    again = watch()
+    again, memory = observer()
     again.load_state_dict(state)
-    assert again.records == doctor.records and again.next_full == doctor.next_full
+    assert memory.records == doctor.records and memory.memory == doctor.memory
+    assert again.budget.spent == pytest.approx(taken.budget.spent)
     fit(tmp_path / "resumed", again, steps=10)
-    assert [r["step"] for r in lines(tmp_path / "resumed")[1:4]] == [
-        r["step"] for r in doctor.records[:3]
-    ]
+    rest = lines(tmp_path / "resumed")[1:4]
+    assert [r["step"] for r in rest] == [r["step"] for r in doctor.records[:3]]
 
 
 @pytest.mark.parametrize("other", [False, True])
 def test_what_was_seen_of_other_data_is_forgotten(tmp_path, other):
-    first, second = watch(), watch()
-    fit(tmp_path / "first", first)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    (one, first), (two, second) = observer(), observer()
+    fit(tmp_path / "first", one)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
     data = Blobs()
     if other:
         data.content_hash = "other"
-        second.mean, second.counts = (
-            first.mean[1:],
-            [[1.0, 2.0, 3.0]],
-        )  # of another size and with three modes
-    fit(tmp_path / "second", second, data=data, steps=30)
+        two.cache_dir = tmp_path / "cache"
+        # of another size and with three modes
+        second.memory = {"mean": first.memory["mean"][1:], "counts": [[1.0, 2.0, 3.0]]}
+    fit(tmp_path / "second", two, data=data, steps=30)
     new = next(r for r in second.records[len(first.records) :] if r["kind"] == "full")
     assert ("travel" in new) is not other
 
 
 def test_thinning_keeps_looks_of_both_kinds(tmp_path, monkeypatch):
     monkeypatch.setattr("gan_lightning.diagnosis.watch.KEPT", 6)
-    doctor = Watch(THRESHOLDS, light_every=1, full_every=2, images=64, max_share=1)
-    fit(tmp_path, doctor, steps=60)
-    kept = {
-        kind: [r["step"] for r in doctor.records if r["kind"] == kind] for kind in ("light", "full")
-    }
-    assert all(
-        3 <= len(steps) <= 7 and steps[0] < 5 and steps == sorted(steps) for steps in kept.values()
-    ), kept
+    taken, doctor = observer(every_kimg=0.016)
+    doctor.light_every = 1
+    fit(tmp_path, taken, steps=60)
+    for kind in ("light", "full"):
+        steps = [r["step"] for r in doctor.records if r["kind"] == kind]
+        assert 3 <= len(steps) <= 7 and steps[0] < 5 and steps == sorted(steps), (kind, steps)
 
 
-def test_looks_become_rare_where_they_would_cost_too_much(tmp_path):
-    doctor = watch(max_share=0.0)
-    fit(tmp_path, doctor, steps=130)
-    assert [r["step"] for r in doctor.records if r["kind"] == "full"] == [
-        e for e in EARLY if e <= 130
-    ] + [130]
-    assert sorted({r["step"] for r in doctor.records}) == [
-        10,
-        20,
-        25,
-        30,
-        40,
-        50,
-        60,
-        70,
-        80,
-        90,
-        100,
-        110,
-        120,
-        130,
-    ]
+def test_without_time_there_is_one_look_at_the_end(tmp_path):
+    taken, doctor = observer(max_fraction=0.0)
+    fit(tmp_path, taken, steps=130)
+    assert [r["step"] for r in doctor.records if r["kind"] == "full"] == [130]
+    light = sorted({*range(10, 131, 10), *(early for early in EARLY if early <= 130)})
+    at_cadence = {20 * k for k in range(1, 7)}
+    assert sorted({r["step"] for r in doctor.records}) == sorted({*light, *at_cadence})
     assert all(r["share"] > 0 for r in doctor.records)
 
 
@@ -249,13 +229,8 @@ def test_a_bad_weight_is_found_before_it_spreads_at_a_look(tmp_path):
 
 
 def test_stopping_can_be_turned_off(tmp_path):
-    doctor = watch(stop_on_fatal=False)
-    fit(
-        tmp_path,
-        StopAt(30, lambda m: m.generator.layers[0].weight.data.fill_(math.nan)),
-        doctor,
-        steps=40,
-    )
+    poison = StopAt(30, lambda m: m.generator.layers[0].weight.data.fill_(math.nan))
+    fit(tmp_path, poison, watch(stop_on_fatal=False), steps=40)
     assert json.loads((tmp_path / "diagnosis.json").read_text())["verdict"] == "fatal"
 
 
@@ -300,7 +275,7 @@ class Altered(Blobs):
     ids=["shifted", "blurred", "cut"],
 )
 def test_images_that_are_altered_on_the_way(tmp_path, change):
-    fit(tmp_path, watch(max_share=1.0), data=Altered(change))
+    fit(tmp_path, watch(), data=Altered(change))
     found = json.loads((tmp_path / "diagnosis.json").read_text())["findings"][0]
     assert found["name"] == "altered_images" and found["override"].startswith("dataset._target_=")
     assert found["evidence"]["distance_to_stored"] > 2 * found["evidence"]["distance_by_chance"]
@@ -312,7 +287,7 @@ def test_mirrored_images_are_stored_ones_where_mirroring_was_asked_for(tmp_path)
     )
     data.train_images[:, :, :, 8:] = 0  # what is there lies on the left, and mirroring shows
     for data.flip, found in ((True, False), (False, True)):
-        fit(tmp_path / str(found), watch(max_share=1.0), data=data)
+        fit(tmp_path / str(found), watch(), data=data)
         verdict = json.loads((tmp_path / str(found) / "diagnosis.json").read_text())
         assert ("altered_images" in [f["name"] for f in verdict["findings"]]) is found
 
@@ -334,7 +309,7 @@ def test_a_change_in_the_findings_is_said_once(tmp_path, capsys, monkeypatch):
         )
 
     monkeypatch.setattr(watch_module, "diagnose", script)
-    fit(tmp_path, watch(max_share=1.0, language="ko"), steps=100)
+    fit(tmp_path, watch(language="ko"), steps=100)
     out = [
         line for line in capsys.readouterr().out.splitlines() if "kimg" in line and "제자리" in line
     ]
@@ -349,131 +324,3 @@ def test_a_change_in_the_findings_is_said_once(tmp_path, capsys, monkeypatch):
 def test_language_is_checked():
     with pytest.raises(UserError, match="diagnosis.language=fr"):
         Watch(THRESHOLDS, language="fr")
-
-
-# -- stub generators: the look itself, exactly -----------------------------------------------------------------------
-
-
-class Stub:
-    """What a look needs of a module, with images by `make(count, generator)` and logits by the image's mean."""
-
-    device, dtype, latent_dim, num_classes, generator_ema, step = (
-        torch.device("cpu"),
-        torch.float32,
-        4,
-        None,
-        None,
-        7,
-    )
-    config: dict = {}
-    generator = nn.Identity()
-
-    def __init__(self, make):
-        self.make, self.draw = make, torch.Generator().manual_seed(3)
-
-    def sample(self, z, labels=None, ema=True):
-        return to_float(self.make(len(z), self.draw))
-
-    def score(self, images, labels=None):
-        return images.mean((1, 2, 3))
-
-
-def look(make, data=None):
-    data = data or Blobs(holdout=200, count=400)
-    module = Stub(partial(make, data))
-    probe = Probe(module, data, Pooled(), 128, 128)
-    seen, mean, counts = probe(module, [], [])
-    for _ in range(3):
-        seen, mean, counts = probe(module, mean, counts)
-    return seen | {
-        "null": probe.facts["coverage_null"],
-        "nyquist_real": probe.facts["nyquist_real"],
-    }
-
-
-def perfect(data, count, draw):
-    return blobs(count, int(torch.randint(10**6, (1,), generator=draw)))[0]
-
-
-def one_image(data, count, draw):
-    return data.train_images[:1].expand(count, -1, -1, -1)
-
-
-def copies(data, count, draw):
-    rows = torch.randint(len(data.train_images), (count,), generator=draw)
-    return (
-        (
-            data.train_images[rows].int()
-            + torch.randint(-3, 4, (count, 1, SIZE, SIZE), generator=draw)
-        )
-        .clamp(0, 255)
-        .to(torch.uint8)
-    )
-
-
-def three_classes(data, count, draw):
-    return perfect(data, 2 * count, draw)[(torch.arange(2 * count) % 4 != 2)][:count]
-
-
-def one_class(data, count, draw):
-    return perfect(data, 4 * count, draw)[::4]
-
-
-def test_a_perfect_generator_looks_like_the_data():
-    seen = look(perfect)
-    assert abs(seen["quality"]) < 0.02
-    assert seen["diversity"] == pytest.approx(1, abs=0.05)
-    assert seen["coverage"] == pytest.approx(seen["null"], abs=0.07)
-    assert seen["auc_train"] == pytest.approx(0.5, abs=0.1)
-    assert seen["copy_ratio"] == pytest.approx(1, abs=0.1)
-    assert seen["modes_missing"] == 0 and seen["travel"] < 0.2
-    assert seen["nyquist_fake"] == pytest.approx(seen["nyquist_real"], rel=0.3)
-
-
-@pytest.mark.parametrize(
-    "make,expected",
-    [
-        (one_image, lambda s: s["diversity"] < 0.01 and s["coverage"] < 0.1 and s["quality"] > 0.3),
-        (copies, lambda s: s["copy_ratio"] < 0.4 and s["quality"] < 0.02),
-        (
-            three_classes,
-            lambda s: s["modes_missing"] == 0.25 and s["rarest_mode"] == 2 and s["coverage"] > 0.5,
-        ),
-        (one_class, lambda s: s["modes_missing"] == 0.75 and s["coverage"] < 0.4),
-        (
-            lambda d, n, g: torch.full((n, 1, SIZE, SIZE), 255, dtype=torch.uint8),
-            lambda s: s["saturated_fake"] == 1 and s["image_std"] == 0,
-        ),
-    ],
-)
-def test_a_planted_generator_shows_in_its_signals(make, expected):
-    seen = look(make)
-    assert expected(seen), seen
-
-
-def test_a_class_that_is_only_held_out_is_known_from_the_labels():
-    data = Blobs(holdout=200, count=400)
-    keep = data.train_labels != 2
-    data.train_images, data.train_labels = data.train_images[keep], data.train_labels[keep]
-    assert Probe(Stub(partial(perfect, data)), data, Pooled(), 64, 64).facts[
-        "untrained_classes"
-    ] == [2]
-    assert (
-        Probe(Stub(partial(perfect, data)), Blobs(), Pooled(), 64, 64).facts["untrained_classes"]
-        == []
-    )
-
-
-def test_modes_are_found_without_labels_too():
-    data = Blobs(holdout=200, count=400)
-    data.train_labels = data.holdout_labels = None
-    assert look(one_class, data)["modes_missing"] >= 0.5
-    assert look(perfect, data)["modes_missing"] == 0
-
-
-def test_pixels_that_are_none_are_noticed():
-    data = Blobs()
-    module = Stub(partial(perfect, data))
-    probe = Probe(module, data, Pooled(), 64, 64)
-    module.sample = lambda z, labels=None, ema=True: torch.full((len(z), 1, SIZE, SIZE), math.nan)
-    assert probe(module, [], [])[0] is None

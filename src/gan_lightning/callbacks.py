@@ -1,6 +1,5 @@
 """What happens around training: pictures, the console, checkpoints, stopping in good order."""
 
-import copy
 import hashlib
 import math
 import random
@@ -13,19 +12,15 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gan_lightning import interrupt, pictures
-from gan_lightning.data.images import to_uint8
+from gan_lightning import interrupt
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_whole
 from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
-from gan_lightning.sampling import PLAIN, Sampler
 
 
 class Cadence:
@@ -45,106 +40,6 @@ class Cadence:
         return (
             f"kimg_{nimg // 1000:06d}" if self.every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
         )
-
-
-def grid(images: Tensor) -> Tensor:
-    """(B, C, H, W) in [-1, 1] to one uint8 picture (3 or 4, H', W') in rows of 8."""
-    return pictures.grid(to_uint8(images.float().cpu()))
-
-
-class Pictures(Callback):
-    """Grids of real and of generated images, D's probabilities for them, and at the end an animation.
-
-    `every_kimg` 0 makes a grid after every epoch, as the note does: images/fake_images_epoch_0001.png and
-    results/discriminator_outputs_epoch_0001.npy, float32 (8, 8); else ..._kimg_000010 every so many thousand images.
-    """
-
-    def __init__(self, run_dir: Path, every_kimg: float, seed: int) -> None:
-        self.images, self.results = run_dir / "images", run_dir / "results"
-        self.cadence, self.per_epoch, self.seed = Cadence(every_kimg), every_kimg == 0, seed
-        self.z: Tensor | None = None
-        self.real: list[Tensor] | None = None if (self.images / "real_images.png").exists() else []
-
-    @rank_zero_only
-    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
-        self.z = torch.randn(
-            64, module.latent_dim, generator=torch.Generator().manual_seed(self.seed)
-        )
-        sheet = getattr(trainer.datamodule, "contact_sheet", None)
-        if sheet is not None:  # what the networks really see, after every transformation
-            self.log_picture(trainer, module, "data", sheet)
-        self.cadence.due(module.nimg)
-
-    @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.real is not None:  # the first batch, and of small ones as many as fill the grid
-            self.real.append(batch[0][: 64 - sum(map(len, self.real))].cpu())
-            if sum(map(len, self.real)) == 64:
-                self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
-                self.real = None
-        if not self.per_epoch and self.cadence.due(module.nimg):
-            self.draw(trainer, module, self.cadence.name(module.nimg))
-
-    @rank_zero_only
-    def on_train_epoch_end(self, trainer: Trainer, module: GAN) -> None:
-        if self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self.draw(trainer, module, f"epoch_{trainer.current_epoch + 1:04d}")
-
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
-        whole = (
-            self.per_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        )  # it has its picture
-        if module.step and not whole:
-            self.draw(trainer, module, self.cadence.name(module.nimg))
-        if module.step:
-            self.draw_samples(module)
-        if self.real:  # a run of fewer than 64 images
-            self.keep(trainer, module, "real", grid(torch.cat(self.real)), "real_images")
-        self.animate()
-
-    def draw(self, trainer: Trainer, module: GAN, moment: str) -> None:
-        assert self.z is not None
-        fake = module.sample(self.z)
-        self.keep(trainer, module, "fake", grid(fake), f"fake_images_{moment}")
-        probabilities = module.probabilities(module.score(fake)).view(8, 8).cpu().numpy()
-        path = self.results / f"discriminator_outputs_{moment}.npy"
-        write_whole(path, lambda file: np.save(file, probabilities))
-
-    def draw_samples(self, module: GAN) -> None:
-        """images/samples.png as `gan-lightning sample --grid` makes it, where that is not of all noise."""
-        network = module.generator if module.generator_ema is None else module.shown_generator()
-        network = copy.deepcopy(network).float().eval()  # as from a checkpoint
-        sampler = Sampler(network, module.config, module.device, module.generator_ema is not None)
-        noise = sampler.choose(None, None)
-        if noise != PLAIN:
-            pictures.save(pictures.grid(sampler.images(64, **noise)), self.images / "samples.png")
-
-    def keep(self, trainer: Trainer, module: GAN, tag: str, picture: Tensor, name: str) -> None:
-        pictures.save(picture, self.images / f"{name}.png")
-        self.log_picture(trainer, module, tag, picture)
-
-    @staticmethod
-    def log_picture(trainer: Trainer, module: GAN, tag: str, picture: Tensor) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image(f"images/{tag}", picture, module.nimg)
-
-    def animate(self) -> None:
-        """images/training.gif from the grids so far, at most 100 frames of at most 512 pixels."""
-        paths = sorted(
-            path for path in self.images.glob("fake_images_*.png") if not path.is_symlink()
-        )
-        frames = [
-            Image.open(path).convert("RGB") for path in paths[:: max(1, -(-len(paths) // 100))]
-        ]
-        for frame in frames:
-            frame.thumbnail((512, 512))
-        if frames:
-            times = [200] * (len(frames) - 1) + [2000]  # milliseconds; the last one stands
-            pictures.save_film(frames, self.images / "training.gif", times)
 
 
 class ConsoleLine(Callback):

@@ -276,7 +276,7 @@ def evaluate(
     places.can_be_folder("--cache-dir ", cache_dir)
     if out:
         places.can_be_folder("--out ", out, write=True)
-    from gan_lightning.metrics.evaluate import evaluate_cli
+    from gan_lightning.evaluate import evaluate_cli
 
     return evaluate_cli(**options)
 

@@ -399,9 +399,8 @@ def check_paths(config: Any) -> None:
         made = Path(root).parts[:1] == ("data",) and not source["_target_"].endswith("FolderImages")
         if not made or os.path.lexists(root):
             places.folder(key, root, what)
-    for name, block in (("dataset", dataset), ("metrics", metrics)):
-        if block.get("cache_dir"):
-            places.can_be_folder(f"{name}.cache_dir=", block["cache_dir"])
+    if dataset.get("cache_dir"):
+        places.can_be_folder("dataset.cache_dir=", dataset["cache_dir"])
     if weights := metrics.get("inception_weights"):
         places.file("metrics.inception_weights=", weights, "the file with Inception's weights")
 

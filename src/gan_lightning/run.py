@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import folder, interrupt, loggers, together
-from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, Pictures, RandomState, Stop
+from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, RandomState, Stop
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.loader import ImageData
 from gan_lightning.errors import UserError
@@ -267,12 +267,7 @@ def build_trainer(
     callbacks: list[Callback] = [
         Guard(checkpoints),
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
-        Pictures(run_dir, cfg.pictures.every_kimg, cfg.seed),
-        *(
-            instantiate(part)
-            for part in (cfg.metrics, cfg.diagnosis)
-            if part and "_target_" in part
-        ),
+        instantiate(cfg.observer, _convert_="all"),
         Stop(),
         *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
         checkpoints,

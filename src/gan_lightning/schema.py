@@ -104,7 +104,6 @@ NEEDED: dict[str, Any] = {
     "optimizer_d.lr": r.Rate,
     "sampling.truncation": r.Truncation,
     "sampling.reject": r.BelowOne,
-    "pictures.every_kimg": r.Cadence | None,
     "checkpoints.every_kimg": r.Cadence | None,
     "console.every_steps": r.Whole,
     "retry.minutes": Annotated[float, Interval(ge=0, le=1e6)],
@@ -130,7 +129,7 @@ NEEDED: dict[str, Any] = {
 }
 BLOCKS = (
     "optimizer_g optimizer_d dataset.source network.generator network.discriminator"
-    " loss augment aid ema schedule metrics diagnosis logger"
+    " loss augment aid ema schedule metrics diagnosis logger observer"
 ).split()
 NEEDED |= dict.fromkeys(
     (*BLOCKS, *(key.partition(".")[0] for key in [*NEEDED, *BLOCKS] if "." in key)), r.Block

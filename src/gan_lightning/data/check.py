@@ -71,7 +71,7 @@ class Pictures:
         """Pretrained features (N, 352), those that the scores use."""
         if self.number not in LOOKED_AT:
             return None
-        from gan_lightning.metrics.features import Lite2, cached
+        from gan_lightning.measure.features import Lite2, cached
 
         def compute() -> Tensor:
             eyes = Lite2()

@@ -1,22 +1,35 @@
-"""What the diagnosis measures: pure functions of tensors, the same meaning for every loss.
+"""What the diagnosis measures: functions of a snapshot, the same meaning for every loss.
 
-Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F). Nothing here knows of a Trainer or touches a random state.
+Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F). Nothing here knows of a
+Trainer or touches a random state.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.data.images import LEVELS
+from gan_lightning.data.images import LEVELS, to_uint8
+from gan_lightning.ema import batch_norms
+from gan_lightning.measure import distances as D
+from gan_lightning.measure.snapshot import IMAGES, Moment, Reals, seeded
+
+REMEMBERED = 8  # snapshots over which the fakes of each mode are counted
+
+
+# -- logits ------------------------------------------------------------------------------------
 
 
 def auc(high: Tensor, low: Tensor) -> float:
-    """P(a score of `high` > a score of `low`), ties as one half: the area under the ROC curve, exact. NaN when one is empty."""
+    """P(a logit of `high` > one of `low`), ties one half: the area under the ROC curve, exact.
+
+    NaN when one is empty.
+    """
     if not len(high) or not len(low):
         return math.nan
     ordered, high = low.double().sort().values, high.double().contiguous()
@@ -25,76 +38,30 @@ def auc(high: Tensor, low: Tensor) -> float:
 
 
 def auc_error(n: int, m: int) -> float:
-    """Standard deviation of `auc` when both samples come from one distribution (Mann and Whitney 1947)."""
+    """Standard deviation of `auc` between samples of one distribution (Mann and Whitney 1947)."""
     return math.sqrt((n + m + 1) / (12 * n * m))
 
 
 def r_t(train_logits: Tensor) -> float:
-    """E[sign D(x_train)], in [-1, 1]; meaningless for relativistic and Wasserstein losses (Karras et al. 2020, ADA)."""
+    """E[sign D(x_train)], in [-1, 1]; no meaning for relativistic and Wasserstein losses (ADA)."""
     return float(train_logits.sign().mean())
 
 
 def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> float:
-    """(E D(train) - E D(held out)) / (E D(train) - E D(fake)): 0 no overfitting, 1 held-out photos look fake (ADA).
+    """(E D(train) - E D(held out)) / (E D(train) - E D(fake)) (Karras et al. 2020, ADA).
 
-    NaN where D ranks fakes as high as the training images: the ratio has no meaning there.
+    0: no overfitting, 1: held-out photographs look fake. NaN where D ranks fakes as high as the
+    training images: the ratio has no meaning there.
     """
-    train, spread = train_logits.mean(), (train_logits.mean() - fake_logits.mean())
-    return float((train - heldout_logits.mean()) / spread) if spread > 1e-6 else math.nan
+    train, apart = train_logits.mean(), (train_logits.mean() - fake_logits.mean())
+    return float((train - heldout_logits.mean()) / apart) if apart > 1e-6 else math.nan
 
 
-def spread(features: Tensor) -> float:
-    """Mean distance between two different rows."""
-    n = len(features)
-    return float(torch.cdist(features, features).sum() / max(1, n * (n - 1)))
-
-
-def diversity(fake: Tensor, real: Tensor) -> float:
-    """Mean pairwise distance of the fakes over that of the reals: 0 = one image, about 1 = as varied as the data."""
-    return spread(fake) / max(spread(real), 1e-12)
-
-
-def quality(fake: Tensor, real: Tensor) -> float:
-    """Energy distance between two feature sets in units of the reals' mean pairwise distance, minus its real-against-real floor.
-
-    The floor of the plain estimator is 1/n + 1/m (its diagonal zeros); without it the expectation is 0 for a perfect
-    generator, whatever the sample sizes. Lower is better; a grey image stands near 0.5 to 1 (Szekely and Rizzo 2013).
-    """
-    return (2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)) / max(
-        spread(real), 1e-12
-    )
-
-
-def apart(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
-    """(energy distance between two feature sets as in `quality`, the largest of `rounds` random divisions of both together).
-
-    The first near or below the second: they may well be samples of one distribution (a permutation test).
-    """
-    both, n = torch.cat([a, b]), len(a)
-    distances, draw = torch.cdist(both, both), torch.Generator().manual_seed(0)
-
-    def between(order: Tensor) -> float:
-        i, j = order[:n], order[n:]
-        within = sum(
-            float(distances[k][:, k].sum()) / max(1, len(k) * (len(k) - 1)) for k in (i, j)
-        )
-        return 2 * float(distances[i][:, j].mean()) - within
-
-    orders = (torch.randperm(len(both), generator=draw).to(both.device) for _ in range(rounds))
-    scale = max(spread(b), 1e-12)
-    return between(torch.arange(len(both), device=both.device)) / scale, max(
-        map(between, orders)
-    ) / scale
-
-
-def coverage_null(n_real: int, n_fake: int, k: int = 5) -> float:
-    """Expected `coverage` of a perfect generator: 1 - P(the k nearest of n_real - 1 + n_fake others are all reals)."""
-    k = min(k, n_real - 1)
-    return 1 - math.prod((n_real - 1 - i) / (n_real - 1 + n_fake - i) for i in range(k))
+# -- pixels ------------------------------------------------------------------------------------
 
 
 def saturated(images: Tensor) -> float:
-    """Share of values with |x| > 0.99."""
+    """Fraction of values with |x| > 0.99."""
     return float((images.abs() > 0.99).float().mean())
 
 
@@ -110,9 +77,10 @@ def ends(images: Tensor) -> tuple[float, float]:
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
-    """Correlation of two sets' mean images, pooled to 8 x 8: near 1 for samples of one set, near -1 where one is inverted.
+    """Correlation of two sets' mean images, pooled to 8 x 8.
 
-    Near 0 where images have nothing in common (photographs of anything); NaN where a mean image is flat or shapes differ.
+    Near 1 for samples of one set, near -1 where one is inverted, near 0 where images have nothing
+    in common; NaN where a mean image is flat or shapes differ.
     """
     if a.shape[1:] != b.shape[1:]:
         return math.nan
@@ -123,17 +91,18 @@ def agreement(a: Tensor, b: Tensor) -> float:
 def nyquist(images: Tensor) -> tuple[float, float]:
     """(amplitude in grey levels of 255, peak) of a pattern with a period of two pixels.
 
-    The amplitude is taken over the Nyquist corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean power spectrum; the peak is
-    their mean power over that of the band from 0.6 to 0.9 of Nyquist, and tells a checkerboard from noise (flat).
+    The amplitude is taken over the Nyquist corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean power
+    spectrum; the peak is their mean power over that of the band from 0.6 to 0.9 of Nyquist, and
+    tells a checkerboard from noise (flat).
     """
     grey = images.float().mean(1)
-    # of the images mirrored, or the jump from one edge of a smooth one to the other would count as a pattern; mirrored they
-    # are sums of cosines, and every line but the first and the last stands for two of the Fourier transform
+    # of the images mirrored, or the jump from one edge of a smooth one to the other would count as
+    # a pattern; mirrored they are sums of cosines, and every line but the first and the last stands
+    # for two of the Fourier transform
     (fy, rows, times_y), (fx, columns, times_x) = (_cosines(n, grey) for n in grey.shape[1:])
     times = times_y[:, None] * times_x
-    with torch.autocast(
-        grey.device.type, enabled=False
-    ):  # a look computes as training does; bf16 is too coarse here
+    # snapshots compute as training does; bf16 is too coarse here
+    with torch.autocast(grey.device.type, enabled=False):
         power = (rows @ grey @ columns.T).square().mean(0) * times
     high_y, high_x, low_y, low_x = fy[:, None] > 0.93, fx > 0.93, fy[:, None] < 0.07, fx < 0.07
     corners = (high_y & low_x) | (low_y & high_x) | (high_y & high_x)
@@ -144,7 +113,8 @@ def nyquist(images: Tensor) -> tuple[float, float]:
 
 
 def _cosines(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of n values and their mirror image: frequencies over Nyquist (n + 1,), the transform (n + 1, n), how often each counts."""
+    """Of n values and their mirror image: frequencies over Nyquist (n + 1,), the transform
+    (n + 1, n), how often each counts."""
     k = torch.arange(n + 1, device=like.device, dtype=like.dtype)
     times = torch.full_like(k, 2.0)
     times[[0, -1]] = 1.0
@@ -152,55 +122,55 @@ def _cosines(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mode_gap(train: Tensor, evaluated: Tensor) -> float:
-    """Mean |G in train mode - G in eval mode| on the same z, in standard deviations of the eval output over the images."""
+    """Mean |G in train mode - G in eval mode| on the same z, in deviations over the images."""
     return float((train - evaluated).abs().mean() / evaluated.std(0).mean().clamp_min(1e-3))
 
 
-def nearest(queries: Tensor, others: Tensor) -> Tensor:
-    """Distance of each row to its nearest row of `others` (N,)."""
-    return torch.cdist(queries, others).min(1).values
+# -- features ----------------------------------------------------------------------------------
 
 
 def copy_ratio(fake: Tensor, heldout: Tensor, train: Tensor) -> float:
-    """Median distance to the nearest training image, fakes over held-out reals: well below 1 = near copies."""
-    return float(nearest(fake, train).median() / nearest(heldout, train).median().clamp_min(1e-12))
+    """Median distance to the nearest training image, fakes over held-out reals: below 1 = copies."""
+    fakes, reals = (D.nearest(x, train)[0].median() for x in (fake, heldout))
+    return float(fakes / reals.clamp_min(1e-12))
 
 
-def duplicates(features: Tensor, share: float = 0.02) -> float:
-    """Share of rows with another row nearer than `share` of the mean pairwise distance."""
-    distance = torch.cdist(features, features).fill_diagonal_(math.inf)
-    return float((distance.min(1).values < share * max(spread(features), 1e-12)).float().mean())
+def duplicates(features: Tensor, near: float = 0.02) -> float:
+    """Fraction of rows with another row nearer than `near` mean pairwise distances."""
+    if len(features) < 2:
+        return 0.0
+    distance = D.nearest(features, features, exclude=torch.arange(len(features)))[0]
+    return float((distance < near * max(D.spread(features), 1e-12)).float().mean())
 
 
 def kmeans(features: Tensor, k: int, rounds: int = 20) -> Tensor:
-    """Cluster index of each row (N,): Lloyd's algorithm from farthest-point seeds, deterministic."""
+    """Cluster of each row (N,): Lloyd's algorithm from farthest-point seeds, deterministic."""
     centres = features[features.norm(dim=1).argmin()][None]
     for _ in range(k - 1):
-        centres = torch.cat([centres, features[nearest(features, centres).argmax()][None]])
+        centres = torch.cat([centres, features[D.nearest(features, centres)[0].argmax()][None]])
     for _ in range(rounds):
-        member = torch.cdist(features, centres).argmin(1)
-        centres = torch.stack(
-            [features[member == j].mean(0) if (member == j).any() else centres[j] for j in range(k)]
-        )
-    return torch.cdist(features, centres).argmin(1)
+        member = D.nearest(features, centres)[1][:, 0]
+        kept = ((member == j, centre) for j, centre in enumerate(centres))
+        centres = torch.stack([features[own].mean(0) if own.any() else old for own, old in kept])
+    return D.nearest(features, centres)[1][:, 0]
 
 
 def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor, k: int = 5) -> Tensor:
-    """How many fakes fall to each mode (K,), by the majority of the k nearest reference rows, whose modes are (N,) ints."""
-    near = torch.cdist(fake, reference).topk(min(k, len(reference)), largest=False).indices
+    """How many fakes fall to each mode (K,): the majority of the k nearest reference rows' modes."""
+    near = D.nearest(fake, reference, min(k, len(reference)))[1]
     votes = F.one_hot(modes[near], int(modes.max()) + 1).sum(1)
     return torch.bincount(votes.argmax(1), minlength=votes.shape[1])
 
 
 def missing_modes(
-    counts: Tensor, shares: Tensor, below: float = 0.1, expected: float = 20
+    counts: Tensor, fractions: Tensor, below: float = 0.1, expected: float = 20
 ) -> tuple[float, int, float]:
-    """(share of the modes that are missing, the rarest mode, its count over the expected one).
+    """(fraction of the modes that are missing, the rarest mode, its count over the expected one).
 
-    Missing: under `below` of its expected count, where at least `expected` were due; modes that were due fewer are left
-    out (outlier photos).
+    Missing: under `below` of its expected count, where at least `expected` were due; modes that
+    were due fewer are left out (outlier photographs).
     """
-    due = shares * counts.sum()
+    due = fractions * counts.sum()
     known = due >= expected
     if not known.any():
         return 0.0, -1, 1.0
@@ -209,8 +179,11 @@ def missing_modes(
 
 
 def travel(mean: Tensor, previous: Tensor, scale: float) -> float:
-    """How far the fakes' mean feature has moved since the last check, in units of the reals' mean pairwise distance."""
+    """How far the fakes' mean feature has moved since the last snapshot, in reals' spreads."""
     return float((mean - previous).norm()) / max(scale, 1e-12)
+
+
+# -- weights -----------------------------------------------------------------------------------
 
 
 def weights(network: nn.Module) -> list[Tensor]:
@@ -219,7 +192,10 @@ def weights(network: nn.Module) -> list[Tensor]:
 
 
 def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> float:
-    """Median over weight tensors of |change| / |weight| per update, updates counted as independent; zero tensors are left out."""
+    """Median over weight tensors of |change| / |weight| per update, updates as independent ones.
+
+    Tensors of zeros are left out.
+    """
     now = [p.detach() for p in network.parameters() if p.ndim > 1]
     if not now:
         return math.nan
@@ -230,12 +206,9 @@ def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> 
 
 
 def first_bad(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
-    """Name of the first tensor that holds a NaN or an infinity, None where all are finite. One device sync."""
-    named = [
-        (n, t)
-        for n, t in (tensors.items() if isinstance(tensors, Mapping) else tensors)
-        if t.is_floating_point()
-    ]
+    """Name of the first tensor with a NaN or an infinity, or None. One device sync."""
+    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
+    named = [(name, t) for name, t in pairs if t.is_floating_point()]
     if not named:
         return None
     good = torch.stack([torch.isfinite(t.detach()).all() for _, t in named]).tolist()
@@ -243,5 +216,156 @@ def first_bad(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> s
 
 
 def all_finite(module: nn.Module) -> str | None:
-    """None when every weight and buffer is finite, else the name of the first that is not (for whoever saves checkpoints)."""
+    """None when every weight and buffer is finite, else the first bad one's name."""
     return first_bad(module.state_dict(keep_vars=True))
+
+
+# -- a snapshot --------------------------------------------------------------------------------
+
+
+class Symptoms:
+    """What the reals are like, computed once, and a snapshot's signals beside it."""
+
+    def __init__(self, reals: Reals) -> None:
+        self.reals, data, few = reals, reals.data, reals.few
+        train, held = data.train_images, data.holdout_images
+        self.train, labels = reals.train(IMAGES)
+        self.held_out = held is not None and len(held) > 0
+        # what the fakes' features are compared with
+        self.use_held = self.held_out and len(held) >= 64
+        store, order = (held, reals.held_order) if self.use_held else (train, reals.order)
+        self.real = reals.features(store, order[:IMAGES])
+        self.held = reals.features(held, reals.held_order[:IMAGES]) if self.held_out else None
+        self.spread = D.spread(self.real)
+        flip = bool(getattr(data, "flip", False))
+        shown = self.train[:few].clone()
+        if flip:  # as training may show them
+            shown[1::2] = shown[1::2].flip(-1)
+        noise = 0.08 * torch.randn(64, *self.train.shape[1:], generator=seeded(0))
+        self.stored, grey = reals.kept(
+            f"shown{'-flip' * flip}", lambda: [reals.see(to_uint8(x)) for x in (shown, noise)]
+        )
+        self.grey = max(D.energy(grey, self.real), 1e-6)  # quality's unit: flat grey images
+        # a cluster has to be large enough to be missed: a small held-out slice does not do for that
+        enough = self.held_out and len(held) >= 500
+        store, labels, order = (
+            (held, data.holdout_labels, reals.held_order)
+            if enough
+            else (train, data.train_labels, reals.order)
+        )
+        rows = order[:1024]
+        self.reference = reals.features(store, rows)
+        # labels are certain; clusters may be outliers, so of them nearly nothing must be there
+        self.missing = {"below": 0.02, "expected": 30.0}
+        self.modes = kmeans(self.reference, max(2, min(10, len(rows) // 10)))
+        if labels is not None:
+            self.missing, self.modes = {"below": 0.1, "expected": 20.0}, labels[rows]
+        self.fractions = torch.bincount(self.modes) / len(self.modes)
+        self.all_train: Tensor | None = None
+        if len(train) <= 2048 and self.held_out:
+            self.all_train = reals.features(train, torch.arange(len(train)))
+        amplitude, self.real_peak = nyquist(self.train)
+        self.facts = self._facts(labels is not None, amplitude)
+
+    def _facts(self, labelled: bool, amplitude: float) -> dict[str, Any]:
+        data, train = self.reals.data, self.train
+        darkest, brightest = ends(train)
+        # real images taken for real, by the protocol of the fakes' precision
+        a, b = (self.real, self.stored) if self.use_held else (self.real[::2], self.real[1::2])
+        facts = {
+            "mode_images": len(self.reference),
+            "mode_labels": labelled,
+            "n_train": len(data.train_images),
+            "n_holdout": len(self.reals.held_order),
+            "dataset": data.name,
+            "stored_mean": float(train.mean()),
+            "mean_error": float(train.mean((1, 2, 3)).std()),
+            "duplicates": duplicates(self.stored),
+            "precision_real": D.precision_recall_density_coverage(a, b)["precision"],
+            "coverage_null": D.coverage_null(len(self.real), self.reals.few),
+            "saturated_real": saturated(train),
+            "nyquist_real": amplitude,
+            "darkest_real": darkest,
+            "brightest_real": brightest,
+        }
+        if data.train_labels is not None and data.holdout_labels is not None:
+            known = data.train_labels, data.holdout_labels
+            counts = [torch.bincount(labels, minlength=data.num_classes) for labels in known]
+            trained, held = (c / c.sum() for c in counts)
+            # classes that are held out but not trained on
+            untrained = (trained < 0.1 * held) & (counts[1] >= 5)
+            facts["untrained_classes"] = untrained.nonzero()[:, 0].tolist()
+        return facts
+
+    def see(self, moment: Moment, memory: dict[str, list[Any]]) -> dict[str, float] | None:
+        """The signals of a snapshot; None where a pixel is not finite.
+
+        `memory`: the fakes' mean feature ("mean") and their modes ("counts") at the last snapshots;
+        it is brought up to date.
+        """
+        if first_bad({"pixels": moment.raw}):
+            return None
+        raw, fake = moment.raw, moment.raw_features
+        near = D.precision_recall_density_coverage(self.real, fake)
+        # of fewer fakes than usual a perfect generator covers less
+        usual = D.coverage_null(len(self.real), len(fake)) / self.facts["coverage_null"]
+        darkest, brightest = ends(raw)
+        seen = {
+            "quality_raw": D.energy(fake, self.real) / self.grey,
+            "diversity": D.diversity(fake, self.real),
+            "precision": near["precision"],
+            "coverage": near["coverage"] / usual,
+            "saturated_fake": saturated(raw),
+            "saturated_real": self.facts["saturated_real"],
+            "image_std": image_std(raw),
+            "darkest_fake": darkest,
+            "brightest_fake": brightest,
+            **self._logits(moment),
+            **self._modes(fake, memory),
+        }
+        seen["quality"] = seen["quality_raw"]
+        if moment.module.generator_ema is not None:
+            seen["quality_ema"] = D.energy(moment.ema_features, self.real) / self.grey
+            seen["quality"] = min(seen["quality_ema"], seen["quality_raw"])
+        if self.all_train is not None and self.held is not None:
+            seen["copy_ratio"] = copy_ratio(fake, self.held, self.all_train)
+        seen["nyquist_fake"], peak = nyquist(raw)
+        seen["nyquist_peak"] = peak / max(self.real_peak, 1e-12)
+        if batch_norms(moment.module.generator):
+            train_mode = moment.train_mode
+            seen["mode_gap"] = mode_gap(train_mode, raw[: len(train_mode)])
+        return seen
+
+    def _logits(self, moment: Moment) -> dict[str, float]:
+        train, fake = moment.train_logits, moment.fake_logits
+        seen = {
+            "auc_train": auc(train, fake),
+            "r_t": r_t(train),
+            "score_train": float(train.mean()),
+            "score_fakes": float(fake.mean()),
+        }
+        if self.held_out:
+            held = moment.held_logits
+            seen |= {
+                "auc_heldout": auc(held, fake),
+                "auc_memory": auc(train, held),
+                "auc_memory_error": auc_error(len(train), len(held)),
+                "r_v": r_v(train, held, fake),
+                "score_heldout": float(held.mean()),
+            }
+        return seen
+
+    def _modes(self, fake: Tensor, memory: dict[str, list[Any]]) -> dict[str, float]:
+        seen = {}
+        if memory["mean"]:
+            seen["travel"] = travel(fake.mean(0), torch.tensor(memory["mean"]), self.spread)
+        counts = mode_counts(fake, self.reference, self.modes).tolist()
+        memory["mean"] = fake.mean(0).tolist()
+        memory["counts"] = [*memory["counts"][1 - REMEMBERED :], counts]
+        over_all = torch.tensor(memory["counts"]).sum(0)
+        missing, rarest, fraction = missing_modes(over_all, self.fractions, **self.missing)
+        return seen | {
+            "modes_missing": missing,
+            "rarest_mode": float(rarest),
+            "rarest_share": fraction,
+        }

@@ -1,0 +1,78 @@
+"""How much of a run's time may be spent on looking at it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+MINUTE = 60.0
+HEAD_START = 0.15  # of the budget that may be spent before the run has earned it
+END = 0.3  # of the budget that is kept for the end
+
+
+class Budget:
+    """Seconds for snapshots, pictures, the best checkpoint and the end, out of the training's.
+
+    `fraction` of the training time of a run of a minute or more; a shorter one may spend up to
+    twice that, as its end costs the same.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
+        self.spent = 0.0
+        self.earlier = 0.0  # seconds of training in earlier parts of the run
+        self.start(0.0)
+
+    def start(self, progress: float) -> None:
+        """Training begins, or goes on, at this fraction of the run."""
+        self.began, self.before, self.first = time.perf_counter(), self.spent, progress
+
+    @property
+    def trained(self) -> float:
+        """Seconds of training in this part of the run, looking at it left out."""
+        return max(1e-3, time.perf_counter() - self.began - (self.spent - self.before))
+
+    def whole(self, progress: float) -> float:
+        """Seconds of training that the whole run will take, from how far it has come."""
+        ahead = 1 - max(progress, self.first)
+        rate = self.trained / max(progress - self.first, 1e-9) if progress > self.first else 0.0
+        return self.earlier + self.trained + rate * ahead
+
+    def allowed(self, seconds: float) -> float:
+        """Out of so many seconds of training."""
+        return self.fraction * min(2 * seconds, max(MINUTE, seconds))
+
+    def left(self, progress: float) -> float:
+        """Seconds that may be spent now: what the run has earned, but for what the end takes."""
+        part = (1 - END) * (HEAD_START + (1 - HEAD_START) * progress)
+        return part * self.allowed(self.whole(progress)) - self.spent
+
+    def at_end(self) -> float:
+        return max(0.0, self.allowed(self.earlier + self.trained) - self.spent)
+
+    @contextmanager
+    def spending(self, device: torch.device) -> Iterator[None]:
+        """What is done within counts."""
+        began = self._now(device)
+        try:
+            yield
+        finally:
+            self.spent += self._now(device) - began
+
+    def _now(self, device: torch.device) -> float:
+        if device.type == "cuda":  # else waiting for the training's own kernels would count
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    @property
+    def share(self) -> float:
+        """Spent so far, of the time so far."""
+        return self.spent / max(self.spent + self.earlier + self.trained, 1e-9)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"spent": self.spent, "trained": self.earlier + self.trained}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.spent, self.earlier = state["spent"], state["trained"]

@@ -1,0 +1,189 @@
+"""`gan-lightning evaluate`: scores of a checkpoint, or of a folder of images of any program."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lightning.data.images import to_uint8
+from gan_lightning.data.loader import ImageData
+from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
+from gan_lightning.errors import UserError
+from gan_lightning.measure.copies import Copies
+from gan_lightning.measure.features import build_extractor
+from gan_lightning.measure.scores import Scores, evaluate, must_compare
+from gan_lightning.measure.scoring import save_strip
+from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data, seeded
+from gan_lightning.sampling import PLAIN, Sampler, build_trusted, load_generator
+from gan_lightning.text import console
+
+OURS = "grid.png", "interpolation.png", "interpolation.gif"  # of many images
+TORCHVISION = {
+    "mnist": ("MNIST", 28, 1),
+    "fashion_mnist": ("FashionMNIST", 28, 1),
+    "cifar10": ("CIFAR10", 32, 3),
+}
+Make = Callable[[int], Tensor]  # a number to so many uint8 images (n, C, H, W)
+
+
+def evaluate_cli(
+    path: str,
+    data: str,
+    data_root: str | None,
+    features: str | None,
+    num_images: int | None,
+    as_json: bool,
+    trust: str | None,
+    cache_dir: str = "data/cache",
+    inception_weights: str | None = None,
+    truncation: float = 1.0,
+    reject: float = 0.0,
+    out: str | None = None,
+) -> int:
+    """Prints scores, and writes the samples that come closest to photographs. UserError."""
+    latents = {"truncation": truncation, "reject": reject}
+    where = Path(path)
+    # what is said on the way must not get into the JSON
+    with contextlib.redirect_stdout(sys.stderr):
+        if where.is_dir():
+            sampler = None
+            _all_latents(path, latents)
+        else:
+            sampler = load_generator(path, trust)
+        settings = sampler.config.get("dataset", {}) if sampler else {}
+        reals = _reals(data, data_root, settings, features, cache_dir, inception_weights)
+        n = min(num_images or reals.limit, reals.limit)
+        made = _of_checkpoint(sampler, reals, trust, latents, n) if sampler else None
+        fakes, untrained = made or (_folder(where, reals.data, n), _stand_in(reals.data))
+        copies = Copies(reals)
+        ceilings = evaluate(Snapshot(reals, untrained(min(n, len(fakes)))))
+        known = {s.protocol: s.value for s in ceilings.scores}
+        scores = evaluate(Snapshot(reals, fakes, known), seconds=4.0, copies=copies)
+        if sampler is None:
+            stands = "grey images with faint noise stand for one"
+            scores.warnings.append(f"untrained: a folder brings no generator, so {stands}")
+        folder = Path(out) if out else _pictures_of(where)
+        picture = folder / "nearest_photographs.png"
+        try:
+            save_strip(picture, scores, fakes, reals.data)
+        except OSError as error:
+            scores.warnings.append(f"{picture} could not be written: {error.strerror}")
+    if as_json:
+        print(json.dumps(scores.as_dict()))
+    else:
+        _show(scores, f"{path} against {data}", picture)
+    return 0
+
+
+def _show(scores: Scores, title: str, picture: Path) -> None:
+    terminal = console()
+    terminal.print(scores.table(title))
+    for warning in scores.warnings:
+        terminal.print(f"note: {warning}")
+    if "nearest" in scores.details and picture.is_file():
+        terminal.print(f"samples beside their nearest photographs: {picture}")
+
+
+def _all_latents(path: str, latents: dict[str, float]) -> None:
+    for name, value in latents.items():
+        if value != PLAIN[name]:
+            made = f"the images in {path} are made already"
+            raise UserError(f"--{name} {value:g} is for checkpoints: {made}")
+
+
+def _reals(
+    data: str,
+    root: str | None,
+    settings: dict[str, Any],
+    features: str | None,
+    cache_dir: str,
+    weights: str | None,
+) -> Reals:
+    real = real_data(data, root, settings, cache_dir)
+    extractor = build_extractor(features, real, cache_dir, weights)
+    # a run goes on with other features; here that would answer another question
+    if features not in (None, extractor.name):
+        raise UserError(f"--features {features} cannot be used here, for the reason above")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reals = Reals(real, extractor.to(device), cache_dir)
+    must_compare(reals)
+    return reals
+
+
+def _of_checkpoint(
+    sampler: Sampler, reals: Reals, trust: str | None, latents: dict[str, float], n: int
+) -> tuple[Tensor, Make]:
+    """n images of a generator, and a function that makes some of an untrained one."""
+    labels = None
+    if sampler.num_classes:
+        labels = like_the_data(reals.data.train_labels, n, seeded(0))
+    fakes = sampler.images(n, 0, labels, **latents)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = build_trusted(sampler.config["network"]["generator"], trust)
+    fresh = fresh.to(sampler.device).eval()
+    untrained = Sampler(fresh, sampler.config, sampler.device, False)
+
+    def make(count: int) -> Tensor:
+        return untrained.images(count, 0, None if labels is None else labels[:count])
+
+    return fakes, make
+
+
+def _stand_in(data: Any) -> Make:
+    """What most untrained generators give: grey with faint noise."""
+    shape = data.train_images.shape[1:]
+    return lambda n: to_uint8(0.08 * torch.randn((n, *shape), generator=seeded(0)))
+
+
+def _pictures_of(checkpoint: Path) -> Path:
+    """The run's own images/ where a checkpoint lies in a run, else samples/: not beside images."""
+    run = checkpoint.absolute().parent.parent
+    ours = checkpoint.is_file() and (run / "config.yaml").is_file()
+    return run / "images" if ours else Path("samples")
+
+
+def real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir: str) -> ImageData:
+    """By name or folder, in the shape a checkpoint was trained on, else 64 pixels or its own."""
+    keep = ("image_size", "image_channels", "fit", "background", "holdout")
+    options = {key: settings[key] for key in keep if settings.get(key) is not None}
+    source: Any
+    if name in TORCHVISION:
+        dataset, size, channels = TORCHVISION[name]
+        source = TorchvisionImages(dataset, root or "data")
+        options = {"image_size": size, "image_channels": channels} | options
+    elif name == "egg":
+        source = EggImages(root or EggImages.DEFAULT_ROOT)
+    else:
+        trained_on = settings.get("root") or ""  # compared, never opened
+        same = bool(trained_on) and _absolute(trained_on) == _absolute(name)
+        # another folder need not have classes
+        source = FolderImages(name, bool(settings.get("labels")) and same)
+    real = ImageData(source, shrink_batch=True, cache_dir=cache_dir, **options)
+    real.prepare()
+    return real
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _folder(path: Path, real: Any, most: int) -> Tensor:
+    """Up to `most` images of a folder as uint8 (n, C, H, W) like `real`, spread evenly over it."""
+    source = FolderImages(str(path), without=OURS)
+    _, channels, height, width = real.train_images.shape
+    if source.typical_size() != (height, width):
+        size = "x".join(map(str, source.typical_size()))
+        resized = f"are resized to {height}x{width}, the size of the real ones"
+        print(f"{path}: images of {size} pixels {resized}")
+    options: dict[str, Any] = {"fit": "stretch", "holdout": 0, "cache_dir": str(real.cache_dir)}
+    made = ImageData(source, (height, width), channels, shrink_batch=True, **options)
+    made.prepare()
+    n = min(most, len(made.train_images))
+    return made.train_images[torch.arange(n) * len(made.train_images) // n]

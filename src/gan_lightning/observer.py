@@ -1,0 +1,458 @@
+"""The one callback that looks at a run: pictures, scores, diagnosis and the best checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from PIL import Image
+from torch import Tensor
+
+from gan_lightning import pictures
+from gan_lightning.budget import Budget
+from gan_lightning.data.images import to_uint8
+from gan_lightning.diagnosis.signals import Symptoms
+from gan_lightning.diagnosis.watch import TrainingDiverged, Watch
+from gan_lightning.errors import UserError
+from gan_lightning.files import match, untrusted, write_whole
+from gan_lightning.measure.features import build_extractor
+from gan_lightning.measure.scoring import Scoring
+from gan_lightning.measure.snapshot import FEW, GRID, IMAGES, Moment, Reals, untouched
+from gan_lightning.ranges import AtLeast0, Cadence, Features, Folder, Seed
+from gan_lightning.sampling import PLAIN, Sampler
+
+SNAPSHOTS = 20  # in a run, where nothing else is asked for
+EARLY = 25, 50, 100, 200, 400  # discriminator steps of the first snapshots, for the diagnosis alone
+SIZES = IMAGES, IMAGES // 2, FEW  # images of each kind that the diagnosis looks at, as time allows
+UNTRAINED = 200  # images of the untrained generator that are scored
+ONCE = 0.1  # of the training time, for the first search for near-copies in a data set
+SLOW = 10.0  # seconds of a snapshot from which on last.ckpt is written before it
+FRAMES = 100  # of the film, each of at most 512 pixels
+
+MakePicture = Callable[[Moment], Tensor]  # uint8 (C, H, W)
+
+
+class Observer(Callback):
+    """Takes snapshots on one cadence within one time budget. Arguments are keys of conf/observer.
+
+    `every_kimg`: thousand images between two snapshots, 0: after every epoch, null: 20 in a run.
+    `max_fraction`: see `Budget`; a snapshot is made smaller, and put off, until it fits. `metrics`,
+    `diagnosis`: their blocks, or empty ones. `pictures`: further picture makers. Reals are measured
+    before training begins, once for a data set, which does not count.
+    """
+
+    STATE = {
+        "rates": {str: float},
+        "budget": {"spent": float, "trained": float},
+        "metrics": (dict, None),
+        "diagnosis": (dict, None),
+    }
+
+    def __init__(
+        self,
+        every_kimg: Cadence | None = None,
+        max_fraction: AtLeast0 = 0.05,
+        metrics: Mapping[str, Any] | Scoring | None = None,
+        diagnosis: Mapping[str, Any] | Watch | None = None,
+        features: Features | None = None,
+        pictures: Mapping[str, Any] | None = None,
+        cache_dir: Folder = "data/cache",
+        seed: Seed = 0,
+    ) -> None:
+        self.every_kimg, self.per_epoch = every_kimg, every_kimg == 0
+        self.features, self.cache_dir, self.seed = features, Path(cache_dir), seed
+        self.budget = Budget(max_fraction)
+        self.scoring: Scoring | None = _built(metrics)
+        self.watch: Watch | None = _built(diagnosis)
+        self.painters: dict[str, MakePicture] = {
+            name: _built(block) for name, block in (pictures or {}).items()
+        }
+        self.reals: Reals | None = None
+        self.symptoms: Symptoms | None = None
+        self.due = 0  # images shown at which the next snapshot is
+        self.rates: dict[str, float] = {}  # seconds: a picture; an image of a look, of a score
+        self.step = 0  # before the batch
+        self.drawn = -1  # images shown at the last picture
+        self.begun = False
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rates": self.rates,
+            "budget": self.budget.state_dict(),
+            "metrics": self.scoring and self.scoring.state_dict(),
+            "diagnosis": self.watch and self.watch.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        with untrusted("the checkpoint's state of the observer"):
+            state = match(state_dict, self.STATE, "it")
+        self.rates = state["rates"]
+        self.budget.load_state_dict(state["budget"])
+        for part, name in ((self.scoring, "metrics"), (self.watch, "diagnosis")):
+            if part is not None and state[name] is not None:
+                part.load_state_dict(state[name])
+
+    def objective(self) -> float | None:
+        """What a search minimises; see `Scoring.objective`."""
+        return self.scoring.objective() if self.scoring else None
+
+    @property
+    def next_nimg(self) -> int | None:
+        """When a snapshot is due that takes long, for whoever keeps the last checkpoint fresh."""
+        return self.due if self.rates.get("snapshot", 0.0) > SLOW else None
+
+    # -- Lightning -------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        self.folder, self.step, self.begun = Path(trainer.default_root_dir), module.step, False
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        planned = module.planned_nimg or 10 * len(data.train_images)
+        kimg = planned / 1000 / SNAPSHOTS if self.every_kimg is None else self.every_kimg
+        self.every = max(1, round(kimg * 1000)) if kimg else 1000
+        self.count = planned / (len(data.train_images) if self.per_epoch else self.every)
+        self.due = (module.nimg // self.every + 1) * self.every
+        first = self.folder / "images" / "real_images.png"
+        self.first: list[Tensor] | None = [] if self.watch or not first.exists() else None
+        self.first_picture = not first.exists()
+        if trainer.is_global_zero:
+            sheet = getattr(data, "contact_sheet", None)
+            if sheet is not None:  # what the networks really see, after every transformation
+                self._log(trainer, module, "data", sheet)
+            self._prepare(data, module)
+        # or the others would wait for a score that never comes
+        off = trainer.strategy.broadcast(self.scoring is not None and self.scoring.off)
+        if self.scoring is not None:
+            self.scoring.off = off
+        self.budget.start(module.progress)
+
+    def _prepare(self, data: Any, module: Any) -> None:
+        """Measures the reals, before the clock of trainer.max_time runs."""
+        if self.scoring is None and self.watch is None:
+            return
+        try:
+            weights = self.scoring.inception_weights if self.scoring else None
+            extractor = build_extractor(self.features, data, self.cache_dir, weights)
+            with self._spending(module), untouched(module):
+                self.reals = Reals(data, extractor.to(module.device), self.cache_dir)
+                self.symptoms = Symptoms(self.reals) if self.watch else None
+                if self.scoring:
+                    self.scoring.begin(self.reals)
+                    self._untrained(module)
+        except UserError:
+            raise
+        except Exception as problem:
+            self._turn_off(problem)
+            if self.symptoms is None:
+                self.watch = None
+
+    def _untrained(self, module: Any) -> None:
+        """Ceilings, and with them what scoring an image takes."""
+        assert self.scoring is not None and self.reals is not None
+        if self.scoring.off or module.nimg:
+            return
+        count, once = min(UNTRAINED, self.scoring.limit), self.reals.once
+        began = time.perf_counter()
+        self.scoring.untrained(Moment(module, self.reals, 0, count, self.seed))
+        seconds = time.perf_counter() - began - (self.reals.once - once)
+        self.rates["score"] = seconds / count
+
+    @contextmanager
+    def _spending(self, module: Any) -> Iterator[None]:
+        """What is done within counts, but for what is computed once for a data set and kept."""
+        before = self.reals.once if self.reals else 0.0
+        with self.budget.spending(module.device):
+            yield
+        if self.reals:
+            self.budget.spent -= self.reals.once - before
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        images = batch[0] if isinstance(batch, tuple | list) else batch
+        self.step = module.step
+        if not trainer.is_global_zero:
+            return
+        with self._spending(module):
+            if self.watch and self.symptoms and not self.begun:
+                self.watch.begin(trainer, module, images, self.symptoms)
+            self.begun = True
+            if self.first is not None:
+                self._first(trainer, module, images)
+            if self.watch and self.watch.before is None:
+                size = getattr(trainer.datamodule, "batch_size", None) or len(images)
+                steps = max(-(-len(images) // size), module.n_critic)
+                ahead = module.nimg + steps * size * trainer.world_size
+                if self._due(trainer, self.step + steps, ahead):
+                    self.watch.remember(module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        regular = self._regular(trainer, module.nimg)
+        due = self._due(trainer, module.step, module.nimg)
+        if self.watch:
+            self.watch.check(trainer, module, due)
+        gained = stop = False
+        if due and trainer.is_global_zero:
+            with self._spending(module):
+                gained = self._look(trainer, module, regular)
+            stop = self._stale()
+        if not regular:
+            return
+        self.due = (module.nimg // self.every + 1) * self.every
+        gained, stop = trainer.strategy.broadcast((gained, stop))
+        if gained:  # on every rank, as saving is a joint act
+            with self._spending(module):
+                module.save_checkpoint(self.folder / "checkpoints" / "best.ckpt")
+        if stop:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        if trainer.is_global_zero and self.begun:
+            with self._spending(module):
+                self._end(trainer, module)
+        trainer.strategy.barrier()
+
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
+        """The verdict after Ctrl-C and a fatal finding; other errors keep the screen for themselves."""
+        if trainer.is_global_zero and self.watch and self.begun and not self.watch.done:
+            loud = isinstance(exception, KeyboardInterrupt | TrainingDiverged)
+            self.watch.verdict(trainer, module, ended=False, quiet=not loud)
+
+    # -- when and how much -----------------------------------------------------------------------
+
+    def _regular(self, trainer: Any, nimg: int) -> bool:
+        """A snapshot on the cadence; the same on every rank."""
+        if self.per_epoch:
+            return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+        return nimg >= self.due
+
+    def _due(self, trainer: Any, step: int, nimg: int) -> bool:
+        """Something is looked at between the step before this batch and this one."""
+        watched = self.watch is not None and (self.watch.due(self.step, step) or self._early(step))
+        return watched or self._regular(trainer, nimg)
+
+    def _early(self, step: int) -> bool:
+        return any(self.step < early <= step for early in EARLY)
+
+    def _size(self, seconds: float) -> tuple[int, int, float]:
+        """(images for the diagnosis, for scores, what they take) within so many seconds, or least."""
+        look, score = self.rates.get("look", 0.0), self.rates.get("score", 0.0)
+        images = scored = 0
+        if self.watch:
+            fitting = (size for size in SIZES if look and size * look <= seconds / 2)
+            images = next(fitting, SIZES[-1])
+        cost = self.rates.get("picture", 0.0) + images * look
+        if self.scoring and not self.scoring.off:
+            scored = self.scoring.fewer(seconds - cost, score)
+        return images, scored, cost + scored * score
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def _look(self, trainer: Any, module: Any, regular: bool) -> bool:
+        """What is due after a step, on rank 0; True where the scores are the best so far."""
+        record = self.watch.light(module) if self.watch else {}
+        progress = module.progress or 1.0  # a run without a planned end is always whole
+        left, gained = self.budget.left(progress), False
+        if regular:
+            whole = self.budget.allowed(self.budget.whole(progress))
+            images, scored, cost = self._size(0.7 * whole / self.count)
+        else:
+            images, scored = SIZES[-1], 0
+            cost = images * self.rates.get("look", 0.0)
+        if (regular or self._early(module.step)) and cost <= left:
+            gained = self._snapshot(trainer, module, record, images, scored, picture=regular)
+        elif regular and self.per_epoch:  # the note's pictures, whatever they cost
+            self._snapshot(trainer, module, {}, 0, 0, picture=True)
+        if self.watch and record:
+            self.watch.add(record, self.budget.share)
+        return gained
+
+    def _snapshot(
+        self,
+        trainer: Any,
+        module: Any,
+        record: dict[str, Any],
+        images: int,
+        scored: int,
+        picture: bool,
+    ) -> bool:
+        began = now = time.perf_counter()
+        moment = self._moment(module, images, scored)
+        gained = False
+
+        def spent(what: str, count: int = 1) -> None:
+            nonlocal now
+            before, now = now, time.perf_counter()
+            self.rates[what] = (now - before) / count
+
+        with untouched(module), trainer.precision_plugin.forward_context():  # as fast as training
+            if picture:
+                self._draw(trainer, module, moment, self._name(trainer, module.nimg))
+                spent("picture")
+            if images and self.watch:
+                self.watch.full(trainer, module, record, moment)
+                spent("look", images)
+            if scored and self.scoring:
+                try:
+                    gained = self.scoring.take(trainer, moment, time.perf_counter() - now)
+                except Exception as problem:  # a score must never end a run
+                    self._turn_off(problem)
+                spent("score", scored)
+        self.rates["snapshot"] = now - began
+        if gained:
+            entry: Any = self.scoring and self.scoring.best
+            if self.watch:
+                self.watch.write({"kind": "score", **entry})
+        return gained
+
+    def _moment(self, module: Any, images: int, scored: int) -> Moment:
+        ceilings = self.scoring.ceilings if self.scoring else None
+        return Moment(module, self.reals, images, scored, self.seed, ceilings)
+
+    def _stale(self) -> bool:
+        patience = self.scoring.patience if self.scoring else None
+        if not self.scoring or patience is None or self.scoring.stale < patience:
+            return False
+        said = f"no gain in {patience} evaluations (metrics.patience), the run ends here"
+        print(f"metrics: {said}")
+        return True
+
+    def _turn_off(self, problem: Exception) -> None:
+        print(f"metrics: off for this run: {_first_line(problem)}", flush=True)
+        if self.scoring:
+            self.scoring.off = True
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _end(self, trainer: Any, module: Any) -> None:
+        """One picture and one look, however small; all scores, as many images as fit."""
+        left = self.budget.at_end()
+        images, _, cost = self._size(left / 2)
+        scoring = self.scoring if self.scoring and not self.scoring.off else None
+        scored, each = 0, self.rates.get("score", 0.0)
+        if scoring:
+            scored = scoring.limit
+            while scored * each > max(0.0, left - cost) / 2 and scored // 2 >= 2 * FEW:
+                scored //= 2
+        moment = self._moment(module, images, scored)
+        with untouched(module), trainer.precision_plugin.forward_context():
+            if self.drawn != module.nimg:
+                self._draw(trainer, module, moment, _kimg(module.nimg, self.every))
+            if self.first and self.first_picture:  # a run of fewer than 64 images
+                self._keep(trainer, module, "real", torch.cat(self.first), "real_images")
+            if self.watch:
+                self._last_look(trainer, module, moment)
+            if scoring:
+                try:
+                    # once for a data set, and so beside the budget
+                    left = self.budget.at_end()
+                    once = max(left, ONCE * self.budget.trained)
+                    fits = scoring.copies.unknown() * each <= once
+                    scoring.finish(trainer, moment, left, fits)
+                except Exception as problem:
+                    print(f"metrics: no scores at the end: {_first_line(problem)}")
+        self._samples(module)
+        self._film()
+        if self.watch:
+            self.watch.verdict(trainer, module, ended=True)
+
+    def _last_look(self, trainer: Any, module: Any, moment: Moment) -> None:
+        assert self.watch is not None
+        last = self.watch.records[-1] if self.watch.records else {}
+        if last.get("step") == module.step and last.get("kind") == "full":
+            return
+        record = self.watch.light(module)
+        self.watch.full(trainer, module, record, moment)
+        self.watch.add(record, self.budget.share)
+
+    # -- pictures --------------------------------------------------------------------------------
+
+    def _first(self, trainer: Any, module: Any, images: Tensor) -> None:
+        """Keeps the first images shown: for a picture, and to compare them with the stored ones."""
+        assert self.first is not None
+        wanted = GRID
+        if self.watch and self.reals:
+            wanted = min(GRID, len(self.reals.data.train_images))
+        self.first.append(images.detach().float().cpu())
+        if sum(map(len, self.first)) < wanted:
+            return
+        seen, self.first = torch.cat(self.first)[:wanted], None
+        if self.first_picture:
+            self._keep(trainer, module, "real", seen, "real_images")
+        if self.watch:
+            self.watch.compare(seen)
+
+    def _name(self, trainer: Any, nimg: int) -> str:
+        if self.per_epoch:
+            return f"epoch_{trainer.current_epoch + 1:04d}"
+        return _kimg(nimg, self.every)
+
+    def _draw(self, trainer: Any, module: Any, moment: Moment, name: str) -> None:
+        """The grid, the discriminator's probabilities for it as float32 (8, 8), and others'."""
+        self.drawn = module.nimg
+        self._keep(trainer, module, "fake", moment.grid, f"fake_images_{name}")
+        probabilities = moment.grid_probabilities.view(8, 8).numpy()
+        path = self.folder / "results" / f"discriminator_outputs_{name}.npy"
+        write_whole(path, lambda file: np.save(file, probabilities))
+        for own, paint in self.painters.items():
+            picture = paint(moment)
+            pictures.save(picture, self.folder / "images" / f"{own}_{name}.png")
+            self._log(trainer, module, own, picture)
+
+    def _keep(self, trainer: Any, module: Any, tag: str, images: Tensor, name: str) -> None:
+        picture = pictures.grid(to_uint8(images.float().cpu()))
+        pictures.save(picture, self.folder / "images" / f"{name}.png")
+        self._log(trainer, module, tag, picture)
+
+    @staticmethod
+    def _log(trainer: Any, module: Any, tag: str, picture: Tensor) -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image(f"images/{tag}", picture, module.nimg)
+
+    def _samples(self, module: Any) -> None:
+        """samples.png as `gan-lightning sample --grid` makes it, where not of all latents."""
+        if PLAIN | module.config.get("sampling", {}) == PLAIN:
+            return
+        ema = module.generator_ema is not None
+        network = copy.deepcopy(module.shown_generator() if ema else module.generator)
+        sampler = Sampler(network.float().eval(), module.config, module.device, ema)
+        picture = pictures.grid(sampler.images(64, 0, None, **sampler.choose(None, None)))
+        pictures.save(picture, self.folder / "images" / "samples.png")
+
+    def _film(self) -> None:
+        """images/training.gif from the grids so far."""
+        found = (self.folder / "images").glob("fake_images_*.png")
+        paths = sorted(path for path in found if not path.is_symlink())
+        some = paths[:: max(1, -(-len(paths) // FRAMES))]
+        frames = [Image.open(path).convert("RGB") for path in some]
+        for frame in frames:
+            frame.thumbnail((512, 512))
+        if frames:
+            times = [200] * (len(frames) - 1) + [2000]  # milliseconds; the last one stands
+            pictures.save_film(frames, self.folder / "images" / "training.gif", times)
+
+
+def _kimg(nimg: int, every: int) -> str:
+    """For files: whole thousands of images, with decimals where the cadence has them."""
+    return f"kimg_{nimg // 1000:06d}" if every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
+
+
+def _built(block: Any) -> Any:
+    """What a `_target_` block stands for; what is built already stays, an empty one is None."""
+    if not isinstance(block, Mapping):
+        return block
+    return instantiate(block, _convert_="all") if "_target_" in block else None
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]

@@ -1,0 +1,53 @@
+"""What may be spent on looking at a run: by hand, with a clock that is moved by hand."""
+
+import pytest
+import torch
+
+from gan_lightning.budget import END, HEAD_START, Budget
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("gan_lightning.budget.time.perf_counter", lambda: now[0])
+
+    def move(seconds):
+        now[0] += seconds
+
+    return move
+
+
+@pytest.mark.parametrize(
+    ("seconds", "allowed"), [(10, 1.0), (30, 3.0), (45, 3.0), (60, 3.0), (600, 30.0)]
+)
+def test_a_twentieth_and_of_a_short_run_a_tenth(seconds, allowed):
+    assert Budget(0.05).allowed(seconds) == pytest.approx(allowed)
+
+
+def test_it_is_earned_as_the_run_goes_on(clock):
+    budget = Budget(0.05)
+    budget.start(0.0)
+    clock(60)
+    assert budget.whole(0.1) == pytest.approx(600)
+    left = 30 * (1 - END) * (HEAD_START + (1 - HEAD_START) * 0.1)
+    assert budget.left(0.1) == pytest.approx(left)
+    with budget.spending(torch.device("cpu")):
+        clock(4)
+    assert budget.spent == 4 and budget.trained == 60 and budget.share == pytest.approx(4 / 64)
+    assert budget.left(0.1) == pytest.approx(left - 4)
+    clock(540)
+    assert budget.left(1.0) == pytest.approx(30 * (1 - END) - 4)
+    assert budget.at_end() == pytest.approx(26)
+
+
+def test_it_goes_on_where_it_was(clock):
+    first = Budget(0.05)
+    clock(300)
+    with first.spending(torch.device("cpu")):
+        clock(10)
+    second = Budget(0.05)
+    second.load_state_dict(first.state_dict())
+    second.start(0.5)
+    clock(150)
+    assert second.whole(0.75) == pytest.approx(300 + 300)
+    assert second.at_end() == pytest.approx(0.05 * 450 - 10)
