@@ -177,8 +177,9 @@ def test_a_damaged_cache_is_built_again_with_a_line_that_says_so(damage, tmp_pat
         pixels.unlink()
     else:
         facts.write_text(facts.read_text()[:50] if damage == "cut facts" else '{"numbers": "many"}')
-    (cache / "eggs-0f.0.tmp").write_text("abandoned")
-    os.utime(cache / "eggs-0f.0.tmp", (0, 0))
+    abandoned = cache / ".eggs-0f.u8.elsewhere-1-ab.partial"
+    abandoned.write_text("half")
+    os.utime(abandoned, (0, 0))
     said: list[str] = []
     again = scan(source, Shape(8, 8), cache, said.append)[1]
     assert torch.equal(good, again)

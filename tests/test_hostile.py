@@ -61,7 +61,7 @@ def run(made, tmp_path, monkeypatch):
 def go_on(made, photos, tmp_path):
     """go_on(path): trains on from a checkpoint."""
     typed = [*TINY, f"dataset.root={photos}", "total_kimg=0.032"]
-    typed += [f"{part}.cache_dir={made.parent}/cache" for part in ("dataset", "metrics")]
+    typed += [f"dataset.cache_dir={made.parent}/cache"]
     cfg = composed(*typed)
 
     def on(path):
