@@ -1,8 +1,8 @@
 """Whole eggs, counted by machine: the share of images in which something nearly elliptic stands out.
 
-    python -m benchmarks.ellipses PATH [--size 64] [--count 600] [--truncation 1] [--reject 0]
+    python -m benchmarks.ellipses PATH [--size 64] [--count 600] [--truncation 1]
 
-PATH is a checkpoint, of which --count samples are drawn (--truncation and --reject as for `gan-lightning sample`), or a folder of
+PATH is a checkpoint, of which --count samples are drawn (--truncation as for `gan-lightning sample`), or a folder of
 images, which are all resized to --size. Six maps of an image (brightest colour difference, red, green, red against blue and green, brightness) are cut
 at six levels each; of every cut the two largest connected shapes of 3 to 60 % of the image are filled and compared with the
 ellipse of the same moments.
@@ -77,14 +77,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--truncation", type=float, default=1.0)
-    parser.add_argument("--reject", type=float, default=0.0)
     options = parser.parse_args()
     images = images_of(
         options.path,
         options.size,
         options.count,
         truncation=options.truncation,
-        reject=options.reject,
     )
     found = np.array([roundest(image) for image in images])
     shares = "  ".join(

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from gan_lightning import interrupt
-from gan_lightning.cli import main as cli
 from gan_lightning.entry import in_words
 from gan_lightning.errors import UserError
 
@@ -63,37 +62,6 @@ def test_stopping_and_going_on_is_never_having_stopped(tiny, stop):
     )
     assert weights(rest)["nimg"] == 144
     assert_same(weights(whole), weights(rest))
-
-
-@pytest.mark.parametrize("precision", ["32-true", "64-true"])
-def test_a_run_ends_with_the_samples_that_the_command_makes(precision, tiny, tmp_path):
-    settings = ("trainer.max_epochs=1", f"trainer.precision={precision}")
-    plain = tiny("plain", *settings)
-    chosen = tiny("chosen", *settings, "sampling.truncation=0.5", "sampling.reject=0.3")
-    assert not (plain / "images/samples.png").exists()
-    assert_same(weights(plain), weights(chosen))  # nothing of it touches the training
-    for name, more in (("as the run", ()), ("all noise", ("--truncation", "1", "--reject", "0"))):
-        command = [
-            "sample",
-            str(chosen / "checkpoints/last.ckpt"),
-            "--grid",
-            "--device",
-            "cpu",
-            "--out",
-        ]
-        assert cli([*command, str(tmp_path / name), *more]) == 0
-    ours, same, other = (
-        np.asarray(Image.open(path)).astype(int)
-        for path in (
-            chosen / "images/samples.png",
-            tmp_path / "as the run/grid.png",
-            tmp_path / "all noise/grid.png",
-        )
-    )
-    assert np.abs(ours - same).max() <= 1 < np.abs(ours - other).max()
-    assert not (
-        tiny("chosen", *settings) / "images/samples.png"
-    ).exists()  # an earlier run's are not this one's
 
 
 def test_a_finished_run_goes_on_with_more_epochs(tiny):

@@ -12,13 +12,9 @@ from PIL import Image
 from gan_lightning.cli import main
 from gan_lightning.errors import UserError
 from gan_lightning.sampling import (
-    DIRECTIONS,
-    STEP,
-    Sampler,
     build_trusted,
     load_generator,
     read_checkpoint,
-    seeded,
 )
 
 
@@ -159,127 +155,9 @@ def test_truncation_is_a_number_above_0(checkpoint, value, capsys):
     assert f"'--truncation': {value} should be a number above 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--truncation", "--reject"])
-def test_noise_is_a_matter_of_checkpoints(option, tmp_path, capsys):
-    assert main(["evaluate", str(tmp_path), "--data", "egg", option, "0.8"]) == 1
-    assert capsys.readouterr().err.startswith(
-        "error: --truncation and --reject are for checkpoints"
-    )
-
-
-class Bend(torch.nn.Module):
-    """Noise (B, 2) to images (B, 1, 4, 4) whose brightness changes ever faster with the first number above 0 (for class 1
-    above 1), and not at all with the second."""
-
-    def __init__(self, slope: float) -> None:
-        super().__init__()
-        self.slope = slope
-        self.register_buffer("pattern", torch.linspace(-1, 1, 16).view(1, 1, 4, 4))
-
-    def forward(self, z, labels=None):
-        x = z[:, 0] if labels is None else z[:, 0] - labels.float()
-        return 0.5 * self.pattern + self.slope * x.clamp(min=0).square()[:, None, None, None]
-
-
-def bend(slope=0.01, num_classes=None) -> Sampler:
-    return Sampler(
-        Bend(slope), {"latent_dim": 2, "num_classes": num_classes}, torch.device("cpu"), True
-    )
-
-
-def test_the_jacobian_norm_is_an_images_change_as_a_fraction_of_its_contrast():
-    found = bend().jacobian_norm(torch.tensor([[-2.0, 0.0], [1.0, 3.0], [5.0, 0.0]]))
-    contrast = 0.5 * torch.linspace(-1, 1, 16).std()
-    along = torch.randn(DIRECTIONS, 2, generator=torch.Generator().manual_seed(0))[:, 0]
-    # ((x + step d)^2 - x^2) / step = 2 x d + step d^2
-    fast = [
-        0.01 * (2 * x * along + STEP * along.square()).square().mean().sqrt() / contrast
-        for x in (1.0, 5.0)
-    ]
-    torch.testing.assert_close(found, torch.stack([torch.tensor(0.0), *fast]), rtol=1e-3, atol=1e-5)
-
-
-def test_rejected_noise_is_drawn_anew_and_the_rest_stays():
-    plain, kept = (bend().noise(2000, seeded(3), None, reject=reject) for reject in (0.0, 0.3))
-    edge = 0.524  # which .3 of all normal numbers exceed; 256 of them tell it to within .1
-    assert kept[:, 0].max() < edge + 0.25
-    assert torch.equal(kept[plain[:, 0] < edge - 0.25], plain[plain[:, 0] < edge - 0.25])
-    changed = (kept != plain).any(1).double().mean()
-    assert 0.2 < changed < 0.4
-    # what is drawn anew is normal below the edge: by the closed form its mean is -phi(edge) / .7
-    assert kept[:, 0].mean() == pytest.approx(-0.348 / 0.7, abs=0.15)
-    few, more = (bend().noise(count, seeded(3), None, reject=0.3) for count in (20, 256))
-    assert torch.equal(few, more[:20])
-
-
-def test_every_class_has_a_limit_of_its_own():
-    labels = torch.arange(2000) % 2
-    kept = bend(num_classes=2).noise(2000, seeded(0), labels, reject=0.1)[:, 0]
-    for label in (
-        0,
-        1,
-    ):  # both bend where x - label > 0, and 1.28 is what .1 of all normal numbers exceed
-        assert 1.0 < kept[labels == label].max() < 1.6
-
-
-@pytest.mark.parametrize("slope", [0.0, float("nan")])
-def test_where_nothing_is_faster_nothing_is_rejected(slope):
-    plain = bend(slope).noise(50, seeded(0), None)
-    assert torch.equal(
-        bend(slope).noise(50, seeded(0), None, truncation=0.7, reject=0.9), 0.7 * plain
-    )
-
-
-def test_a_checkpoint_brings_its_way_of_sampling_and_the_command_wins(tmp_path, capsys):
-    own = write(tmp_path / "own.ckpt", sampling={"truncation": 0.5, "reject": 0.3})
-    none = write(tmp_path / "none.ckpt")
-    for name, path, more in (
-        ("a", own, ()),
-        ("b", none, ("--truncation", "0.5", "--reject", "0.3")),
-        ("c", own, ("--reject", "0")),
-        ("d", none, ("--truncation", "0.5")),
-        ("e", own, ("--truncation", "1", "--reject", "0")),
-        ("f", none, ()),
-    ):
-        sample(path, tmp_path / name, "--num-images", "40", "--format", "npz", *more)
-        assert ("--truncation 0.5 --reject 0.3" in capsys.readouterr().out) == (name in "ab")
-    a, b, c, d, e, f = (np.load(tmp_path / name / "images.npz")["images"] for name in "abcdef")
-    assert np.array_equal(a, b) and np.array_equal(c, d) and np.array_equal(e, f)
-    assert not np.array_equal(a, c) and not np.array_equal(c, e)
-    changed = (a != c).any((1, 2, 3)).sum()  # of 40, .3 on average
-    assert 3 <= changed <= 22
-
-
-@pytest.mark.parametrize("value", ["-0.1", "1", "nan", "x"])
-def test_reject_is_a_share_short_of_all(checkpoint, value, capsys):
-    assert main(["sample", str(checkpoint), f"--reject={value}"]) == 2
-    assert f"'--reject': {value} should be a number from 0 to below 1" in capsys.readouterr().err
-
-
-def test_a_walk_goes_between_steady_ends(tmp_path):
-    own, none = (
-        write(tmp_path / "own.ckpt", sampling={"reject": 0.5}),
-        write(tmp_path / "none.ckpt"),
-    )
-    for name, path, more in (("a", own, ()), ("b", none, ("--reject", "0.5")), ("c", none, ())):
-        assert (
-            main(
-                [
-                    "interpolate",
-                    str(path),
-                    "--rows",
-                    "6",
-                    "--steps",
-                    "2",
-                    "--out",
-                    str(tmp_path / name),
-                    *more,
-                ]
-            )
-            == 0
-        )
-    a, b, c = ((tmp_path / name / "interpolation.png").read_bytes() for name in "abc")
-    assert a == b != c
+def test_truncation_is_a_matter_of_checkpoints(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path), "--data", "egg", "--truncation", "0.8"]) == 1
+    assert capsys.readouterr().err.startswith("error: --truncation is for checkpoints")
 
 
 def test_export_into_a_folder_is_refused(checkpoint, tmp_path, capsys):

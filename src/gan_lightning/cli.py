@@ -15,7 +15,7 @@ from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
 from gan_lightning.files import clear_abandoned, expanded, write_whole
 from gan_lightning.names import DATA_SETS, FEATURES
-from gan_lightning.ranges import BelowOne, Count, Pixels, Truncation, Whole, complaint, words
+from gan_lightning.ranges import Count, Pixels, Truncation, Whole, complaint, words
 from gan_lightning.text import printable, tolerant_output
 
 app = typer.Typer(
@@ -82,8 +82,6 @@ def option(read: Callable[[str], Any], metavar: str, help: str, *names: str) -> 
 
 
 SHORTER = "latents times this: below 1 more regular images, fewer kinds"
-STEADIER = "leave out this fraction of the latents, where images change fastest"
-AS_TRAINED = "; as the run's sampling.* if left out"
 Checkpoint = Annotated[str, argument("CHECKPOINT", "as logs/.../checkpoints/last.ckpt")]
 RunFolder = Annotated[str, argument("RUN_DIR", "the folder of a run")]
 SeedOption = Annotated[int, option(number(int), "SEED", "the same seed gives the same images")]
@@ -91,8 +89,7 @@ Trust = Annotated[
     str | None, option(package, "PACKAGE", "also build networks of this package of yours")
 ]
 Device = Annotated[str | None, option(device, "DEVICE", "cpu, cuda, ...; else the best there is")]
-Shorten = Annotated[float | None, option(number(Truncation), "T", SHORTER + AS_TRAINED)]
-Reject = Annotated[float | None, option(number(BelowOne), "FRACTION", STEADIER + AS_TRAINED)]
+Shorten = Annotated[float, option(number(Truncation), "T", SHORTER)]
 Out = Annotated[str, option(path, "FOLDER", "where the images go")]
 CacheDir = Annotated[str, option(path, "FOLDER", "keeps decoded images and features")]
 
@@ -116,8 +113,7 @@ def sample(
     seed: SeedOption = 0,
     trust: Trust = None,
     device: Device = None,
-    truncation: Shorten = None,
-    reject: Reject = None,
+    truncation: Shorten = 1.0,
 ) -> None:
     """Generate images from a checkpoint."""
     places.checkpoint_file(checkpoint)
@@ -127,7 +123,7 @@ def sample(
     from rich.progress import Progress
 
     from gan_lightning import pictures
-    from gan_lightning.sampling import PLAIN, load_generator
+    from gan_lightning.sampling import load_generator
 
     sampler = load_generator(checkpoint, trust, device)
     classes = sampler.num_classes
@@ -144,12 +140,11 @@ def sample(
             f"{printable(folder)} also holds {older} images of another time: whoever scores this"
             " folder scores those as well"
         )
-    latents = sampler.choose(truncation, reject)
     kept: list[torch.Tensor] = []
     done = 0
     with Progress() as progress:
         task = progress.add_task("images", total=num_images)
-        for images in sampler.blocks(num_images, seed, label, **latents):
+        for images in sampler.blocks(num_images, seed, label, truncation):
             if format == "png":
                 for image in images:
                     pictures.save(image, folder / f"{done:06d}.png")
@@ -164,8 +159,8 @@ def sample(
         pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
     weights = "averaged" if sampler.averaged else "raw"
     print(f"{num_images} images in {printable(folder)}, by {weights} weights")
-    if latents != PLAIN:
-        print("not of all noise: --truncation {truncation:g} --reject {reject:g}".format(**latents))
+    if truncation != 1:
+        print(f"of truncated latents: --truncation {truncation:g}")
 
 
 @app.command()
@@ -177,8 +172,7 @@ def interpolate(
     seed: SeedOption = 0,
     trust: Trust = None,
     device: Device = None,
-    truncation: Shorten = None,
-    reject: Reject = None,
+    truncation: Shorten = 1.0,
 ) -> None:
     """Walk between random latents: interpolation.png and interpolation.gif."""
     places.checkpoint_file(checkpoint)
@@ -190,8 +184,8 @@ def interpolate(
 
     sampler = load_generator(checkpoint, trust, device)
     labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
-    draw, latents = seeded(seed), sampler.choose(truncation, reject)
-    ends = [sampler.noise(rows, draw, labels, **latents) for _ in range(2)]
+    draw = seeded(seed)
+    ends = [sampler.latents(rows, draw, truncation) for _ in range(2)]
     angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
     # on the sphere, where latents live; (steps, rows, latent_dim)
     walk = ends[0] * angle.cos() + ends[1] * angle.sin()
@@ -248,8 +242,7 @@ def evaluate(
     num_images: Annotated[
         int | None, option(number(Count), "N", "as many as there are real ones if left out")
     ] = None,
-    truncation: Annotated[float, option(number(Truncation), "T", SHORTER)] = 1.0,
-    reject: Annotated[float, option(number(BelowOne), "FRACTION", STEADIER)] = 0.0,
+    truncation: Shorten = 1.0,
     inception_weights: Annotated[
         str | None, option(path, "FILE", "for --features inception, without a network")
     ] = None,
@@ -266,10 +259,8 @@ def evaluate(
     """Score a checkpoint, or any folder of generated images, against real ones."""
     options = dict(locals())
     check_data(path, data, data_root)
-    if expanded(path).is_dir() and (truncation != 1 or reject != 0):
-        raise UserError(
-            f"--truncation and --reject are for checkpoints: the images in {path} are made already"
-        )
+    if expanded(path).is_dir() and truncation != 1:
+        raise UserError(f"--truncation is for checkpoints: the images in {path} are made already")
     if inception_weights:
         what = "the file with Inception's weights"
         places.file("--inception-weights ", inception_weights, what)

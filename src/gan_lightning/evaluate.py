@@ -20,7 +20,7 @@ from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
 from gan_lightning.measure.scoring import save_strip
 from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data, seeded
-from gan_lightning.sampling import PLAIN, Sampler, build_trusted, load_generator
+from gan_lightning.sampling import Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 
 OURS = "grid.png", "interpolation.png", "interpolation.gif"  # of many images
@@ -43,23 +43,20 @@ def evaluate_cli(
     cache_dir: str = "data/cache",
     inception_weights: str | None = None,
     truncation: float = 1.0,
-    reject: float = 0.0,
     out: str | None = None,
 ) -> int:
     """Prints scores, and writes the samples that come closest to photographs. UserError."""
-    latents = {"truncation": truncation, "reject": reject}
     where = Path(path)
     # what is said on the way must not get into the JSON
     with contextlib.redirect_stdout(sys.stderr):
         if where.is_dir():
             sampler = None
-            _all_latents(path, latents)
         else:
             sampler = load_generator(path, trust)
         settings = sampler.config.get("dataset", {}) if sampler else {}
         reals = _reals(data, data_root, settings, features, cache_dir, inception_weights)
         n = min(num_images or reals.limit, reals.limit)
-        made = _of_checkpoint(sampler, reals, trust, latents, n) if sampler else None
+        made = _of_checkpoint(sampler, reals, trust, truncation, n) if sampler else None
         fakes, untrained = made or (_folder(where, reals.data, n), _stand_in(reals.data))
         copies = Copies(reals)
         ceilings = evaluate(Snapshot(reals, untrained(min(n, len(fakes)))))
@@ -90,13 +87,6 @@ def _show(scores: Scores, title: str, picture: Path) -> None:
         terminal.print(f"samples beside their nearest photographs: {picture}")
 
 
-def _all_latents(path: str, latents: dict[str, float]) -> None:
-    for name, value in latents.items():
-        if value != PLAIN[name]:
-            made = f"the images in {path} are made already"
-            raise UserError(f"--{name} {value:g} is for checkpoints: {made}")
-
-
 def _reals(
     data: str,
     root: str | None,
@@ -117,13 +107,13 @@ def _reals(
 
 
 def _of_checkpoint(
-    sampler: Sampler, reals: Reals, trust: str | None, latents: dict[str, float], n: int
+    sampler: Sampler, reals: Reals, trust: str | None, truncation: float, n: int
 ) -> tuple[Tensor, Make]:
     """n images of a generator, and a function that makes some of an untrained one."""
     labels = None
     if sampler.num_classes:
         labels = like_the_data(reals.data.train_labels, n, seeded(0))
-    fakes = sampler.images(n, 0, labels, **latents)
+    fakes = sampler.images(n, 0, labels, truncation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh = build_trusted(sampler.config["network"]["generator"], trust)

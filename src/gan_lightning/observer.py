@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scoring import Scoring
 from gan_lightning.measure.snapshot import FEW, GRID, IMAGES, Moment, Reals, untouched
 from gan_lightning.ranges import AtLeast0, Cadence, Features, Folder, Seed
-from gan_lightning.sampling import PLAIN, Sampler
 
 SNAPSHOTS = 20  # in a run, where nothing else is asked for
 EARLY = 25, 50, 100, 200, 400  # discriminator steps of the first snapshots, for the diagnosis alone
@@ -360,7 +358,6 @@ class Observer(Callback):
                     scoring.finish(trainer, moment, left, fits)
                 except Exception as problem:
                     print(f"metrics: no scores at the end: {_first_line(problem)}")
-        self._samples(module)
         self._film()
         if self.watch:
             self.watch.verdict(trainer, module, ended=True)
@@ -418,16 +415,6 @@ class Observer(Callback):
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_image"):
                 logger.experiment.add_image(f"images/{tag}", picture, module.nimg)
-
-    def _samples(self, module: Any) -> None:
-        """samples.png as `gan-lightning sample --grid` makes it, where not of all latents."""
-        if PLAIN | module.config.get("sampling", {}) == PLAIN:
-            return
-        ema = module.generator_ema is not None
-        network = copy.deepcopy(module.shown_generator() if ema else module.generator)
-        sampler = Sampler(network.float().eval(), module.config, module.device, ema)
-        picture = pictures.grid(sampler.images(64, 0, None, **sampler.choose(None, None)))
-        pictures.save(picture, self.folder / "images" / "samples.png")
 
     def _film(self) -> None:
         """images/training.gif from the grids so far."""

@@ -16,11 +16,6 @@ from gan_lightning.files import read_checkpoint, same_kind, untrusted
 from gan_lightning.patterns import SCALAR, NoMatch, match
 
 BLOCK = 256  # latents are always drawn by so many, so that image k does not depend on how many are asked for
-PLAIN = {"truncation": 1.0, "reject": 0.0}  # all latents as they are drawn
-DIRECTIONS, STEP = (
-    4,
-    0.3,
-)  # in which, and how far, a latent is moved to see how fast its image changes
 LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
 OURS = "gan_lightning.networks"
@@ -101,7 +96,7 @@ def _must_fit(
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A source of noise on the CPU for any whole number."""
+    """A source of random numbers on the CPU for any whole number."""
     return torch.Generator().manual_seed(seed % 2**63)
 
 
@@ -117,7 +112,6 @@ class Sampler:
     ) -> None:
         self.generator, self.config, self.device = generator, config, device
         self.averaged = averaged  # by the EMA of the weights
-        self.limits: dict[tuple[float, float, int], float] = {}  # see `limit`
 
     @property
     def num_classes(self) -> int | None:
@@ -134,67 +128,22 @@ class Sampler:
         for piece in zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True):
             yield self.generator(*piece).float()
 
-    def choose(self, truncation: float | None, reject: float | None) -> dict[str, float]:
-        """What `blocks` takes: the values given, else those that the run's configuration has under `sampling`."""
-        given = {"truncation": truncation, "reject": reject}
-        own = self.config.get("sampling", {})
-        return PLAIN | own | {key: value for key, value in given.items() if value is not None}
-
-    @torch.no_grad()
-    def jacobian_norm(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """How fast each image changes with its latent, as a fraction of its contrast, (B,) on the CPU.
-
-        From finite differences along a few fixed directions. It is large between the kinds of picture a generator
-        knows, where it cannot but melt one into the other (Tanielian et al. 2020).
-        """
-        images = torch.cat(list(self.pieces(z, labels)))
-        change = torch.zeros(len(z), device=self.device)
-        for direction in torch.randn(DIRECTIONS, z.shape[1], generator=seeded(0)):
-            moved = torch.cat(list(self.pieces(z + STEP * direction, labels)))
-            change += (moved - images).square().flatten(1).mean(1) / STEP**2
-        return ((change / DIRECTIONS).sqrt() / images.flatten(1).std(1).clamp(min=1e-3)).cpu()
-
-    def limit(self, truncation: float, reject: float, label: int) -> float:
-        """The Jacobian norm that a fraction `reject` of the latents exceeds, measured on 256 of them (of one class)."""
-        key = truncation, reject, label
-        if key not in self.limits:
-            z = truncation * torch.randn(BLOCK, self.config["latent_dim"], generator=seeded(1))
-            labels = torch.full((BLOCK,), label) if self.num_classes else None
-            self.limits[key] = float(self.jacobian_norm(z, labels).quantile(1 - reject))
-        return self.limits[key]
-
-    def noise(
-        self,
-        count: int,
-        draw: torch.Generator,
-        labels: Tensor | None,
-        truncation: float = 1.0,
-        reject: float = 0.0,
-    ) -> Tensor:
-        """Latents (count, latent_dim), always drawn for at least 256; see `blocks`."""
+    def latents(self, count: int, draw: torch.Generator, truncation: float = 1.0) -> Tensor:
+        """(count, latent_dim), always drawn for at least 256, times `truncation`; see `blocks`."""
         shape = max(count, BLOCK), self.config["latent_dim"]
-        z = truncation * torch.randn(shape, generator=draw)[:count]
-        if not reject:
-            return z
-        classes = torch.zeros(count, dtype=torch.long) if labels is None else labels
-        limits = torch.tensor([self.limit(truncation, reject, int(label)) for label in classes])
-        left = torch.arange(count)
-        for _ in range(100):  # enough for any fraction short of all
-            norms = self.jacobian_norm(z[left], None if labels is None else labels[left])
-            left = left[norms > limits[left]]
-            if not len(left):
-                break
-            z[left] = truncation * torch.randn(shape, generator=draw)[left]
-        return z
+        return truncation * torch.randn(shape, generator=draw)[:count]
 
     def blocks(
-        self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float
+        self,
+        count: int,
+        seed: int = 0,
+        label: int | Tensor | None = None,
+        truncation: float = 1.0,
     ) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
 
-        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation=T`: latents times T; below
-        1 more regular images and fewer kinds of them (after Brock et al. 2019). `reject=S`: latents are drawn anew where
-        they belong to the fraction S at which images change fastest; fewer images are misshapen.
+        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation`: latents times this; below
+        1 more regular images and fewer kinds of them (after Brock et al. 2019).
         """
         labels = None
         if self.num_classes:
@@ -204,13 +153,17 @@ class Sampler:
             stop = min(start + BLOCK, count)
             classes = None if labels is None else labels[start:stop]
             draw = seeded(seed * 1_000_003 + start)
-            yield self.generate(self.noise(stop - start, draw, classes, **noise), classes)
+            yield self.generate(self.latents(stop - start, draw, truncation), classes)
 
     def images(
-        self, count: int, seed: int = 0, label: int | Tensor | None = None, **noise: float
+        self,
+        count: int,
+        seed: int = 0,
+        label: int | Tensor | None = None,
+        truncation: float = 1.0,
     ) -> Tensor:
         """uint8 (count, C, H, W) on the CPU, as `blocks`."""
-        return torch.cat(list(self.blocks(count, seed, label, **noise)))
+        return torch.cat(list(self.blocks(count, seed, label, truncation)))
 
 
 DATASET = {  # what of a run's data `evaluate` needs to know
@@ -226,7 +179,6 @@ CONFIG = {
     "network": {"generator": {"_target_": str, str: (*SCALAR, [int])}, str: dict},
     "latent_dim": int,
     "num_classes": (int, None),
-    "sampling": {"truncation?": float, "reject?": float},
     "dataset": {f"{key}?": pattern for key, pattern in DATASET.items()},
 }
 
@@ -235,7 +187,6 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint's configuration that sampling and scoring need, each value checked. Raises NoMatch."""
     dataset = match(given.get("dataset", {}), {str: (*SCALAR, list, dict)}, "dataset")
     config = {key: given.get(key) for key in ("network", "latent_dim", "num_classes")}
-    config["sampling"] = given.get("sampling", {})
     config["dataset"] = {key: value for key, value in dataset.items() if key in DATASET}
     config = match(config, CONFIG, "its configuration")
     generator, twice = config["network"]["generator"], config | config["dataset"]
@@ -245,9 +196,6 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
     for key in ("latent_dim", "num_classes"):
         if config[key] not in range(1, LARGEST + 1) and (key, config[key]) != ("num_classes", None):
             raise NoMatch(f"{key}={config[key]} is not possible")
-    noise = PLAIN | config["sampling"]
-    if not (0 < noise["truncation"] < 100 and 0 <= noise["reject"] < 1):
-        raise NoMatch(f"sampling: {noise} is not possible")
     return config
 
 

@@ -102,8 +102,6 @@ NEEDED: dict[str, Any] = {
     "lr": r.Rate,
     "optimizer_g.lr": r.Rate,
     "optimizer_d.lr": r.Rate,
-    "sampling.truncation": r.Truncation,
-    "sampling.reject": r.BelowOne,
     "checkpoints.every_kimg": r.Cadence | None,
     "console.every_steps": r.Whole,
     "retry.minutes": Annotated[float, Interval(ge=0, le=1e6)],
