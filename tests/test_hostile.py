@@ -191,8 +191,6 @@ NETWORKS = {
     "a depth of ten thousand": lambda c: c["config"]["network"].update(generator={
         "_target_": "gan_lightning.networks.dcgan.Generator", "latent_dim": 4, "image_size": 16, "image_channels": 3, "depth": 10**4}),
     "no generator": put(("config", "network"), {}),
-    "sampling is code": put(("config", "sampling"), TOUCH),
-    "truncation is not a number": put(("config", "sampling", "truncation"), float("nan")),
     "classes without end": lambda c: (c["config"].update(num_classes=10**12), c["config"]["network"]["generator"].update(num_classes=10**12)),
 }  # fmt: skip
 

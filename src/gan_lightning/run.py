@@ -48,41 +48,14 @@ def train(cfg: DictConfig) -> float | None:
     started = time.monotonic()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
-    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda") or (
-        cfg.trainer.accelerator == "auto" and torch.cuda.is_available()
-    )
-    if on_gpu and not torch.cuda.is_available():
-        raise UserError(
-            f"trainer.accelerator={cfg.trainer.accelerator}: torch sees no GPU here; cpu or auto is right"
-        )
-    if (
-        cfg.trainer.accelerator == "auto"
-    ):  # as everything chosen below: not an Apple GPU, whose numbers have no float64
-        cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
+    on_gpu = choose_device(cfg)
     place = together.take_place(cfg, overrides, on_gpu)
     rank_zero_only.rank = place.rank
-    if cfg.retry.minutes and place.kind != "alone":
-        raise UserError(
-            "retry.minutes starts its runs itself: start it as one process, with trainer.devices for several"
-        )
     if cfg.retry.minutes:
-        if "_target_" not in cfg.diagnosis:
-            raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
-        objective = retry(overrides, run_dir, cfg.retry.minutes)
-        write_json(run_dir / "result.json", {"objective": objective})  # what a sweep reads
-        if interrupt.asked():
-            sys.exit(interrupt.exit_code())
-        return objective
+        return train_until_good(cfg, overrides, run_dir, place)
     if gone := let_last_rate_win(cfg, overrides):
         say(f"lr={cfg.lr:g} was typed last and takes the place of {' and '.join(gone)}")
-    if cfg.ckpt_path:
-        cfg.ckpt_path = str(expanded(cfg.ckpt_path))  # for Lightning, which reads it again
-    elif (
-        together.restarted(os.environ) and (last := run_dir / "checkpoints" / "last.ckpt").is_file()
-    ):
-        cfg.ckpt_path = str(last)
-        say(f"SLURM has started this job again: it goes on from {last}")
-    before = read_training_state(cfg.ckpt_path) if cfg.ckpt_path else {}
+    before = earlier_state(cfg, run_dir)
     seed_everything(cfg.seed, workers=True, verbose=False)
     os.environ["PYTHONHASHSEED"] = str(cfg.seed)  # for the processes this one starts
     company = together.gather(place)
@@ -90,24 +63,9 @@ def train(cfg: DictConfig) -> float | None:
         company.tell(run_dir)
     with company.first() if company else nullcontext():
         data = prepare_data(cfg, run_dir, on_gpu)
-    if cfg.conditional:
-        if not data.num_classes:
-            raise UserError(
-                "conditional=true needs class labels: dataset=mnist has them, or dataset.labels=true with a folder per class"
-            )
-        cfg.num_classes = data.num_classes
-    cfg.dataset.batch_size = data.batch_size  # may have shrunk to a small set
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    config = {str(key): value for key, value in config.items()} | {"overrides": overrides}
-    if before:
-        must_fit(before, config, cfg.ckpt_path)
-    earlier = before.get("nimg", 0)
-    module = build_module(cfg, config, on_gpu)
-    if before:
-        must_load(before, module, cfg.ckpt_path)
+    module = prepare_module(cfg, overrides, data, before, on_gpu)
     part = folder.claim(run_dir, before, cfg.ckpt_path)
-    folder.write_config(run_dir, OmegaConf.to_yaml(OmegaConf.create(config)))
+    folder.write_config(run_dir, OmegaConf.to_yaml(OmegaConf.create(module.config)))
     left = cfg.retry.seconds_left
     if left:  # of the whole process: what it took to get here is gone, and the scores at the end need some as well
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
@@ -115,38 +73,110 @@ def train(cfg: DictConfig) -> float | None:
     trainer = build_trainer(cfg, run_dir, left, files, place)
     loggers.go_on(trainer.loggers, part)
     say(hardware(trainer, module))
+    fit(trainer, module, data, cfg.ckpt_path, company)
+    if must_requeue():
+        say(requeue() if place.rank == 0 else "")
+    objectives = (c.objective() for c in trainer.callbacks if hasattr(c, "objective"))
+    objective = next(objectives, None)
+    if trainer.is_global_zero:
+        write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
+        farewell(run_dir, module, before.get("nimg", 0), time.monotonic() - started)
+    if interrupt.asked():
+        stopped(run_dir, module)
+    return objective
+
+
+def choose_device(cfg: DictConfig) -> bool:
+    """Whether it trains on a GPU, which accelerator=auto becomes. Raises UserError."""
+    accelerator, there = cfg.trainer.accelerator, torch.cuda.is_available()
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and there)
+    if on_gpu and not there:
+        raise UserError(
+            f"trainer.accelerator={accelerator}: torch sees no GPU here; cpu or auto is right"
+        )
+    if accelerator == "auto":  # not an Apple GPU, whose numbers have no float64
+        cfg.trainer.accelerator = "gpu" if on_gpu else "cpu"
+    return on_gpu
+
+
+def train_until_good(
+    cfg: DictConfig, overrides: list[str], run_dir: Path, place: together.Place
+) -> float | None:
+    """retry.minutes: runs that follow the diagnosis, each a process of its own; the best objective."""
+    if place.kind != "alone":
+        raise UserError(
+            "retry.minutes starts its runs itself: start it as one process, with trainer.devices for several"
+        )
+    if "_target_" not in cfg.diagnosis:
+        raise UserError("retry.minutes follows the diagnosis: leave diagnosis=off out")
+    objective = retry(overrides, run_dir, cfg.retry.minutes)
+    write_json(run_dir / "result.json", {"objective": objective})  # what a sweep reads
+    if interrupt.asked():
+        sys.exit(interrupt.exit_code())
+    return objective
+
+
+def earlier_state(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """What the run goes on from, {} for a new one; sets ckpt_path where SLURM has requeued this job."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if cfg.ckpt_path:
+        cfg.ckpt_path = str(expanded(cfg.ckpt_path))  # for Lightning, which reads it again
+    elif together.restarted(os.environ) and last.is_file():
+        cfg.ckpt_path = str(last)
+        say(f"SLURM has started this job again: it goes on from {last}")
+    return read_training_state(cfg.ckpt_path) if cfg.ckpt_path else {}
+
+
+def prepare_module(
+    cfg: DictConfig,
+    overrides: list[str],
+    data: ImageData,
+    before: dict[str, Any],
+    on_gpu: bool,
+) -> GAN:
+    """The module for these data, which `before` fits; its `config` is the whole configuration. Raises UserError."""
+    if cfg.conditional:
+        if not data.num_classes:
+            raise UserError(
+                "conditional=true needs class labels: dataset=mnist has them, or dataset.labels=true with a folder per class"
+            )
+        cfg.num_classes = data.num_classes
+    cfg.dataset.batch_size = data.batch_size  # may have shrunk to a small set
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    config = {str(key): value for key, value in plain.items()} | {"overrides": overrides}
+    if before:
+        must_fit(before, config, cfg.ckpt_path)
+    module = build_module(cfg, config, on_gpu)
+    if before:
+        must_load(before, module, cfg.ckpt_path)
+    return module
+
+
+def fit(
+    trainer: Trainer,
+    module: GAN,
+    data: ImageData,
+    ckpt_path: str | None,
+    company: together.Company | None,
+) -> None:
+    """Lightning's fit; what ends it early is said in one line where that can be."""
     try:
         with interruptible(trainer):
-            trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path)
+            trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     except torch.OutOfMemoryError:
-        raise UserError(
-            f"the GPU's memory is too small for this: try dataset.batch_size={max(1, data.batch_size // 2)}"
-        ) from None
-    except (
-        MisconfigurationException
-    ) as error:  # a key of the Trainer's that manual optimisation does not go with
+        smaller = f"dataset.batch_size={max(1, data.batch_size // 2)}"
+        raise UserError(f"the GPU's memory is too small for this: try {smaller}") from None
+    except MisconfigurationException as error:
+        # a key of the Trainer's that manual optimisation does not go with
         raise UserError(f"trainer: {' '.join(str(error).split())}") from None
     except Exception as error:
         if company is None or isinstance(error, UserError) or not (why := company.blame(error)):
             raise
-        kept = sorted(
-            (run_dir / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime
-        )
-        raise UserError(
-            why + (f"; go on with {assign('ckpt_path', kept[-1])}" if kept else "")
-        ) from None
-    if must_requeue():
-        say(requeue() if place.rank == 0 else "")
-    objective = next(
-        (callback.objective() for callback in trainer.callbacks if hasattr(callback, "objective")),
-        None,
-    )
-    if trainer.is_global_zero:
-        write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
-        farewell(run_dir, module, earlier, time.monotonic() - started)
-    if interrupt.asked():
-        stopped(run_dir, module)
-    return objective
+        found = (Path(trainer.default_root_dir) / "checkpoints").glob("*.ckpt")
+        kept = sorted(found, key=lambda path: path.stat().st_mtime)
+        more = f"; go on with {assign('ckpt_path', kept[-1])}" if kept else ""
+        raise UserError(why + more) from None
 
 
 def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
