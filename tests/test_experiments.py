@@ -31,7 +31,7 @@ def test_every_experiment_runs_two_steps(name, train_run, photos, tmp_path):
         "run", f"experiment={name}", "dataset=folder", f"dataset.root={photos}", f"dataset.image_size={size}",
         f"dataset.image_channels={channels}", "dataset.batch_size=4", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
         "trainer.accelerator=cpu", "conditional=false",
-        "metrics=none", "diagnosis=off", "trainer.precision=32-true", "network.generator.channels=32" if "mlp" not in cfg.network.generator._target_ else "seed=1",
+        "metrics=none", "trainer.precision=32-true", "network.generator.channels=32" if "mlp" not in cfg.network.generator._target_ else "seed=1",
     )  # fmt: skip
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert saved["step"] == 2

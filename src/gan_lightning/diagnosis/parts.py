@@ -8,7 +8,7 @@ from torch.optim import SGD
 def parts(module: Any, source: Any = None) -> dict[str, dict[str, Any]]:
     """By part of a GAN in training, what its class says of itself; ordinary where it is silent."""
     generator, loss = module.generator, module.loss
-    optimizer_g, optimizer_d = module.optimizers(use_pl_optimizer=False)
+    optimizer_g, optimizer_d, *_ = module.optimizers(use_pl_optimizer=False)  # the aid may have one
     return {
         "loss": {
             "name": type(loss).__name__,
