@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from gan_lightning.augment import Augment
 from gan_lightning.callbacks import Deadline
 from gan_lightning.ema import EMA
+from gan_lightning.errors import UserError
 from gan_lightning.gan import GAN
 from gan_lightning.losses import BCE, LSGAN, RpGAN, Wasserstein
 from gan_lightning.recipe import choose
@@ -394,3 +395,8 @@ def test_samples_and_checkpoints_show_the_recalibrated_ema():
     z = torch.randn(4, 100)
     torch.testing.assert_close(saved.eval()(z), module.sample(z))
     assert not torch.allclose(module.generator_ema.eval()(z), module.sample(z))
+
+
+def test_a_discriminator_that_never_trains_is_refused():
+    with pytest.raises(UserError, match="n_critic=0"):
+        tiny(n_critic=0)

@@ -106,6 +106,11 @@ def test_impossible_smoothing(smoothing):
         BCE(smoothing)
 
 
+def test_a_penalty_that_never_comes_is_refused():
+    with pytest.raises(UserError, match="penalty_every=0"):
+        BCE(penalty_every=0)
+
+
 def test_lecam():
     value = lecam(REAL, FAKE, torch.tensor(1.0), torch.tensor(-1.0))
     assert float(value) == pytest.approx(

@@ -10,6 +10,7 @@ import torch
 from pooled import Pooled, dataset, noisy, photographs
 from torch import Tensor, nn
 
+from gan_lightning.errors import UserError
 from gan_lightning.measure.scores import Score
 from gan_lightning.measure.scoring import Scoring
 from gan_lightning.observer import Observer
@@ -185,3 +186,8 @@ def test_scores_features_and_pictures_by_target(tmp_path: Path) -> None:
     assert names[0] == "frechet_mean_240" and names[-1] == "brightness_240"
     assert "brightness" in observer.scoring.history[0]["scores"]
     assert (tmp_path / "images" / "darkest_kimg_000000.040.png").is_file()
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(UserError, match="num_images=20 should be a whole number from 50"):
+        Scoring(num_images=20)

@@ -68,13 +68,6 @@ def test_everything_is_on_the_page_and_nothing_is_fetched(run):
     assert not list(run.glob("*.partial"))
 
 
-def test_samples_of_chosen_noise_stand_beside_the_grids(run):
-    assert 'alt="samples"' not in write_report(run).read_text()
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(run / "images/samples.png")
-    page = write_report(run).read_text()
-    assert 'alt="samples"' in page and page.count("data:image/png;base64,") == 2 + 2 + 1
-
-
 def test_a_young_run_has_a_page_too(run):
     for name in (
         "diagnosis.json",

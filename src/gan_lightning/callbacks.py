@@ -1,4 +1,4 @@
-"""What happens around training: pictures, the console, checkpoints, stopping in good order."""
+"""What happens around training: the console, checkpoints, stopping in good order."""
 
 import hashlib
 import math
@@ -19,6 +19,7 @@ from torch import Tensor
 from gan_lightning import interrupt
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
+from gan_lightning.folder import moment_name
 from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
 
@@ -34,12 +35,6 @@ class Cadence:
         turn = int(nimg / self.every) if self.every else 0
         due, self.done = turn > self.done, turn
         return due
-
-    def name(self, nimg: int) -> str:
-        """For files: whole thousands of images, with decimals where the cadence has them."""
-        return (
-            f"kimg_{nimg // 1000:06d}" if self.every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
-        )
 
 
 class ConsoleLine(Callback):
@@ -125,7 +120,7 @@ class Stop(Callback):
 class Deadline(Timer):
     """`trainer.max_time`, placed before Checkpoints; a run that goes on has its whole time again.
 
-    Tells the module which share of it is over, for its schedules.
+    Tells the module which fraction of it is over, for its schedules.
     """
 
     def __init__(self, duration: Any) -> None:
@@ -134,13 +129,12 @@ class Deadline(Timer):
     def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(trainer, module, *args, **kwargs)
         spent, left = self.time_elapsed(), self.time_remaining() or 0.0
-        share = spent / max(1e-9, spent + left)
+        fraction = spent / max(1e-9, spent + left)
         if trainer.world_size == 1:
-            module.time_fraction = share
-        elif (
-            args[-1] % 50 == 0
-        ):  # every so many turns of the loop: clocks differ, and every process needs the same learning rate
-            module.time_fraction = trainer.strategy.broadcast(share)
+            module.time_fraction = fraction
+        elif args[-1] % 50 == 0:
+            # clocks differ, and every process needs the same learning rate
+            module.time_fraction = trainer.strategy.broadcast(fraction)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -168,7 +162,7 @@ class Checkpoints(Callback):
         self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.cadence.due(module.nimg):
-            self.save(trainer, module, f"{self.cadence.name(module.nimg)}.ckpt")
+            self.save(trainer, module, f"{moment_name(module.nimg, self.cadence.every)}.ckpt")
         if trainer.should_stop:
             self.save(trainer, module, "last.ckpt")
             self.ended = True
@@ -230,9 +224,8 @@ class RandomState(Callback):
 
     @staticmethod
     def buffers(module: GAN) -> dict[str, Tensor]:
-        kept = module.state_dict(
-            keep_vars=True
-        ).keys()  # not the frozen weights of the aid's network
+        # not the frozen weights of the aid's network
+        kept = module.state_dict(keep_vars=True).keys()
         named = ((name, buffer) for name, buffer in module.named_buffers() if name in kept)
         return {
             name: buffer.detach() for name, buffer in named if not name.startswith("generator_ema.")
@@ -243,9 +236,8 @@ class RandomState(Callback):
 
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         if hasattr(trainer.strategy.model, "broadcast_buffers"):
-            trainer.strategy.model.broadcast_buffers = (
-                False  # which it would do once, before the first step
-            )
+            # which it would do once, before the first step
+            trainer.strategy.model.broadcast_buffers = False
         if self.loaded is None or trainer.global_rank >= len(self.loaded):
             if trainer.global_rank:  # equal weights, but noise of one's own
                 torch.manual_seed(self.seed + trainer.global_rank)

@@ -14,7 +14,12 @@ from gan_lightning.errors import UserError
 from gan_lightning.files import clear_abandoned, no_links, read_text, write_text
 
 PARTS = ("checkpoints", "images", "results", "csv", "tensorboard", "data_check", ".hydra")
-RESULTS = ("scores.json", "result.json", "diagnosis.json", "diagnosis.md", "images/samples.png")
+RESULTS = ("scores.json", "result.json", "diagnosis.json", "diagnosis.md")
+
+
+def moment_name(nimg: int, every: float) -> str:
+    """For files: whole thousands of images, with decimals where the cadence of `every` images has them."""
+    return f"kimg_{nimg // 1000:06d}" if every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
 
 
 def claim(run_dir: Path, state: dict[str, Any], ckpt_path: str | None) -> int | None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.augment import Augment
-from gan_lightning.data.images import to_float
 from gan_lightning.ema import EMA, recalibrated
+from gan_lightning.errors import UserError
 from gan_lightning.losses import Loss
 from gan_lightning.networks.aid import SlicedAid
 from gan_lightning.schedule import Schedule
@@ -49,6 +49,8 @@ class GAN(LightningModule):
         config: dict[str, Any] | None = None,  # goes into every checkpoint, to build the same again
     ) -> None:
         super().__init__()
+        if n_critic < 1:
+            raise UserError(f"n_critic={n_critic} should be a whole number of at least 1")
         self.automatic_optimization = False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=self.memory_format)
@@ -131,22 +133,18 @@ class GAN(LightningModule):
 
     def aid_term(self, aid: SlicedAid, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """What the aid adds to the generator's loss; where it has heads, they take a step before theirs."""
-        heads = aid.heads
-        if heads is None or self.progress < heads.start:
-            return aid.weight * self.distance(aid, fake, labels)
-        if self.step // self.n_critic % 2:
-            return 2 * aid.weight * self.distance(aid, fake, labels)
+        heads = aid.heads if aid.heads and self.progress >= aid.heads.start else None
+        gain = 2 if heads else 1  # each has every second step to itself then
+        if heads is None or self.step // self.n_critic % 2:
+            distance = aid(fake, labels)
+            self.last["loss/aid"] = distance.detach()
+            return gain * aid.weight * distance
         fake_maps = aid.maps(heads.augment(fake))
         with torch.no_grad():
             real_maps = aid.maps(heads.augment(real))
         loss, self.last["loss/heads"] = heads.d(real_maps, [x.detach() for x in fake_maps])
         self.descend(self.optimizers()[2], heads, loss, "grad_norm/heads")
-        return 2 * heads.weight * heads.g(fake_maps)
-
-    def distance(self, aid: SlicedAid, fake: Tensor, labels: Tensor | None) -> Tensor:
-        distance = aid(fake, labels)
-        self.last["loss/aid"] = distance.detach()
-        return distance
+        return gain * heads.weight * heads.g(fake_maps)
 
     def descend(self, optimizer: Any, network: nn.Module, loss: Tensor, name: str) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -309,25 +307,11 @@ class GAN(LightningModule):
 
     def on_train_start(self) -> None:
         if self.aid is not None and not self.aid.fitted:
-            self.aid.fit(self.real_batches())
+            self.aid.fit(self.trainer.datamodule.real_batches(self.device))
         # a checkpoint brings its optimisers' settings along; when going on, the configuration's win
         for optimizer, settings in zip(self.optimizers(), self.settings, strict=True):
             for group in optimizer.param_groups:
                 group.update(settings)
-
-    def real_batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Training images in [-1, 1] with labels, in a fixed random order; where the data flip, mirrored ones too."""
-        data = self.trainer.datamodule
-        draw = torch.Generator().manual_seed(0)
-        order = torch.randperm(len(data.train_images), generator=draw)
-        for mirrored in (False, True) if getattr(data, "flip", False) else (False,):
-            for rows in order.split(64):
-                images = to_float(data.train_images[rows].to(self.device))
-                labels = data.train_labels
-                yield (
-                    images.flip(3) if mirrored else images,
-                    None if labels is None else labels[rows].to(self.device),
-                )
 
     def save_checkpoint(self, path: Path) -> None:
         """Lightning's checkpoint; to be called by every process."""

@@ -20,8 +20,9 @@ from gan_lightning.budget import Budget
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import Symptoms
 from gan_lightning.diagnosis.watch import TrainingDiverged, Watch
-from gan_lightning.errors import UserError
+from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import match, untrusted, write_whole
+from gan_lightning.folder import moment_name
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scoring import Scoring
 from gan_lightning.measure.snapshot import FEW, GRID, IMAGES, Moment, Reals, untouched
@@ -325,7 +326,7 @@ class Observer(Callback):
         return True
 
     def _turn_off(self, problem: Exception) -> None:
-        print(f"metrics: off for this run: {_first_line(problem)}", flush=True)
+        print(f"metrics: off for this run: {first_line(problem)}", flush=True)
         if self.scoring:
             self.scoring.off = True
 
@@ -344,7 +345,7 @@ class Observer(Callback):
         moment = self._moment(module, images, scored)
         with untouched(module), trainer.precision_plugin.forward_context():
             if self.drawn != module.nimg:
-                self._draw(trainer, module, moment, _kimg(module.nimg, self.every))
+                self._draw(trainer, module, moment, moment_name(module.nimg, self.every))
             if self.first and self.first_picture:  # a run of fewer than 64 images
                 self._keep(trainer, module, "real", torch.cat(self.first), "real_images")
             if self.watch:
@@ -357,7 +358,7 @@ class Observer(Callback):
                     fits = scoring.copies.unknown() * each <= once
                     scoring.finish(trainer, moment, left, fits)
                 except Exception as problem:
-                    print(f"metrics: no scores at the end: {_first_line(problem)}")
+                    print(f"metrics: no scores at the end: {first_line(problem)}")
         self._film()
         if self.watch:
             self.watch.verdict(trainer, module, ended=True)
@@ -391,7 +392,7 @@ class Observer(Callback):
     def _name(self, trainer: Any, nimg: int) -> str:
         if self.per_epoch:
             return f"epoch_{trainer.current_epoch + 1:04d}"
-        return _kimg(nimg, self.every)
+        return moment_name(nimg, self.every)
 
     def _draw(self, trainer: Any, module: Any, moment: Moment, name: str) -> None:
         """The grid, the discriminator's probabilities for it as float32 (8, 8), and others'."""
@@ -429,17 +430,8 @@ class Observer(Callback):
             pictures.save_film(frames, self.folder / "images" / "training.gif", times)
 
 
-def _kimg(nimg: int, every: int) -> str:
-    """For files: whole thousands of images, with decimals where the cadence has them."""
-    return f"kimg_{nimg // 1000:06d}" if every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
-
-
 def _built(block: Any) -> Any:
     """What a `_target_` block stands for; what is built already stays, an empty one is None."""
     if not isinstance(block, Mapping):
         return block
     return instantiate(block, _convert_="all") if "_target_" in block else None
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, ParamSpec, Union, get_args, get_orig
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, Predicate
 
 from gan_lightning.errors import UserError
+from gan_lightning.names import FEATURES
 from gan_lightning.text import brief
 
 P = ParamSpec("P")
@@ -58,8 +59,8 @@ Folder = Annotated[Text, Said("the path of a folder")]
 ImageFolder = Annotated[Text, Said("the folder that holds the images")]
 File = Annotated[Text, Said("the path of a file")]
 Features = Annotated[
-    Literal["digits", "lite2", "inception"] | dict[str, Any],
-    Said("digits, lite2, inception or a block with _target_"),
+    Literal[FEATURES] | dict[str, Any],  # type: ignore[valid-type]
+    Said(f"{', '.join(FEATURES)} or a block with _target_"),
 ]
 Modules = Annotated[Sequence[Text], Said("a list of modules with rules, as [my_package.rules]")]
 Block = Annotated[dict[str, Any], Said("a block of keys")]

@@ -68,7 +68,6 @@ def write_report(run_dir: Path) -> Path:
         title=str(run_dir),
         diagnosis=written(run_dir, "diagnosis.json", DIAGNOSIS),
         scores=written(run_dir, "scores.json", SCORES),
-        samples=picture(inside(run_dir, "images/samples.png")),
         real=picture(inside(run_dir, "images/real_images.png")),
         grids=[
             {"name": path.stem.removeprefix("fake_images_").replace("_", " "), "data": picture(inside(run_dir, f"images/{path.name}"))}
@@ -87,9 +86,8 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     curves: dict[str, list[tuple[float, float]]] = {}
     with untrusted(path):
         for row in csv.DictReader(read_text(path).replace("\0", "").splitlines()):
-            with suppress(
-                TypeError, ValueError, KeyError
-            ):  # a live run's last line may be cut anywhere
+            # a live run's last line may be cut anywhere
+            with suppress(TypeError, ValueError, KeyError):
                 step = float(row.pop("step"))
                 for key, text in row.items():
                     if isinstance(key, str) and text:

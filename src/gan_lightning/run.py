@@ -205,9 +205,8 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     except SystemExit:  # Lightning's way to end after a KeyboardInterrupt
         if not interrupt.asked():
             raise
-    except (
-        OSError
-    ) as error:  # while a run ends it writes more files, and on a full disk each of them fails
+    except OSError as error:
+        # while a run ends it writes more files, and on a full disk each of them fails
         first: BaseException | None = error
         while first is not None:
             error = first if isinstance(first, OSError) else error

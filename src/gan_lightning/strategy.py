@@ -52,9 +52,8 @@ class Together(DDPStrategy):
 
 def environment(place: Place) -> list[ClusterEnvironment]:
     """What Lightning should take its processes from, where its own detection would not do: [] or one plugin."""
-    if (
-        place.kind == "slurm"
-    ):  # its own requeueing saves inside a step, from within a signal handler
+    if place.kind == "slurm":
+        # its own requeueing saves inside a step, from within a signal handler
         return [SLURMEnvironment(auto_requeue=False)]
     if place.kind in ("alone", "nodes", "child") and SLURMEnvironment.detect():
         return [LightningEnvironment()]  # one task of SLURM's: Lightning starts the others itself

@@ -104,7 +104,6 @@ def _run(name: str, folder: Path) -> Run:
     if diagnosis.get("verdict") == "fatal":
         state = "diverged"
     grids = sorted(folder.glob("images/fake_images_*.png"))
-    pictures = [*grids, *folder.glob("images/samples.png")]
     return Run(
         name,
         overrides,
@@ -112,7 +111,7 @@ def _run(name: str, folder: Path) -> Run:
         result["objective"] if state == "ended" else None,
         diagnosis.get("summary", ""),
         result["nimg"] / 1000 if "nimg" in result else None,
-        str(pictures[-1]) if pictures else None,
+        str(grids[-1]) if grids else None,
     )
 
 

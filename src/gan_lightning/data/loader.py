@@ -264,6 +264,19 @@ class ImageData(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._state = state_dict or None
 
+    def real_batches(self, device: torch.device) -> Iterator[Batch]:
+        """Training images in [-1, 1] with labels, in a fixed random order; where `flip` is on, mirrored ones too."""
+        draw = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(self.train_images), generator=draw)
+        for mirrored in (False, True) if self.flip else (False,):
+            for rows in order.split(64):
+                floats = images.to_float(self.train_images[rows].to(device))
+                labels = self.train_labels
+                yield (
+                    floats.flip(3) if mirrored else floats,
+                    None if labels is None else labels[rows].to(device),
+                )
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 -> float in [-1, 1], in the precision of the run."""
         pixels, labels = batch

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lightning.data.images import to_float
-from gan_lightning.errors import UserError
+from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import clear_abandoned, write_whole
 from gan_lightning.networks.pretrained import SHA256, EfficientNetLite, rgb
 
@@ -268,9 +268,8 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         if features != "inception" or isinstance(problem, UserError):
             raise
         spare = _build(None, data, cache_dir, None)
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         print(
-            f"metrics: Inception cannot be had here ({reason}); scores use {spare.name!r} features"
+            f"metrics: Inception cannot be had here ({first_line(problem)}); scores use {spare.name!r} features"
             " instead. Without a network give a file: metrics.inception_weights=PATH in training,"
             " evaluate --inception-weights PATH"
         )

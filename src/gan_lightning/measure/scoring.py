@@ -15,7 +15,7 @@ from gan_lightning.files import match, untrusted, write_json
 from gan_lightning.measure.copies import Copies, copies_strip
 from gan_lightning.measure.scores import SMALLEST, Score, Scores, evaluate
 from gan_lightning.measure.snapshot import Moment, Reals
-from gan_lightning.ranges import Count, File
+from gan_lightning.ranges import Count, File, checked
 
 USUAL = 2000  # fakes scored while a run goes on, where time and reals allow
 FEWEST = 100  # below half as many again no score is halved
@@ -47,6 +47,7 @@ class Scoring:
         "ceilings": {str: float},
     }
 
+    @checked
     def __init__(
         self,
         num_images: Annotated[int, Interval(ge=SMALLEST, le=10**9)] | None = None,
