@@ -78,7 +78,7 @@ def fit(
 ) -> tuple[Toy, Observer]:
     torch.manual_seed(0)
     scoring = Scoring(**{key: options.pop(key) for key in ("patience", "more") if key in options})
-    usual = {"every_kimg": 0.01, "max_fraction": 99.0, "features": Pooled(), "metrics": scoring}
+    usual = {"every_kimg": 0.01, "max_fraction": 999.0, "features": Pooled(), "metrics": scoring}
     observer = Observer(**usual | {"cache_dir": root.parent / "toy"} | options)
     module = Flat(noise)
     trainer = pl.Trainer(

@@ -60,7 +60,6 @@ def test_what_the_user_sets_wins_and_is_not_mentioned():
     ) == (7, 0.2, 3, 5)
     assert {key for key in lines if not key.startswith("network.")} == {
         "trainer.precision",
-        "observer.every_kimg",
         "checkpoints.every_kimg",
     }
 

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 MINUTE = 60.0
 HEAD_START = 0.15  # of the budget that may be spent before the run has earned it
 END = 0.3  # of the budget that is kept for the end
+# of what has been earned, where not everything fits every time: for looking, diagnosis, scores
+PARTS = {"picture": 0.35, "look": 0.5, "score": 0.15}
 
 
 class Budget:
@@ -76,3 +78,40 @@ class Budget:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.spent, self.earlier = state["spent"], state["trained"]
+
+
+class Plan(NamedTuple):
+    """What a snapshot makes: a picture, images for the diagnosis, images for scores."""
+
+    picture: bool = False
+    images: int = 0
+    scored: int = 0
+
+
+class Costs:
+    """Seconds that a picture, an image of a look and one of a score take, and what each took."""
+
+    def __init__(self) -> None:
+        self.rates: dict[str, float] = {}  # as last measured
+        self.spent: dict[str, float] = {}
+
+    def took(self, kind: str, seconds: float, count: int = 1) -> None:
+        self.rates[kind] = seconds / max(1, count)
+        self.spent[kind] = self.spent.get(kind, 0.0) + seconds
+
+    def of(self, plan: Plan) -> float:
+        picture, look, score = (self.rates.get(kind, 0.0) for kind in PARTS)
+        return plan.picture * picture + plan.images * look + plan.scored * score
+
+    def turns(self, plan: Plan, earned: float, left: float) -> Plan:
+        """What of the plan its own part of the earned seconds pays for, and what is left of all.
+
+        A kind whose cost is not known yet is tried.
+        """
+        chosen = Plan()
+        for kind, field in zip(PARTS, Plan._fields, strict=True):
+            alone = Plan(**{field: getattr(plan, field)})
+            own = PARTS[kind] * earned - self.spent.get(kind, 0.0)
+            if self.of(alone) <= min(own, left - self.of(chosen)):
+                chosen = chosen._replace(**{field: getattr(plan, field)})
+        return chosen

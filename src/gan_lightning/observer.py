@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lightning import pictures
-from gan_lightning.budget import Budget
+from gan_lightning.budget import Budget, Costs, Plan
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import Symptoms
 from gan_lightning.diagnosis.watch import TrainingDiverged, Watch
@@ -31,7 +32,7 @@ from gan_lightning.ranges import AtLeast0, Cadence, Features, Folder, Seed
 SNAPSHOTS = 20  # in a run, where nothing else is asked for
 EARLY = 25, 50, 100, 200, 400  # discriminator steps of the first snapshots, for the diagnosis alone
 SIZES = IMAGES, IMAGES // 2, FEW  # images of each kind that the diagnosis looks at, as time allows
-UNTRAINED = 200  # images of the untrained generator that are scored
+UNTRAINED = GRID  # images of the untrained generator that are scored
 ONCE = 0.1  # of the training time, for the first search for near-copies in a data set
 SLOW = 10.0  # seconds of a snapshot from which on last.ckpt is written before it
 FRAMES = 100  # of the film, each of at most 512 pixels
@@ -50,6 +51,8 @@ class Observer(Callback):
 
     STATE = {
         "rates": {str: float},
+        "spent": {str: float},
+        "longest": float,
         "budget": {"spent": float, "trained": float},
         "metrics": (dict, None),
         "diagnosis": (dict, None),
@@ -77,7 +80,9 @@ class Observer(Callback):
         self.reals: Reals | None = None
         self.symptoms: Symptoms | None = None
         self.due = 0  # images shown at which the next snapshot is
-        self.rates: dict[str, float] = {}  # seconds: a picture; an image of a look, of a score
+        self.mark = 1  # and the twentieth of the run at whose end
+        self.costs = Costs()
+        self.longest = 0.0  # seconds of a snapshot
         self.step = 0  # before the batch
         self.drawn = -1  # images shown at the last picture
         self.begun = False
@@ -86,7 +91,9 @@ class Observer(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "rates": self.rates,
+            "rates": self.costs.rates,
+            "spent": self.costs.spent,
+            "longest": self.longest,
             "budget": self.budget.state_dict(),
             "metrics": self.scoring and self.scoring.state_dict(),
             "diagnosis": self.watch and self.watch.state_dict(),
@@ -95,7 +102,8 @@ class Observer(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         with untrusted("the checkpoint's state of the observer"):
             state = match(state_dict, self.STATE, "it")
-        self.rates = state["rates"]
+        self.costs.rates, self.costs.spent = state["rates"], state["spent"]
+        self.longest = state["longest"]
         self.budget.load_state_dict(state["budget"])
         for part, name in ((self.scoring, "metrics"), (self.watch, "diagnosis")):
             if part is not None and state[name] is not None:
@@ -108,7 +116,7 @@ class Observer(Callback):
     @property
     def next_nimg(self) -> int | None:
         """When a snapshot is due that takes long, for whoever keeps the last checkpoint fresh."""
-        return self.due if self.rates.get("snapshot", 0.0) > SLOW else None
+        return self.due if self.longest > SLOW else None
 
     # -- Lightning -------------------------------------------------------------------------------
 
@@ -119,7 +127,7 @@ class Observer(Callback):
         kimg = planned / 1000 / SNAPSHOTS if self.every_kimg is None else self.every_kimg
         self.every = max(1, round(kimg * 1000)) if kimg else 1000
         self.count = planned / (len(data.train_images) if self.per_epoch else self.every)
-        self.due = (module.nimg // self.every + 1) * self.every
+        self._next(module)
         first = self.folder / "images" / "real_images.png"
         self.first: list[Tensor] | None = [] if self.watch or not first.exists() else None
         self.first_picture = not first.exists()
@@ -163,7 +171,7 @@ class Observer(Callback):
         began = time.perf_counter()
         self.scoring.untrained(Moment(module, self.reals, 0, count, self.seed))
         seconds = time.perf_counter() - began - (self.reals.once - once)
-        self.rates["score"] = seconds / count
+        self.costs.rates["score"] = seconds / count
 
     @contextmanager
     def _spending(self, module: Any) -> Iterator[None]:
@@ -189,14 +197,14 @@ class Observer(Callback):
                 size = getattr(trainer.datamodule, "batch_size", None) or len(images)
                 steps = max(-(-len(images) // size), module.n_critic)
                 ahead = module.nimg + steps * size * trainer.world_size
-                if self._due(trainer, self.step + steps, ahead):
+                if self._due(trainer, module, self.step + steps, ahead):
                     self.watch.remember(module)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        regular = self._regular(trainer, module.nimg)
-        due = self._due(trainer, module.step, module.nimg)
+        regular = self._regular(trainer, module, module.nimg)
+        due = self._due(trainer, module, module.step, module.nimg)
         if self.watch:
             self.watch.check(trainer, module, due)
         gained = stop = False
@@ -206,7 +214,7 @@ class Observer(Callback):
             stop = self._stale()
         if not regular:
             return
-        self.due = (module.nimg // self.every + 1) * self.every
+        self._next(module)
         gained, stop = trainer.strategy.broadcast((gained, stop))
         if gained:  # on every rank, as saving is a joint act
             with self._spending(module):
@@ -228,85 +236,91 @@ class Observer(Callback):
 
     # -- when and how much -----------------------------------------------------------------------
 
-    def _regular(self, trainer: Any, nimg: int) -> bool:
-        """A snapshot on the cadence; the same on every rank."""
+    def _next(self, module: Any) -> None:
+        """Sets when the next snapshot is: `due`, for a share of the run an estimate."""
+        self.due = (module.nimg // self.every + 1) * self.every
+        if self.every_kimg is None and module.progress:
+            self.mark = math.floor(module.progress * SNAPSHOTS) + 1
+            self.due = round(module.nimg * self.mark / SNAPSHOTS / module.progress)
+
+    def _regular(self, trainer: Any, module: Any, nimg: int) -> bool:
+        """A snapshot on the cadence after so many images; the same on every rank."""
         if self.per_epoch:
             return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+        if self.every_kimg is None and module.progress:
+            ahead = nimg / max(1, module.nimg)  # progress follows the images, or the clock
+            return module.progress * ahead * SNAPSHOTS >= self.mark
         return nimg >= self.due
 
-    def _due(self, trainer: Any, step: int, nimg: int) -> bool:
+    def _due(self, trainer: Any, module: Any, step: int, nimg: int) -> bool:
         """Something is looked at between the step before this batch and this one."""
         watched = self.watch is not None and (self.watch.due(self.step, step) or self._early(step))
-        return watched or self._regular(trainer, nimg)
+        return watched or self._regular(trainer, module, nimg)
 
     def _early(self, step: int) -> bool:
         return any(self.step < early <= step for early in EARLY)
 
-    def _size(self, seconds: float) -> tuple[int, int, float]:
-        """(images for the diagnosis, for scores, what they take) within so many seconds, or least."""
-        look, score = self.rates.get("look", 0.0), self.rates.get("score", 0.0)
-        images = scored = 0
+    def _plan(self, seconds: float, picture: bool) -> Plan:
+        """As much as can be done within so many seconds, or the least."""
+        look = self.costs.rates.get("look", 0.0)
+        images = 0
         if self.watch:
             fitting = (size for size in SIZES if look and size * look <= seconds / 2)
             images = next(fitting, SIZES[-1])
-        cost = self.rates.get("picture", 0.0) + images * look
+        plan = Plan(picture, images)
         if self.scoring and not self.scoring.off:
-            scored = self.scoring.fewer(seconds - cost, score)
-        return images, scored, cost + scored * score
+            ahead, each = seconds - self.costs.of(plan), self.costs.rates.get("score", 0.0)
+            plan = plan._replace(scored=self.scoring.fewer(ahead, each))
+        return plan
+
+    def _wanted(self, module: Any, regular: bool) -> Plan:
+        """What is made now; on the cadence in turns where not everything fits every time."""
+        progress = module.progress or 1.0  # a run without a planned end is always whole
+        left = self.budget.left(progress)
+        if not regular:
+            early = Plan(images=SIZES[-1] if self.watch and self._early(module.step) else 0)
+            return early if self.costs.of(early) <= left else Plan()
+        each = 0.7 * self.budget.allowed(self.budget.whole(progress)) / self.count
+        plan = self._plan(each, picture=True)
+        if self.costs.of(plan) > min(each, left):
+            plan = self.costs.turns(plan, left + self.budget.spent, left)
+        return plan._replace(picture=plan.picture or self.per_epoch)  # the note's, always
 
     # -- looking ---------------------------------------------------------------------------------
 
     def _look(self, trainer: Any, module: Any, regular: bool) -> bool:
         """What is due after a step, on rank 0; True where the scores are the best so far."""
         record = self.watch.light(module) if self.watch else {}
-        progress = module.progress or 1.0  # a run without a planned end is always whole
-        left, gained = self.budget.left(progress), False
-        if regular:
-            whole = self.budget.allowed(self.budget.whole(progress))
-            images, scored, cost = self._size(0.7 * whole / self.count)
-        else:
-            images, scored = SIZES[-1], 0
-            cost = images * self.rates.get("look", 0.0)
-        if (regular or self._early(module.step)) and cost <= left:
-            gained = self._snapshot(trainer, module, record, images, scored, picture=regular)
-        elif regular and self.per_epoch:  # the note's pictures, whatever they cost
-            self._snapshot(trainer, module, {}, 0, 0, picture=True)
+        plan = self._wanted(module, regular)
+        gained = any(plan) and self._snapshot(trainer, module, record, plan)
         if self.watch and record:
             self.watch.add(record, self.budget.share)
         return gained
 
-    def _snapshot(
-        self,
-        trainer: Any,
-        module: Any,
-        record: dict[str, Any],
-        images: int,
-        scored: int,
-        picture: bool,
-    ) -> bool:
+    def _snapshot(self, trainer: Any, module: Any, record: dict[str, Any], plan: Plan) -> bool:
         began = now = time.perf_counter()
-        moment = self._moment(module, images, scored)
+        moment = self._moment(module, plan.images, plan.scored)
         gained = False
 
-        def spent(what: str, count: int = 1) -> None:
+        def took(kind: str, count: int = 1) -> None:
             nonlocal now
             before, now = now, time.perf_counter()
-            self.rates[what] = (now - before) / count
+            self.costs.took(kind, now - before, count)
 
         with untouched(module), trainer.precision_plugin.forward_context():  # as fast as training
-            if picture:
+            if plan.picture:
                 self._draw(trainer, module, moment, self._name(trainer, module.nimg))
-                spent("picture")
-            if images and self.watch:
+                took("picture")
+            if plan.images and self.watch:
                 self.watch.full(trainer, module, record, moment)
-                spent("look", images)
-            if scored and self.scoring:
+                took("look", plan.images)
+            if plan.scored and self.scoring:
                 try:
                     gained = self.scoring.take(trainer, moment, time.perf_counter() - now)
                 except Exception as problem:  # a score must never end a run
                     self._turn_off(problem)
-                spent("score", scored)
-        self.rates["snapshot"] = now - began
+                took("score", plan.scored)
+        self.longest = max(self.longest, now - began)
         if gained:
             entry: Any = self.scoring and self.scoring.best
             if self.watch:
@@ -335,14 +349,15 @@ class Observer(Callback):
     def _end(self, trainer: Any, module: Any) -> None:
         """One picture and one look, however small; all scores, as many images as fit."""
         left = self.budget.at_end()
-        images, _, cost = self._size(left / 2)
+        plan = self._plan(left / 2, picture=False)
+        cost = self.costs.of(plan._replace(scored=0))
         scoring = self.scoring if self.scoring and not self.scoring.off else None
-        scored, each = 0, self.rates.get("score", 0.0)
+        scored, each = 0, self.costs.rates.get("score", 0.0)
         if scoring:
             scored = scoring.limit
             while scored * each > max(0.0, left - cost) / 2 and scored // 2 >= 2 * FEW:
                 scored //= 2
-        moment = self._moment(module, images, scored)
+        moment = self._moment(module, plan.images, scored)
         with untouched(module), trainer.precision_plugin.forward_context():
             if self.drawn != module.nimg:
                 self._draw(trainer, module, moment, moment_name(module.nimg, self.every))

@@ -23,7 +23,7 @@ def to_image(picture: Tensor) -> Image.Image:
 
 def save(picture: Tensor, path: Path) -> None:
     """uint8 (C, H, W) as PNG; a reader never sees half a file."""
-    write_whole(path, lambda file: to_image(picture).save(file, format="PNG"))
+    write_whole(path, lambda file: to_image(picture).save(file, format="PNG", compress_level=1))
 
 
 def save_film(frames: Sequence[Image.Image], path: Path, duration: int | Sequence[int]) -> None:

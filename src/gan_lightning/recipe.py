@@ -19,7 +19,6 @@ CHOSEN = {
     "loss.gamma",
     "trainer.precision",
     "total_kimg",
-    "observer.every_kimg",
     "checkpoints.every_kimg",
 }
 
@@ -75,7 +74,6 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     if epochs == -1 and not cfg.trainer.max_time:
         settle("total_kimg", usual, f"on {where}")
     total = cfg.total_kimg or (epochs * count / 1000 if epochs > 0 else usual)
-    settle("observer.every_kimg", round(total / 20, 3), "20 snapshots")
     settle("checkpoints.every_kimg", round(total / 4, 3), "4 checkpoints to keep")
     return chosen
 
