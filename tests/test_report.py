@@ -1,97 +1,226 @@
 """The page holds what the run left behind, in itself, and escapes what comes from outside."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gan_lightning import record
 from gan_lightning.errors import UserError
-from gan_lightning.report import chart, read_curves, write_report
+from gan_lightning.report import write_comparison, write_report
+from gan_lightning.report.compare import differences, expand, flat
+from gan_lightning.report.images import shrunk, spread, tile_scores, tile_sides
+from gan_lightning.report.page import WORDS, number
+from gan_lightning.report.panes import panes, short, thin
+from gan_lightning.report.reading import Seen, read_curves, read_run
+
+SIDE = 6  # of an image; the grid is 8 * (6 + 2) + 2 = 66 pixels wide
 
 
-@pytest.fixture
-def run(tmp_path):
-    (tmp_path / "csv").mkdir()
-    (tmp_path / "csv/metrics.csv").write_text(
-        "loss/d,loss/g,metric/frechet_random_100,step\n1.5,2.5,,64\n1.0,,41.0,128\n,,42.0,192\n"
+def grid(path, colour):
+    tile = np.zeros((66, 66, 3), np.uint8)
+    tile[:] = colour
+    Image.fromarray(tile).save(path)
+
+
+def make_run(folder, frechet=42.0, lr=0.1, language="en"):
+    (folder / "csv").mkdir(parents=True)
+    (folder / "csv/metrics.csv").write_text(
+        "loss/d,loss/g,metric/frechet_x_100,metric/frechet_x_100_floor,step\n"
+        "1.5,2.5,,,64\n1.0,,81.0,2.0,128\n,,42.0,2.0,192\n"
     )
-    (tmp_path / "images").mkdir()
-    for name in ("real_images", "fake_images_epoch_0001", "fake_images_epoch_0002"):
-        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"images/{name}.png")
+    (folder / "images").mkdir()
+    (folder / "results").mkdir()
+    grid(folder / "images/real_images.png", (0, 0, 0))
+    for k in (1, 2):
+        grid(folder / f"images/fake_images_epoch_000{k}.png", (k, 0, 0))
+    scores = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    np.save(folder / "results/discriminator_outputs_epoch_0002.npy", scores)
     finding = {
         "name": "x",
         "title": "Too <b>strong</b>",
         "why": "because",
-        "since_kimg": 1,
+        "since_kimg": 0.1,
         "evidence": {"auc": 0.99},
         "override": "n_critic=1",
         "resolved": False,
+        "severity": "fault",
     }
     verdict = {
         "verdict": "fault",
-        "summary": "Not well",
+        "summary": "Not well </script>",
         "findings": [finding],
         "checks_passed": ["y"],
         "command": "python train.py n_critic=1",
+        "language": language,
     }
-    (tmp_path / "diagnosis.json").write_text(json.dumps(verdict))
+    (folder / "diagnosis.json").write_text(json.dumps(verdict))
     score = {
-        "name": "frechet_random_100",
-        "value": 42.0,
+        "name": "frechet_x_100",
+        "value": frechet,
         "low": 40.0,
         "high": 44.0,
         "floor": 2.0,
-        "ceiling": None,
+        "ceiling": 99.0,
         "n": 100,
+        "better": "lower",
     }
-    (tmp_path / "scores.json").write_text(json.dumps({"scores": [score]}))
-    return tmp_path
+    (folder / "scores.json").write_text(json.dumps({"scores": [score]}))
+    (folder / "config.yaml").write_text(f"lr: {lr}\nobserver: {{seed: 7}}\noverrides: [lr={lr}]\n")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="page-data">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def test_everything_is_on_the_page_and_nothing_is_fetched(run):
     page = write_report(run).read_text()
-    for words in (
-        "Too &lt;b&gt;strong&lt;/b&gt;",
-        "n_critic=1",
-        "auc 0.99",
-        "frechet_random_100",
-        "40 to 44",
-        "epoch 0002",
-        "metric/frechet_random_100",
-    ):
+    for words in ("Too &lt;b&gt;strong", "n_critic=1", "auc 0.99", "frechet_x_100", "epoch 0002"):
         assert words in page
-    assert (
-        page.count("data:image/png;base64,") == 2 + 2
-    )  # real, the latest, and both for the slider
-    assert "http://" not in page and "https://" not in page
+    assert "<b>strong" not in page and "well </script>" not in page
+    assert not re.search(r"(https?:)?//[a-z]", page.replace("http://www.w3.org/2000/svg", ""))
     assert not list(run.glob("*.partial"))
+    data = data_of(page)
+    assert [frame["name"] for frame in data["frames"]] == ["epoch 0001", "epoch 0002"]
+    assert data["frames"][0]["scores"] == []
+    assert data["frames"][1]["scores"] == [round(k / 63, 3) for k in range(64)]
+    assert (data["tile"], data["seed"]) == ([SIDE, SIDE], 7)
+    assert data["marks"] == [{"x": 0.1, "title": "Too <b>strong</b>", "resolved": False}]
+    scored, lost = data["panes"]
+    assert scored["bands"] == [{"label": "real", "value": 2}, {"label": "untrained", "value": 99}]
+    assert scored["series"] == [{"name": "frechet", "points": [[0.128, 81], [0.192, 42]]}]
+    assert [series["name"] for series in lost["series"]] == ["discriminator"]  # of g is one point
+
+
+def test_korean(tmp_path):
+    page = write_report(make_run(tmp_path / "run", language="ko")).read_text()
+    assert '<html lang="ko">' in page and "판별자" in page and "Verdict" not in page
+
+
+def test_both_languages_say_everything():
+    assert all(set(words) == {"en", "ko"} and all(words.values()) for words in WORDS.values())
 
 
 def test_a_young_run_has_a_page_too(run):
-    for name in (
-        "diagnosis.json",
-        "scores.json",
-        "images/real_images.png",
-        "images/fake_images_epoch_0001.png",
-        "images/fake_images_epoch_0002.png",
-    ):
+    for name in ("diagnosis.json", "scores.json", "config.yaml", "images/real_images.png"):
         (run / name).unlink()
-    assert "loss/d" in write_report(run).read_text()
+    for path in (run / "images").glob("fake*"):
+        path.unlink()
+    page = write_report(run).read_text()
+    assert "No verdict yet." in page and data_of(page)["frames"] == []
 
 
 def test_curves(run):
     assert read_curves(run / "csv/metrics.csv") == {
-        "loss/d": [(64, 1.5), (128, 1.0)], "loss/g": [(64, 2.5)], "metric/frechet_random_100": [(128, 41.0), (192, 42.0)],
-    }  # fmt: skip
+        "loss/d": [(64, 1.5), (128, 1.0)],
+        "loss/g": [(64, 2.5)],
+        "metric/frechet_x_100": [(128, 81.0), (192, 42.0)],
+        "metric/frechet_x_100_floor": [(128, 2.0), (192, 2.0)],
+    }
 
 
-def test_chart_spans_its_data():
-    drawn = chart("t", {"a": [(0.0, 1.0), (1000.0, 3.0), (2000.0, float("inf"))]})
-    assert (drawn["low"], drawn["high"], drawn["right"]) == ("1", "3", "1 thousand images")
-    assert drawn["lines"][0]["points"] == "52.0,160.0 420.0,10.0"
+def test_long_curves_keep_their_ends():
+    curve = [(1000.0 * k, float(k)) for k in range(1001)]
+    kept = thin(curve)
+    assert len(kept) <= 301 and kept[0] == (0, 0) and kept[-1] == (1000, 1000)
+    assert thin(curve[:3]) == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_what_does_not_move_is_no_pane(tmp_path):
+    still = {"augment/p": [(0, 0.5), (1, 0.5)], "loss/d": [(0, 1.0), (1, 2.0)]}
+    assert [pane["title"] for pane in panes(Seen(tmp_path, curves=still))] == ["curve_loss"]
+    still["augment/p"][1] = (1, 0.6)
+    both = [pane["title"] for pane in panes(Seen(tmp_path, curves=still))]
+    assert both == ["curve_loss", "curve_augment"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("loss/g", "generator"),
+        ("metric/recall_lite2_9", "recall"),
+        ("signal/auc_train", "auc train"),
+    ],
+)
+def test_short_names(key, name):
+    assert short(key) == name
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (0.01234, "0.0123"), (81.0, "81"), (1234.6, "1,235")]
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_pictures_are_spread_evenly_and_the_last_stays():
+    assert spread(list(range(101)), 5) == [0, 25, 50, 75, 100]
+    assert spread([1, 2], 5) == [1, 2]
+
+
+def test_a_large_picture_is_made_smaller(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    kind, data = shrunk(tmp_path / "a.png")
+    assert kind == "webp" and len(data) < (tmp_path / "a.png").stat().st_size / 4
+
+
+def test_the_sides_of_an_image_in_the_grid(run):
+    assert tile_sides(run / "images/real_images.png") == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("odd", [np.zeros(64), np.zeros(63, np.float32), np.full(64, np.nan, "f4")])
+def test_scores_that_are_none(tmp_path, odd):
+    np.save(tmp_path / "a.npy", odd)
+    assert tile_scores(tmp_path / "a.npy") == []
 
 
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match="no run"):
         write_report(tmp_path)
+    with pytest.raises(UserError, match="no run and no sweep"):
+        expand([tmp_path])
+
+
+def test_comparing(tmp_path):
+    runs = [make_run(tmp_path / "s" / str(k), 50 - k, 10.0**-k) for k in range(3)]
+    assert expand([tmp_path / "s"]) == runs and expand([runs[1], tmp_path / "s"])[0] == runs[1]
+    path = write_comparison(runs)
+    page = path.read_text()
+    assert path == (tmp_path / "s" / "compare.html").resolve()
+    order = re.findall(r"<tr><td>(\d)</td>", page)
+    assert order == ["2", "1", "0"]  # 48 before 49 before 50
+    assert "lr=0.01" in page and "observer.seed" not in page
+    write_report(runs[2])
+    assert '<a href="2/report.html">2</a>' in write_comparison(runs).read_text()
+
+
+def test_differences():
+    assert flat({"a": {"b": 1, "c": [2]}, "d": None}) == {"a.b": "1", "a.c": "[2]", "d": "None"}
+    runs = [Seen(None, config={"a": 1, "b": {"c": k}, "ckpt_path": k}) for k in (1, 2)]
+    assert differences([*runs, Seen(None, config={"a": 1})]) == [
+        {"b.c": "1"},
+        {"b.c": "2"},
+        {"b.c": "-"},
+    ]
+
+
+def test_the_record_has_a_part_for_each_start(tmp_path):
+    record.begin(tmp_path, ["a=b c", "d=1"], "on 1 x cpu", False)
+    record.end(tmp_path, 64, 90)
+    record.begin(tmp_path, [], "on 1 x cpu", True)
+    first, second = record.read(tmp_path)
+    assert first["command"] == "python train.py 'a=b c' d=1"
+    assert (first["minutes"], first["nimg"], second["ended"]) == (1.5, 64, None)
+    assert set(first["versions"]) == {"python", *record.PACKAGES}
+    record.begin(tmp_path, [], "on 1 x cpu", False)
+    assert len(record.read(tmp_path)) == 1
+    assert read_run(make_run(tmp_path / "run")).parts == []

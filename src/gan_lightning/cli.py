@@ -325,12 +325,19 @@ def diagnose(
 
 
 @app.command()
-def report(run_dir: RunFolder) -> None:
-    """One self-contained HTML page of a run."""
-    places.run_folder(run_dir)
-    from gan_lightning.report import write_report
+def report(
+    run_dirs: Annotated[list[str], argument("RUN_DIR...", "folders of runs, or of a sweep")],
+) -> None:
+    """One self-contained HTML page of a run; of several also one that compares them."""
+    for run_dir in run_dirs:
+        places.run_folder(run_dir)
+    from gan_lightning.report import compare, write_comparison, write_report
 
-    print(printable(write_report(Path(run_dir))))
+    runs = compare.expand([Path(run_dir) for run_dir in run_dirs])
+    written = [write_report(run) for run in runs]
+    if len(runs) > 1:
+        written = [write_comparison(runs)]
+    print(printable(written[0]))
 
 
 def make_folder(path: str) -> Path:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from PIL import Image
 from torch import Tensor
 
-from gan_lightning import pictures
+from gan_lightning.album import Album
 from gan_lightning.budget import Budget, Costs, Plan
-from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import Symptoms
 from gan_lightning.diagnosis.watch import TrainingDiverged, Watch
 from gan_lightning.errors import UserError, first_line
-from gan_lightning.files import match, untrusted, write_whole
+from gan_lightning.files import match, untrusted
 from gan_lightning.folder import moment_name
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scoring import Scoring
@@ -35,9 +32,6 @@ SIZES = IMAGES, IMAGES // 2, FEW  # images of each kind that the diagnosis looks
 UNTRAINED = GRID  # images of the untrained generator that are scored
 ONCE = 0.1  # of the training time, for the first search for near-copies in a data set
 SLOW = 10.0  # seconds of a snapshot from which on last.ckpt is written before it
-FRAMES = 100  # of the film, each of at most 512 pixels
-
-MakePicture = Callable[[Moment], Tensor]  # uint8 (C, H, W)
 
 
 class Observer(Callback):
@@ -74,9 +68,7 @@ class Observer(Callback):
         self.budget = Budget(max_fraction)
         self.scoring: Scoring | None = _built(metrics)
         self.watch: Watch | None = _built(diagnosis)
-        self.painters: dict[str, MakePicture] = {
-            name: _built(block) for name, block in (pictures or {}).items()
-        }
+        self.album = Album({name: _built(block) for name, block in (pictures or {}).items()})
         self.reals: Reals | None = None
         self.symptoms: Symptoms | None = None
         self.due = 0  # images shown at which the next snapshot is
@@ -84,7 +76,6 @@ class Observer(Callback):
         self.costs = Costs()
         self.longest = 0.0  # seconds of a snapshot
         self.step = 0  # before the batch
-        self.drawn = -1  # images shown at the last picture
         self.begun = False
 
     # -- state -----------------------------------------------------------------------------------
@@ -122,6 +113,7 @@ class Observer(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.folder, self.step, self.begun = Path(trainer.default_root_dir), module.step, False
+        self.album.begin(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         planned = module.planned_nimg or 10 * len(data.train_images)
         kimg = planned / 1000 / SNAPSHOTS if self.every_kimg is None else self.every_kimg
@@ -134,7 +126,7 @@ class Observer(Callback):
         if trainer.is_global_zero:
             sheet = getattr(data, "contact_sheet", None)
             if sheet is not None:  # what the networks really see, after every transformation
-                self._log(trainer, module, "data", sheet)
+                self.album.log("data", sheet, module.nimg)
             self._prepare(data, module)
         # or the others would wait for a score that never comes
         off = trainer.strategy.broadcast(self.scoring is not None and self.scoring.off)
@@ -309,7 +301,7 @@ class Observer(Callback):
 
         with untouched(module), trainer.precision_plugin.forward_context():  # as fast as training
             if plan.picture:
-                self._draw(trainer, module, moment, self._name(trainer, module.nimg))
+                self.album.draw(moment, self._name(trainer, module.nimg))
                 took("picture")
             if plan.images and self.watch:
                 self.watch.full(trainer, module, record, moment)
@@ -359,10 +351,10 @@ class Observer(Callback):
                 scored //= 2
         moment = self._moment(module, plan.images, scored)
         with untouched(module), trainer.precision_plugin.forward_context():
-            if self.drawn != module.nimg:
-                self._draw(trainer, module, moment, moment_name(module.nimg, self.every))
+            if self.album.drawn != module.nimg:
+                self.album.draw(moment, moment_name(module.nimg, self.every))
             if self.first and self.first_picture:  # a run of fewer than 64 images
-                self._keep(trainer, module, "real", torch.cat(self.first), "real_images")
+                self.album.keep("real", torch.cat(self.first), "real_images", module.nimg)
             if self.watch:
                 self._last_look(trainer, module, moment)
             if scoring:
@@ -372,9 +364,12 @@ class Observer(Callback):
                     once = max(left, ONCE * self.budget.trained)
                     fits = scoring.copies.unknown() * each <= once
                     scoring.finish(trainer, moment, left, fits)
+                    rows = scoring.copies.rows
+                    if moment.reals.has(moment.reals.data.train_images, rows):
+                        self.album.beside(moment, rows)
                 except Exception as problem:
                     print(f"metrics: no scores at the end: {first_line(problem)}")
-        self._film()
+        self.album.film()
         if self.watch:
             self.watch.verdict(trainer, module, ended=True)
 
@@ -400,7 +395,7 @@ class Observer(Callback):
             return
         seen, self.first = torch.cat(self.first)[:wanted], None
         if self.first_picture:
-            self._keep(trainer, module, "real", seen, "real_images")
+            self.album.keep("real", seen, "real_images", module.nimg)
         if self.watch:
             self.watch.compare(seen)
 
@@ -408,41 +403,6 @@ class Observer(Callback):
         if self.per_epoch:
             return f"epoch_{trainer.current_epoch + 1:04d}"
         return moment_name(nimg, self.every)
-
-    def _draw(self, trainer: Any, module: Any, moment: Moment, name: str) -> None:
-        """The grid, the discriminator's probabilities for it as float32 (8, 8), and others'."""
-        self.drawn = module.nimg
-        self._keep(trainer, module, "fake", moment.grid, f"fake_images_{name}")
-        probabilities = moment.grid_probabilities.view(8, 8).numpy()
-        path = self.folder / "results" / f"discriminator_outputs_{name}.npy"
-        write_whole(path, lambda file: np.save(file, probabilities))
-        for own, paint in self.painters.items():
-            picture = paint(moment)
-            pictures.save(picture, self.folder / "images" / f"{own}_{name}.png")
-            self._log(trainer, module, own, picture)
-
-    def _keep(self, trainer: Any, module: Any, tag: str, images: Tensor, name: str) -> None:
-        picture = pictures.grid(to_uint8(images.float().cpu()))
-        pictures.save(picture, self.folder / "images" / f"{name}.png")
-        self._log(trainer, module, tag, picture)
-
-    @staticmethod
-    def _log(trainer: Any, module: Any, tag: str, picture: Tensor) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image(f"images/{tag}", picture, module.nimg)
-
-    def _film(self) -> None:
-        """images/training.gif from the grids so far."""
-        found = (self.folder / "images").glob("fake_images_*.png")
-        paths = sorted(path for path in found if not path.is_symlink())
-        some = paths[:: max(1, -(-len(paths) // FRAMES))]
-        frames = [Image.open(path).convert("RGB") for path in some]
-        for frame in frames:
-            frame.thumbnail((512, 512))
-        if frames:
-            times = [200] * (len(frames) - 1) + [2000]  # milliseconds; the last one stands
-            pictures.save_film(frames, self.folder / "images" / "training.gif", times)
 
 
 def _built(block: Any) -> Any:

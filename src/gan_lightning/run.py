@@ -31,6 +31,7 @@ from gan_lightning.files import expanded, write_json
 from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
 from gan_lightning.recipe import choose
+from gan_lightning.report.live import LivePage, recorded
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
 from gan_lightning.strategy import Together, environment, must_requeue, requeue
@@ -72,8 +73,11 @@ def train(cfg: DictConfig) -> float | None:
     files = CheckpointFiles(lambda path: before) if before else CheckpointFiles()
     trainer = build_trainer(cfg, run_dir, left, files, place)
     loggers.go_on(trainer.loggers, part)
-    say(hardware(trainer, module))
-    fit(trainer, module, data, cfg.ckpt_path, company)
+    line = hardware(trainer, module)
+    say(line)
+    recording = recorded(module, run_dir, overrides, line, part is not None)
+    with recording if trainer.is_global_zero else nullcontext():
+        fit(trainer, module, data, cfg.ckpt_path, company)
     if must_requeue():
         say(requeue() if place.rank == 0 else "")
     objectives = (c.objective() for c in trainer.callbacks if hasattr(c, "objective"))
@@ -293,10 +297,12 @@ def build_trainer(
     max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
     deadlines = [Deadline(limit) for limit in (max_time, seconds and {"seconds": seconds}) if limit]
     checkpoints = Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg)
+    observer = instantiate(cfg.observer, _convert_="all")
     callbacks: list[Callback] = [
         Guard(checkpoints),
         ConsoleLine(cfg.console.every_steps, cfg.trainer.enable_progress_bar),
-        instantiate(cfg.observer, _convert_="all"),
+        observer,
+        LivePage(observer),
         Stop(),
         *sorted(deadlines, key=lambda deadline: deadline.time_remaining() or 0)[:1],
         checkpoints,

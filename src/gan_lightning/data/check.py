@@ -29,6 +29,9 @@ LONELY = 2.2  # times the usual distance to the fifth neighbour; the healthy set
 EDGE = np.pad(np.zeros((14, 14), bool), 1, constant_values=True)  # the border of 16 x 16 places
 
 
+THUMBNAILS = 16  # of a remark's files
+
+
 def nothing_usable(scan: Scan, name: str) -> UserError:
     """The error for a folder in which no file is an image."""
     file, why = min(scan.bad.items())
@@ -362,7 +365,15 @@ def check(scan: Scan, pixels: Tensor, shape: Shape, name: str, cache_dir: Path) 
     seen = Pictures(scan, pixels, shape, cache_dir)
     remarks = [remark for one in CHECKS if (remark := one(seen)) is not None]
     bad = {plain(file): why for file, why in sorted(scan.bad.items())}
-    return CheckReport(name, seen.counts(), remarks, bad)
+    rows = {file: row for row, file in enumerate(seen.names)}
+    thumbnails = {}
+    for remark in remarks:
+        which = [rows[file] for group in remark.files for file in group if file in rows]
+        if which:
+            thumbnails[remark.name] = pictures.grid(
+                pixels[torch.tensor(which[:THUMBNAILS])], gap=255
+            )
+    return CheckReport(name, seen.counts(), remarks, bad, thumbnails)
 
 
 def check_folder(

@@ -1,7 +1,7 @@
 """What the data check has to say: remarks, and the report that prints and writes them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class CheckReport:
     counts: dict[str, str] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)  # file: reason
+    thumbnails: dict[str, Tensor] = field(default_factory=dict)  # of a remark's files, (C, H, W)
 
     def lines(self) -> list[str]:
         """The remarks, a line each."""
@@ -52,8 +53,11 @@ class CheckReport:
         return Group(table, *(Text(line) for line in self.lines() or ["nothing to remark"]))
 
     def write(self, folder: Path, sheet: Tensor | None = None) -> None:
-        """check.json, and contact_sheet.png where there is a `sheet` (uint8 (C, H, W))."""
-        write_json(folder / "check.json", asdict(self))
+        """check.json, a picture of each remark's files as remark_NAME.png, and contact_sheet.png
+        where there is a `sheet` (uint8 (C, H, W))."""
+        write_json(folder / "check.json", asdict(replace(self, thumbnails={})))
+        for name, picture in self.thumbnails.items():
+            pictures.save(picture, folder / f"remark_{name.replace(' ', '_')}.png")
         if sheet is not None:
             pictures.save(sheet, folder / "contact_sheet.png")
 

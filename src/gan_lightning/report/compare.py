@@ -1,0 +1,92 @@
+"""compare.html: several runs side by side, best first, with what differs between them."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gan_lightning.errors import UserError
+from gan_lightning.files import inside, write_text
+from gan_lightning.report.images import uri
+from gan_lightning.report.panes import short, thin
+from gan_lightning.report.reading import Seen, read_run
+
+COMPARED = 60  # runs on a page
+# settings that follow from others or say where something lies
+OWN = ("hydra", "overrides", "ckpt_path", "logger", "checkpoints")
+
+
+def expand(folders: Sequence[Path]) -> list[Path]:
+    """Runs as they are; a sweep's folder stands for its runs. Raises UserError for neither."""
+    found: list[Path] = []
+    for folder in folders:
+        inner = [folder] if inside(folder, "config.yaml") else sorted(folder.glob("*/config.yaml"))
+        inner = [path.parent if path.name == "config.yaml" else path for path in inner]
+        if not inner and not inside(folder, "csv/metrics.csv"):
+            raise UserError(f"{folder} is no run and no sweep: it holds no config.yaml")
+        found += inner or [folder]
+    return list(dict.fromkeys(found))
+
+
+def flat(value: Any, key: str = "") -> dict[str, str]:
+    """Settings by dotted key, as text."""
+    if isinstance(value, dict):
+        parts = (flat(v, f"{key}.{k}" if key else str(k)) for k, v in value.items())
+        return {k: v for part in parts for k, v in part.items()}
+    return {key: str(value)}
+
+
+def differences(runs: Sequence[Seen]) -> list[dict[str, str]]:
+    """Of each run the settings that not all of them share."""
+    settings = [flat({k: v for k, v in run.config.items() if k not in OWN}) for run in runs]
+    keys = dict.fromkeys(key for one in settings for key in one)
+    varied = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    return [{key: one.get(key, "-") for key in varied} for one in settings]
+
+
+def rank(run: Seen) -> float:
+    value = run.main["value"] if run.main else None
+    return math.inf if value is None else value
+
+
+def write_comparison(folders: Sequence[Path]) -> Path:
+    """Writes compare.html into what holds all the runs. Raises UserError for what is no run."""
+    from gan_lightning.report.page import render
+
+    paths = expand(folders)[:COMPARED]
+    runs = sorted((read_run(path) for path in paths), key=rank)
+    place = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    language = runs[0].language
+    cards = [_card(run, place, own) for run, own in zip(runs, differences(runs), strict=True)]
+    series = [_main_curve(run, card["name"]) for run, card in zip(runs, cards, strict=True)]
+    series = [one for one in series if len(one["points"]) > 1]
+    pane = {"title": "curve_score", "series": series, "bands": []}
+    data = {"panes": [pane] if series else [], "marks": [], "first": 1}
+    page = render("compare.html.j2", language, cards=cards, data=data)
+    write_text(place / "compare.html", page)
+    return place / "compare.html"
+
+
+def _card(run: Seen, place: Path, differs: dict[str, str]) -> dict[str, Any]:
+    name = os.path.relpath(run.folder.resolve(), place)
+    page = f"{name}/report.html" if inside(run.folder, "report.html") else ""
+    picture = uri(run.grids[-1]) if run.grids else ""
+    summary = run.diagnosis.get("summary", "")
+    return {
+        "name": name,
+        "page": page,
+        "picture": picture,
+        "score": run.main,
+        "summary": summary,
+        "differs": differs,
+    }
+
+
+def _main_curve(run: Seen, name: str) -> dict[str, Any]:
+    keys = (k for k in run.curves if k.startswith(("metric/frechet", "metric/fid")))
+    key = next((k for k in keys if not k.endswith("_floor")), None)
+    return {
+        "name": f"{name} {short(key) if key else ''}",
+        "points": thin(run.curves[key]) if key else [],
+    }

@@ -1,0 +1,97 @@
+"""RUN_DIR/report.html: the verdict, the pictures over time, the scores, the curves, the settings."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from gan_lightning.diagnosis.rules import load
+from gan_lightning.files import inside, write_text
+from gan_lightning.report.images import frames, tile_sides, uri
+from gan_lightning.report.panes import FIRST, panes
+from gan_lightning.report.reading import Seen, read_run
+
+WORDS: dict[str, dict[str, str]] = load(Path(__file__).parent / "words.yaml")
+
+
+def say(language: str) -> dict[str, str]:
+    """The page's own words."""
+    return {name: words[language] for name, words in WORDS.items()}
+
+
+def render(template: str, language: str, **values: Any) -> str:
+    loader = PackageLoader("gan_lightning")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    page = environment.get_template(template)
+    return page.render(language=language, say=say(language), **values)
+
+
+def number(value: Any) -> str:
+    return (
+        ""
+        if not isinstance(value, int | float)
+        else f"{value:.3g}"
+        if abs(value) < 100
+        else f"{value:,.0f}"
+    )
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no run."""
+    seen = read_run(run_dir)
+    moments = frames(seen)
+    findings = [f for f in seen.diagnosis.get("findings", []) if not f["resolved"]]
+    gone = [f for f in seen.diagnosis.get("findings", []) if f["resolved"]]
+    data = {
+        "frames": moments,
+        "panes": panes(seen),
+        "marks": [mark(f) for f in [*findings, *gone] if f.get("since_kimg") is not None],
+        "tile": tile_sides(seen.grids[-1]) if moments else None,
+        "seed": seen.seed,
+        "first": FIRST,
+        "sample": shlex.join(["gan-lightning", "sample", f"{run_dir}/checkpoints/last.ckpt"]),
+        "say": say(seen.language),
+    }
+    page = render(
+        "report.html.j2",
+        seen.language,
+        seen=seen,
+        findings=findings,
+        gone=gone,
+        frames=moments,
+        data=data,
+        first=FIRST,
+        real=uri(inside(run_dir, "images/real_images.png")),
+        sheet=uri(inside(run_dir, "data_check/contact_sheet.png")),
+        thumbnails={r["name"]: thumbnail(seen, r["name"]) for r in seen.check.get("remarks", [])},
+        totals=totals(seen),
+    )
+    path = run_dir / "report.html"
+    write_text(path, page)
+    return path
+
+
+def mark(finding: dict[str, Any]) -> dict[str, Any]:
+    title = finding.get("title") or finding["name"]
+    return {"x": finding["since_kimg"], "title": title, "resolved": finding["resolved"]}
+
+
+def thumbnail(seen: Seen, remark: str) -> str:
+    name = remark.replace(" ", "_")
+    safe = name.replace("_", "").isalnum()
+    return uri(inside(seen.folder, f"data_check/remark_{name}.png")) if safe else ""
+
+
+def totals(seen: Seen) -> dict[str, Any]:
+    """Images shown and minutes, over all parts of the run; None where it is not known."""
+    minutes = [part["minutes"] for part in seen.parts if part["minutes"] is not None]
+    counts = [part["nimg"] for part in seen.parts if part["nimg"] is not None]
+    last = max((curve[-1][0] for curve in seen.curves.values()), default=None)
+    return {"minutes": sum(minutes) or None, "images": max(counts, default=last)}
