@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_lightning.diagnosis import findings, rules
-from gan_lightning.diagnosis.history import History
+from gan_lightning.diagnosis.history import History, slow
 from gan_lightning.diagnosis.rules import RULES, printed_overrides
 from gan_lightning.diagnosis.settings import Settings
 from gan_lightning.diagnosis.verdict import follow
@@ -981,3 +981,24 @@ def test_networks_and_sources_name_the_option_that_makes_them():
     for name in ("egg", "folder"):
         source = get_class(compose(f"dataset={name}").dataset.source._target_)
         assert Path(CONF, "experiment", f"{source.experiment}.yaml").is_file()
+
+
+def test_faces_without_the_aid():
+    """450 cat faces, few_photos aid=none, 50,000 images on a slow CPU: four looks in all."""
+    steps = [25, 1407, 2188, 3125]
+    quality = [0.882, 0.371, 0.252, 0.272]
+    precision, coverage = [0.0, 0.0, 0.0625, 0.281], [0.0, 0.0, 0.016, 0.051]
+    seen = {"quality": quality, "precision": precision, "coverage": coverage}
+    signals = {name: lambda i, s, v=values: v[i] for name, values in seen.items()}
+    signals |= {"auc_heldout": 0.97, "auc_train": 0.97}
+    facts = {"precision_real": 0.92, "coverage_null": 0.676, "n_train": 450}
+    found = first(stream(facts, steps, **signals))
+    assert (found.name, found.override, found.resolved) == ("wrong_shapes", "aid=heads", False)
+
+
+def test_quality_that_falls_by_half_in_every_thousand_steps_is_not_slow():
+    """Also where the looks lie 2,000 steps apart, and has to have fallen to a quarter."""
+    limits = {"slow": 0.5, "steps": 1000.0}
+    for factor, found in ((0.26, True), (0.24, False)):
+        history = stream(steps=[0, 2000], quality=lambda i, s, f=factor: 0.8 * f**i)
+        assert slow(history, limits) == [False, found]

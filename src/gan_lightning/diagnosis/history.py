@@ -115,10 +115,15 @@ def flat(h: History, t: Thresholds) -> Mask:
 
 
 def slow(h: History, t: Thresholds) -> Mask:
-    """At each look: quality has not fallen by the fraction `slow` over the last `steps` steps."""
+    """At each look: quality has not fallen by the fraction `slow` in `steps` steps, measured over
+    the last `steps` at least: over twice as many it has to have fallen so twice."""
     q, when = h["quality"], [record["step"] for record in h.full]
     older = [
         max((j for j in range(i) if when[j] <= when[i] - t["steps"]), default=None)
         for i in range(len(q))
     ]
-    return [j is not None and q[i] > (1 - t["slow"]) * q[j] for i, j in enumerate(older)]
+
+    def still(i: int, j: int) -> bool:
+        return q[i] > (1 - t["slow"]) ** ((when[i] - when[j]) / t["steps"]) * q[j]
+
+    return [j is not None and still(i, j) for i, j in enumerate(older)]
