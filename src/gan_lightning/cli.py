@@ -180,15 +180,14 @@ def interpolate(
     import torch
 
     from gan_lightning import pictures
-    from gan_lightning.sampling import load_generator, seeded
+    from gan_lightning.latents import latents, slerp
+    from gan_lightning.sampling import load_generator
 
     sampler = load_generator(checkpoint, trust, device)
     labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
-    draw = seeded(seed)
-    ends = [sampler.latents(rows, draw, truncation) for _ in range(2)]
-    angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
-    # on the sphere, where latents live; (steps, rows, latent_dim)
-    walk = ends[0] * angle.cos() + ends[1] * angle.sin()
+    ends = truncation * latents(range(seed, seed + 2 * rows), sampler.config["latent_dim"])
+    times = torch.linspace(0, 1, steps)[:, None, None]
+    walk = slerp(ends[0::2], ends[1::2], times)  # (steps, rows, latent_dim)
     frames = torch.stack([sampler.generate(z, labels) for z in walk])  # (steps, rows, C, H, W)
     folder = make_folder(out)
     strip = pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps)

@@ -15,11 +15,12 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
 from gan_lightning.errors import UserError
+from gan_lightning.latents import seeded
 from gan_lightning.measure.copies import Copies
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
 from gan_lightning.measure.scoring import save_strip
-from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data, seeded
+from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
 from gan_lightning.sampling import Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 

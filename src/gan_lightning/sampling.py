@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import read_checkpoint, same_kind, untrusted
+from gan_lightning.latents import classes, latents
 from gan_lightning.patterns import SCALAR, NoMatch, match
 
-BLOCK = 256  # latents are always drawn by so many, so that image k does not depend on how many are asked for
+BLOCK = 256  # images at once in memory as numbers
 LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
 OURS = "gan_lightning.networks"
@@ -95,11 +96,6 @@ def _must_fit(
         same_kind(weight, made[name], f"weight {name}")
 
 
-def seeded(seed: int) -> torch.Generator:
-    """A source of random numbers on the CPU for any whole number."""
-    return torch.Generator().manual_seed(seed % 2**63)
-
-
 class Sampler:
     """A trained generator and its configuration."""
 
@@ -128,10 +124,24 @@ class Sampler:
         for piece in zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True):
             yield self.generator(*piece).float()
 
-    def latents(self, count: int, draw: torch.Generator, truncation: float = 1.0) -> Tensor:
-        """(count, latent_dim), always drawn for at least 256, times `truncation`; see `blocks`."""
-        shape = max(count, BLOCK), self.config["latent_dim"]
-        return truncation * torch.randn(shape, generator=draw)[:count]
+    def make(
+        self,
+        seeds: Sequence[int],
+        label: int | Tensor | None = None,
+        truncation: float = 1.0,
+    ) -> Iterator[Tensor]:
+        """uint8 (b, C, H, W) with b up to 256, one image a seed; a seed's image is always the same.
+
+        `label`: the class of all, or of each (n,); None: the classes in turn by seed. `truncation`: latents times this;
+        below 1 more regular images and fewer kinds of them (after Brock et al. 2019).
+        """
+        labels = classes(seeds, self.num_classes)
+        if labels is not None and label is not None:
+            labels = torch.as_tensor(label).expand(len(seeds))
+        for start in range(0, len(seeds), BLOCK):
+            block = slice(start, start + BLOCK)
+            z = truncation * latents(seeds[block], self.config["latent_dim"])
+            yield self.generate(z, None if labels is None else labels[block])
 
     def blocks(
         self,
@@ -140,20 +150,8 @@ class Sampler:
         label: int | Tensor | None = None,
         truncation: float = 1.0,
     ) -> Iterator[Tensor]:
-        """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
-
-        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation`: latents times this; below
-        1 more regular images and fewer kinds of them (after Brock et al. 2019).
-        """
-        labels = None
-        if self.num_classes:
-            turns = torch.arange(count) % BLOCK % self.num_classes
-            labels = turns if label is None else torch.as_tensor(label).expand(count)
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            classes = None if labels is None else labels[start:stop]
-            draw = seeded(seed * 1_000_003 + start)
-            yield self.generate(self.latents(stop - start, draw, truncation), classes)
+        """As `make`, of the `count` seeds from `seed` on."""
+        return self.make(range(seed, seed + count), label, truncation)
 
     def images(
         self,
