@@ -24,7 +24,8 @@ from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
 from gan_lightning.sampling import Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 
-OURS = "grid.png", "interpolation.png", "interpolation.gif"  # of many images
+WALKS = [f"{name}.{kind}" for name in ("interpolation", "morph") for kind in ("png", "gif", "mp4")]
+OURS = "grid.png", "nearest_photographs.png", "found.png", *WALKS  # pictures of many images
 TORCHVISION = {
     "mnist": ("MNIST", 28, 1),
     "fashion_mnist": ("FashionMNIST", 28, 1),
