@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from gan_lightning import interrupt, places
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
-from gan_lightning.files import expanded, write_whole
+from gan_lightning.files import expanded
 from gan_lightning.names import DATA_SETS, FEATURES
 from gan_lightning.ranges import Count, Pixels, Truncation, Whole, complaint, words
 from gan_lightning.text import printable, tolerant_output
@@ -85,6 +85,7 @@ def seeds(text: str) -> int | list[int]:
 
 path = like(r".*\S.*", "a path (is a variable of the shell not set?)")
 device = like(r"cpu|cuda(:\d+)?|mps|xpu(:\d+)?", "cpu, cuda, cuda:1 or mps")
+words_only = like(r"[\w .,:()/+-]*[^\W_][\w .,:()/+-]*", "words, as cc-by-4.0")
 package = like(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of a package")
 MOST_SEEDS = 10**6  # that a list may hold
 Few = Annotated[int, Interval(ge=1, le=100)]
@@ -99,7 +100,9 @@ def option(read: Callable[[str], Any], metavar: str, help: str, *names: str) -> 
 
 
 SHORTER = "latents times this: below 1 more regular images, fewer kinds"
-Checkpoint = Annotated[str, argument("CHECKPOINT", "as logs/.../checkpoints/last.ckpt")]
+Checkpoint = Annotated[
+    str, argument("CHECKPOINT", "as logs/.../checkpoints/last.ckpt, or what export wrote")
+]
 RunFolder = Annotated[str, argument("RUN_DIR", "the folder of a run")]
 Label = Annotated[
     int | None,
@@ -182,29 +185,38 @@ def interpolate(
 @app.command()
 def export(
     checkpoint: Checkpoint,
+    format: Annotated[
+        Literal["safetensors", "onnx", "hub"],
+        typer.Option(help="weights; a graph for other programs; a folder for a model hub"),
+    ] = "safetensors",
+    license: Annotated[
+        str | None, option(words_only, "TEXT", "of the data, for the hub's card, as cc-by-4.0")
+    ] = None,
     trust: Trust = None,
-    out: Annotated[str, option(path, "FILE", "where it goes")] = "generator.safetensors",
+    out: Annotated[
+        str | None, option(path, "PATH", "where it goes; generator... if left out")
+    ] = None,
 ) -> None:
-    """The generator alone, as safetensors."""
-    places.checkpoint_file(checkpoint)
-    if Path(out).is_dir():
-        file = Path(out) / "generator.safetensors"
-        raise UserError(f"--out {out} is a folder: give a file name, as {file}")
-    places.can_be_folder("--out ", str(Path(out).parent), write=True)
-    import json
+    """The generator alone, to take it elsewhere."""
+    places.generator(checkpoint)
+    if format == "hub":
+        out = out or "generator"
+        places.can_be_folder("--out ", out, write=True)
+    else:
+        if license:
+            raise UserError("--license goes on the card of --format hub")
+        out = out or f"generator.{format}"
+        if expanded(out).is_dir():
+            raise UserError(
+                f"--out {out} is a folder: give a file name, as {Path(out) / 'generator'}.{format}"
+            )
+        places.can_be_folder("--out ", str(Path(out).parent), write=True)
+    if format == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            places.needs("--format onnx", package, "onnx")
+    from gan_lightning.export import export_cli
 
-    from safetensors.torch import save
-
-    from gan_lightning.sampling import load_generator
-
-    sampler = load_generator(checkpoint, trust, "cpu")
-    weights = {name: weight.contiguous() for name, weight in sampler.generator.state_dict().items()}
-    kept = {key: sampler.config[key] for key in ("network", "latent_dim", "num_classes")}
-    places.make_folder(str(Path(out).parent))
-    packed = save(weights, metadata={"config": json.dumps(kept)})
-    write_whole(out, lambda file: file.write(packed))
-    count = sum(weight.numel() for weight in weights.values())
-    print(f"{printable(out)}: {count:,} values, its configuration in the metadata")
+    export_cli(checkpoint, format, out, trust, license)
 
 
 NAMED = ", ".join(DATA_SETS)

@@ -21,7 +21,7 @@ from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
 from gan_lightning.measure.scoring import save_strip
 from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
-from gan_lightning.sampling import Sampler, build_trusted, load_generator
+from gan_lightning.sampling import EXPORTED, Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 
 WALKS = [f"{name}.{kind}" for name in ("interpolation", "morph") for kind in ("png", "gif", "mp4")]
@@ -51,7 +51,7 @@ def evaluate_cli(
     where = Path(path)
     # what is said on the way must not get into the JSON
     with contextlib.redirect_stdout(sys.stderr):
-        if where.is_dir():
+        if where.is_dir() and not (where / EXPORTED).is_file():
             sampler = None
         else:
             sampler = load_generator(path, trust)

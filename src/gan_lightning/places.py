@@ -61,8 +61,8 @@ def can_be_folder(key: str, typed: str, write: bool = False) -> None:
 
 def generator(typed: str) -> Path:
     """What `load_generator` reads: a checkpoint, or what `export` wrote of one. Raises UserError."""
-    path = expanded(typed)
-    return path if (path / "model.safetensors").is_file() else checkpoint_file(typed)
+    hub = expanded(typed) / "model.safetensors"
+    return hub.parent if hub.is_file() else checkpoint_file(typed)
 
 
 def make_folder(typed: str) -> Path:
