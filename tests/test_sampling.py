@@ -3,6 +3,7 @@
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ import torch
 from PIL import Image
 
 from gan_lightning.cli import main
+from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.errors import UserError
+from gan_lightning.latents import latents
+from gan_lightning.measure.snapshot import Moment
 from gan_lightning.sampling import (
     build_trusted,
     load_generator,
@@ -81,6 +85,74 @@ def test_npz_same_seed_same_images_however_many(checkpoint, tmp_path):
     assert len(np.unique(a["images"].reshape(300, -1), axis=0)) == 300
 
 
+def test_a_list_of_seeds_names_its_files(checkpoint, tmp_path, capsys):
+    sample(checkpoint, tmp_path, "--seed", "9,3,5-6,3", "--grid")
+    names = [f"seed{seed:06d}.png" for seed in (3, 5, 6, 9)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.png", *names]
+    expected = load_generator(checkpoint, device="cpu").images(1, 5)[0]
+    found = torch.from_numpy(np.array(Image.open(tmp_path / names[1]))).permute(2, 0, 1)
+    assert (found.int() - expected.int()).abs().max() <= 1
+    capsys.readouterr()
+    sample(checkpoint, tmp_path, "--seed", "3,5", "--num-images", "2")
+    assert "also holds 2 images of another time" in capsys.readouterr().out
+    sample(checkpoint, tmp_path, "--num-images", "2")
+    assert "also holds 4 images of another time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", ["3,", "5-2", "x", "-3,4", "0-1000000", "1-9999999999", "١"])
+def test_a_seed_is_a_number_or_a_list(checkpoint, seed, capsys):
+    assert main(["sample", str(checkpoint), "--seed", seed]) == 2
+    right = "should be a whole number, or a list as 3,17,40-47"
+    assert f"'--seed': {seed} {right}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sample --seed 1,2 --num-images 3", "--num-images 3 contradicts --seed"),
+        ("interpolate --seed 1,2 --rows 3", "--rows 3 contradicts --seed"),
+        ("interpolate --seed 1-1", "--seed lists 1 images: a walk goes through 2 to 101"),
+        ("interpolate --class 0", "--class 0 does not fit this generator"),
+    ],
+)
+def test_seeds_that_contradict(checkpoint, command, words, capsys):
+    name, *more = command.split()
+    assert main([name, str(checkpoint), *more]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {words}")
+
+
+def test_a_walk_meets_the_seeds_it_was_given(tmp_path):
+    path = write(tmp_path / "c.ckpt", num_classes=3)
+    walk = ["interpolate", str(path), "--seed", "3,17,40", "--steps", "3", "--out", str(tmp_path)]
+    assert main(walk) == 0
+    strip = np.array(Image.open(tmp_path / "interpolation.png")).astype(int)
+    assert strip.shape == (2 * 32, 3 * 20, 3)
+    images = load_generator(path, device="cpu").generate(
+        latents([3, 17, 40], 8), torch.zeros(3).long()
+    )
+    for row, column, k in ((0, 0, 0), (0, 2, 1), (1, 0, 1), (1, 2, 2)):
+        tile = strip[32 * row + 2 : 32 * row + 18, 20 * column + 2 : 20 * column + 18]
+        assert np.abs(tile - images[k].permute(1, 2, 0).numpy()).max() <= 1
+        assert strip[32 * row + 19 : 32 * row + 32, 20 * column : 20 * column + 20].max() > 100
+    assert Image.open(tmp_path / "interpolation.gif").n_frames == 5 + 3  # 17 once, and back
+
+
+def test_a_film_as_mp4(checkpoint, tmp_path, monkeypatch, capsys):
+    av = pytest.importorskip("av")
+    walk = ["interpolate", str(checkpoint), "--rows", "1", "--steps", "3", "--mp4", "--out"]
+    assert main([*walk, str(tmp_path)]) == 0
+    with av.open(str(tmp_path / "interpolation.mp4")) as film:
+        frames = [frame.to_image() for frame in film.decode(video=0)]
+    assert len(frames) == 4 and frames[0].size == (256, 256)
+    gif = Image.open(tmp_path / "interpolation.gif").convert("RGB")
+    there = np.array(gif.resize(frames[0].size, Image.Resampling.NEAREST)).astype(int)
+    assert np.abs(np.array(frames[0]) - there).mean() < 8  # of 255; two lossy formats
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main([*walk, str(tmp_path)]) == 1
+    right = "error: --mp4 needs the package av: pip install 'gan-lightning[video]'"
+    assert capsys.readouterr().err.strip() == right
+
+
 def test_averaged_weights_are_taken(checkpoint):
     sampler = load_generator(checkpoint, device="cpu")
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -108,10 +180,22 @@ def test_labels_one_by_one(tmp_path):
         assert not torch.equal(mixed[labels != label], alone[labels != label])
 
 
+def test_a_tile_of_trainings_picture_is_made_again_by_its_seed(tmp_path):
+    """Tile k of seed S is `sample --seed S+k`, its class included."""
+    sampler = load_generator(write(tmp_path / "x.ckpt", num_classes=3), device="cpu")
+    module = SimpleNamespace(latent_dim=8, num_classes=3, nimg=0, step=0)
+    module.sample = lambda z, labels: to_float(sampler.generate(z, labels))
+    tiles = to_uint8(Moment(module, seed=5).grid)
+    for tile in (0, 2, 63):
+        alone = sampler.images(1, 5 + tile)[0]
+        assert (tiles[tile].int() - alone.int()).abs().max() <= 1  # batches round differently
+    assert not torch.equal(tiles[0], tiles[3])
+
+
 def test_truncation_shortens_the_noise(checkpoint, tmp_path):
     sampler, z = (
         load_generator(checkpoint, device="cpu"),
-        torch.randn(256, 8, generator=torch.Generator().manual_seed(1_000_003)),
+        latents(range(1, 5), 8),
     )
     for truncation in (0.5, 1):
         out = tmp_path / str(truncation)
@@ -127,7 +211,7 @@ def test_truncation_shortens_the_noise(checkpoint, tmp_path):
             "--truncation",
             str(truncation),
         )
-        expected = sampler.generate(truncation * z[:4]).permute(0, 2, 3, 1).numpy()
+        expected = sampler.generate(truncation * z).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(np.load(out / "images.npz")["images"], expected)
 
 
@@ -172,7 +256,7 @@ def test_interpolation_and_export(checkpoint, tmp_path):
         )
         == 0
     )
-    assert Image.open(tmp_path / "interpolation.png").size == (4 * 18 + 2, 2 * 18 + 2)
+    assert Image.open(tmp_path / "interpolation.png").size == (4 * 20, 2 * 32)
     assert Image.open(tmp_path / "interpolation.gif").n_frames == 6  # there and back
     from safetensors.torch import load_file
 

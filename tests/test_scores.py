@@ -9,9 +9,10 @@ import torch
 from pooled import Pooled, dataset, noisy, photographs
 
 from gan_lightning.errors import UserError
+from gan_lightning.latents import seeded
 from gan_lightning.measure.copies import Copies
 from gan_lightning.measure.scores import Scores, evaluate, must_compare, wilson
-from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data, seeded
+from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
 
 
 @pytest.fixture(scope="module")

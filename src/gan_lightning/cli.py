@@ -1,6 +1,7 @@
 """gan-lightning: what one does beside training. Heavy imports only inside the commands."""
 
 import difflib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typer.exceptions import TyperException
 from gan_lightning import interrupt, places
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
-from gan_lightning.files import clear_abandoned, expanded, write_whole
+from gan_lightning.files import expanded
 from gan_lightning.names import DATA_SETS, FEATURES
 from gan_lightning.ranges import Count, Pixels, Truncation, Whole, complaint, words
 from gan_lightning.text import printable, tolerant_output
@@ -57,7 +58,6 @@ def image_size(text: str) -> int | list[int]:
 
 def like(pattern: str, right: str) -> Callable[[str], str]:
     """Reads a text that matches; `right` says what would."""
-    import re
 
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text, re.DOTALL):
@@ -67,9 +67,27 @@ def like(pattern: str, right: str) -> Callable[[str], str]:
     return read
 
 
+def seeds(text: str) -> int | list[int]:
+    """A whole number, or a list of seeds as 3,17,40-47."""
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    found: list[int] = []
+    for part in text.split(","):
+        first, last = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part), 0
+        last = int(first[2] or first[1]) if first else -1
+        if not first or not 0 <= last - int(first[1]) < MOST_SEEDS - len(found):
+            raise typer.BadParameter(
+                f"{text or 'what is empty'} should be a whole number, or a list as 3,17,40-47"
+            )
+        found += range(int(first[1]), last + 1)
+    return found
+
+
 path = like(r".*\S.*", "a path (is a variable of the shell not set?)")
 device = like(r"cpu|cuda(:\d+)?|mps|xpu(:\d+)?", "cpu, cuda, cuda:1 or mps")
+words_only = like(r"[\w .,:()/+-]*[^\W_][\w .,:()/+-]*", "words, as cc-by-4.0")
 package = like(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of a package")
+MOST_SEEDS = 10**6  # that a list may hold
 Few = Annotated[int, Interval(ge=1, le=100)]
 
 
@@ -82,9 +100,14 @@ def option(read: Callable[[str], Any], metavar: str, help: str, *names: str) -> 
 
 
 SHORTER = "latents times this: below 1 more regular images, fewer kinds"
-Checkpoint = Annotated[str, argument("CHECKPOINT", "as logs/.../checkpoints/last.ckpt")]
+Checkpoint = Annotated[
+    str, argument("CHECKPOINT", "as logs/.../checkpoints/last.ckpt, or what export wrote")
+]
 RunFolder = Annotated[str, argument("RUN_DIR", "the folder of a run")]
-SeedOption = Annotated[int, option(number(int), "SEED", "the same seed gives the same images")]
+Label = Annotated[
+    int | None,
+    option(number(Whole), "CLASS", "only this class, where there are any", "--class"),
+]
 Trust = Annotated[
     str | None, option(package, "PACKAGE", "also build networks of this package of yours")
 ]
@@ -100,131 +123,100 @@ CacheDir = Annotated[str, option(path, "FOLDER", "keeps decoded images and featu
 @app.command()
 def sample(
     checkpoint: Checkpoint,
-    num_images: Annotated[int, option(number(Count), "N", "how many")] = 64,
+    num_images: Annotated[
+        int | None, option(number(Count), "N", "how many; 64 if left out")
+    ] = None,
     out: Out = "samples",
     format: Annotated[
         Literal["png", "npz"], typer.Option(help="one file each, or one array N x H x W x C")
     ] = "png",
-    grid: Annotated[bool, typer.Option("--grid", help="also grid.png of the first 64")] = False,
-    label: Annotated[
-        int | None,
-        option(number(Whole), "CLASS", "only this class, where there are any", "--class"),
-    ] = None,
-    seed: SeedOption = 0,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="also grid.png of the first 64, seeds beneath")
+    ] = False,
+    label: Label = None,
+    seed: Annotated[Any, option(seeds, "SEEDS", "of the first image, or of all: 3,17,40-47")] = "0",
     trust: Trust = None,
     device: Device = None,
     truncation: Shorten = 1.0,
 ) -> None:
     """Generate images from a checkpoint."""
-    places.checkpoint_file(checkpoint)
+    options = dict(locals())
+    if isinstance(seed, list) and num_images not in (None, len(seed)):
+        listed = f"--seed lists {len(seed)} images"
+        raise UserError(f"--num-images {num_images} contradicts --seed: {listed}, leave one out")
+    places.generator(checkpoint)
     places.can_be_folder("--out ", out, write=True)
-    import numpy as np
-    import torch
-    from rich.progress import Progress
+    from gan_lightning.drawing import sample_cli
 
-    from gan_lightning import pictures
-    from gan_lightning.sampling import load_generator
-
-    sampler = load_generator(checkpoint, trust, device)
-    classes = sampler.num_classes
-    if label is not None and label >= (classes or 0):
-        known = (
-            f"its classes are 0 to {classes - 1}" if classes else "it was trained without classes"
-        )
-        raise UserError(f"--class {label} does not fit this generator: {known}")
-    folder = make_folder(out)
-    images_of = folder.glob("[0-9]" * 6 + ".png")
-    older = sum(format == "npz" or int(path.stem) >= num_images for path in images_of)
-    if older:
-        print(
-            f"{printable(folder)} also holds {older} images of another time: whoever scores this"
-            " folder scores those as well"
-        )
-    kept: list[torch.Tensor] = []
-    done = 0
-    with Progress() as progress:
-        task = progress.add_task("images", total=num_images)
-        for images in sampler.blocks(num_images, seed, label, truncation):
-            if format == "png":
-                for image in images:
-                    pictures.save(image, folder / f"{done:06d}.png")
-                    done += 1
-            if format == "npz" or not kept:
-                kept.append(images)
-            progress.advance(task, len(images))
-    if format == "npz":
-        array = torch.cat(kept).permute(0, 2, 3, 1).numpy()
-        write_whole(folder / "images.npz", lambda file: np.savez_compressed(file, images=array))
-    if grid:
-        pictures.save(pictures.grid(kept[0][:64]), folder / "grid.png")
-    weights = "averaged" if sampler.averaged else "raw"
-    print(f"{num_images} images in {printable(folder)}, by {weights} weights")
-    if truncation != 1:
-        print(f"of truncated latents: --truncation {truncation:g}")
+    sample_cli(**options)
 
 
 @app.command()
 def interpolate(
     checkpoint: Checkpoint,
-    rows: Annotated[int, option(number(Few), "N", "walks")] = 6,
+    rows: Annotated[int | None, option(number(Few), "N", "walks; 6 if left out")] = None,
     steps: Annotated[int, option(number(Few), "N", "images of a walk")] = 10,
     out: Out = "samples",
-    seed: SeedOption = 0,
+    mp4: Annotated[bool, typer.Option("--mp4", help="also interpolation.mp4")] = False,
+    label: Label = None,
+    seed: Annotated[
+        Any, option(seeds, "SEEDS", "of the first walk's start, or one walk through all: 3,17,40")
+    ] = "0",
     trust: Trust = None,
     device: Device = None,
     truncation: Shorten = 1.0,
 ) -> None:
-    """Walk between random latents: interpolation.png and interpolation.gif."""
-    places.checkpoint_file(checkpoint)
+    """Walk between latents: interpolation.png and interpolation.gif."""
+    options = dict(locals())
+    if isinstance(seed, list):
+        if rows not in (None, len(seed) - 1):
+            raise UserError(f"--rows {rows} contradicts --seed: a list is one walk, leave one out")
+        if not 2 <= len(seed) <= 101:
+            raise UserError(f"--seed lists {len(seed)} images: a walk goes through 2 to 101")
+    places.generator(checkpoint)
     places.can_be_folder("--out ", out, write=True)
-    import torch
+    if mp4:
+        places.needs("--mp4", "av", "video")
+    from gan_lightning.drawing import interpolate_cli
 
-    from gan_lightning import pictures
-    from gan_lightning.sampling import load_generator, seeded
-
-    sampler = load_generator(checkpoint, trust, device)
-    labels = torch.arange(rows) % sampler.num_classes if sampler.num_classes else None
-    draw = seeded(seed)
-    ends = [sampler.latents(rows, draw, truncation) for _ in range(2)]
-    angle = torch.linspace(0, torch.pi / 2, steps)[:, None, None]
-    # on the sphere, where latents live; (steps, rows, latent_dim)
-    walk = ends[0] * angle.cos() + ends[1] * angle.sin()
-    frames = torch.stack([sampler.generate(z, labels) for z in walk])  # (steps, rows, C, H, W)
-    folder = make_folder(out)
-    strip = pictures.grid(frames.transpose(0, 1).flatten(0, 1), steps)
-    pictures.save(strip, folder / "interpolation.png")
-    there_and_back = [*frames, *frames.flip(0)[1:-1]]
-    film = [pictures.to_image(pictures.grid(frame, rows)) for frame in there_and_back]
-    pictures.save_film(film, folder / "interpolation.gif", 120)
-    print(f"interpolation.png and interpolation.gif in {printable(folder)}")
+    interpolate_cli(**options)
 
 
 @app.command()
 def export(
     checkpoint: Checkpoint,
+    format: Annotated[
+        Literal["safetensors", "onnx", "hub"],
+        typer.Option(help="weights; a graph for other programs; a folder for a model hub"),
+    ] = "safetensors",
+    license: Annotated[
+        str | None, option(words_only, "TEXT", "of the data, for the hub's card, as cc-by-4.0")
+    ] = None,
     trust: Trust = None,
-    out: Annotated[str, option(path, "FILE", "where it goes")] = "generator.safetensors",
+    out: Annotated[
+        str | None, option(path, "PATH", "where it goes; generator... if left out")
+    ] = None,
 ) -> None:
-    """The generator alone, as safetensors."""
-    places.checkpoint_file(checkpoint)
-    if Path(out).is_dir():
-        file = Path(out) / "generator.safetensors"
-        raise UserError(f"--out {out} is a folder: give a file name, as {file}")
-    places.can_be_folder("--out ", str(Path(out).parent), write=True)
-    import json
+    """The generator alone, to take it elsewhere."""
+    places.generator(checkpoint)
+    if format == "hub":
+        out = out or "generator"
+        places.can_be_folder("--out ", out, write=True)
+    else:
+        if license:
+            raise UserError("--license goes on the card of --format hub")
+        out = out or f"generator.{format}"
+        if expanded(out).is_dir():
+            raise UserError(
+                f"--out {out} is a folder: give a file name, as {Path(out) / 'generator'}.{format}"
+            )
+        places.can_be_folder("--out ", str(Path(out).parent), write=True)
+    if format == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            places.needs("--format onnx", package, "onnx")
+    from gan_lightning.export import export_cli
 
-    from safetensors.torch import save
-
-    from gan_lightning.sampling import load_generator
-
-    sampler = load_generator(checkpoint, trust, "cpu")
-    weights = {name: weight.contiguous() for name, weight in sampler.generator.state_dict().items()}
-    kept = {key: sampler.config[key] for key in ("network", "latent_dim", "num_classes")}
-    make_folder(str(Path(out).parent))
-    packed = save(weights, metadata={"config": json.dumps(kept)})
-    write_whole(out, lambda file: file.write(packed))
-    count = sum(weight.numel() for weight in weights.values())
-    print(f"{printable(out)}: {count:,} values, its configuration in the metadata")
+    export_cli(checkpoint, format, out, trust, license)
 
 
 NAMED = ", ".join(DATA_SETS)
@@ -338,15 +330,6 @@ def report(
     if len(runs) > 1:
         written = [write_comparison(runs)]
     print(printable(written[0]))
-
-
-def make_folder(path: str) -> Path:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {path} cannot be made: {error.strerror}") from None
-    clear_abandoned(Path(path))  # of a command that was killed
-    return Path(path)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,15 +15,17 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
 from gan_lightning.errors import UserError
+from gan_lightning.latents import seeded
 from gan_lightning.measure.copies import Copies
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
 from gan_lightning.measure.scoring import save_strip
-from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data, seeded
-from gan_lightning.sampling import Sampler, build_trusted, load_generator
+from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
+from gan_lightning.sampling import EXPORTED, Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 
-OURS = "grid.png", "interpolation.png", "interpolation.gif"  # of many images
+WALKS = [f"{name}.{kind}" for name in ("interpolation", "morph") for kind in ("png", "gif", "mp4")]
+OURS = "grid.png", "nearest_photographs.png", "found.png", *WALKS  # pictures of many images
 TORCHVISION = {
     "mnist": ("MNIST", 28, 1),
     "fashion_mnist": ("FashionMNIST", 28, 1),
@@ -49,7 +51,7 @@ def evaluate_cli(
     where = Path(path)
     # what is said on the way must not get into the JSON
     with contextlib.redirect_stdout(sys.stderr):
-        if where.is_dir():
+        if where.is_dir() and not (where / EXPORTED).is_file():
             sampler = None
         else:
             sampler = load_generator(path, trust)

@@ -144,6 +144,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A safetensors file's tensors, each as large as it says, and the texts of its metadata. Raises UserError."""
+    from safetensors import safe_open
+
+    with untrusted(path), safe_open(expanded(path), "pt") as file:
+        names = list(file.keys())
+        weights = {n: sound(file.get_tensor(n), f"weight {shown(n)}") for n in names}
+        return weights, file.metadata() or {}
+
+
 def checkpoint_file(path: str | Path, key: str = "") -> Path:
     """The path of a checkpoint; raises UserError, with `key` before the path, where there is no file."""
     path = expanded(path)

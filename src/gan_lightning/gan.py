@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from gan_lightning.augment import Augment
 from gan_lightning.ema import EMA, recalibrated
 from gan_lightning.errors import UserError
+from gan_lightning.latents import latents
 from gan_lightning.losses import Loss
 from gan_lightning.networks.aid import SlicedAid
 from gan_lightning.schedule import Schedule
@@ -264,11 +265,10 @@ class GAN(LightningModule):
     def sample(self, z: Tensor | int, labels: Tensor | None = None, ema: bool = True) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim), in eval mode.
 
-        A number gives that many images of fixed latents; training's random state is not touched.
+        A number gives the images of that many seeds from 0 on; training's random state is not touched.
         """
         if isinstance(z, int):
-            draw = torch.Generator().manual_seed(0)
-            z = torch.randn(z, self.latent_dim, generator=draw)
+            z = latents(range(z), self.latent_dim)
         network = self.shown_generator() if ema else self.generator
         with evaluating(network):
             return network(z.to(self.device, self.dtype), *self.further(labels, len(z)))

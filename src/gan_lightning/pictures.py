@@ -1,9 +1,11 @@
 """Many images in one picture, and pictures in files."""
 
+import io
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -15,6 +17,22 @@ def grid(images: Tensor, columns: int = 8, gap: int = 0) -> Tensor:
     return make_grid(images, nrow=min(columns, len(images)), padding=2, pad_value=gap)
 
 
+def labelled_grid(images: Tensor, labels: Sequence[object], columns: int = 8) -> Image.Image:
+    """As `grid`, with a short text beneath each image, such as its seed."""
+    tiles, texts = [to_image(image) for image in images], [str(label) for label in labels]
+    font = ImageFont.load_default(10)
+    wide = max(tiles[0].width, *(int(font.getlength(text)) + 1 for text in texts)) + 4
+    high, columns = tiles[0].height + 16, min(columns, len(tiles))
+    sheet = Image.new(tiles[0].mode, (columns * wide, -(-len(tiles) // columns) * high))
+    pen = ImageDraw.Draw(sheet)
+    for k, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
+        left, top = k % columns * wide, k // columns * high
+        sheet.paste(tile, (left + (wide - tile.width) // 2, top + 2))
+        middle = left + (wide - font.getlength(text)) / 2
+        pen.text((middle, top + tile.height + 3), text, "#b0b0b0", font)
+    return sheet
+
+
 def to_image(picture: Tensor) -> Image.Image:
     """uint8 (C, H, W) of 1, 3 or 4 channels."""
     array = picture.permute(1, 2, 0).numpy()
@@ -23,7 +41,12 @@ def to_image(picture: Tensor) -> Image.Image:
 
 def save(picture: Tensor, path: Path) -> None:
     """uint8 (C, H, W) as PNG; a reader never sees half a file."""
-    write_whole(path, lambda file: to_image(picture).save(file, format="PNG", compress_level=1))
+    save_image(to_image(picture), path)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """As `save`, of a Pillow image."""
+    write_whole(path, lambda file: image.save(file, format="PNG", compress_level=1))
 
 
 def save_film(frames: Sequence[Image.Image], path: Path, duration: int | Sequence[int]) -> None:
@@ -31,3 +54,20 @@ def save_film(frames: Sequence[Image.Image], path: Path, duration: int | Sequenc
     first, more = frames[0], list(frames[1:])
     settings = {"save_all": True, "append_images": more, "duration": duration, "loop": 0}
     write_whole(path, lambda file: first.save(file, format="GIF", **settings))
+
+
+def save_video(frames: Sequence[Image.Image], path: Path, duration: int) -> None:
+    """MP4 (H.264), each frame shown for `duration` milliseconds. Needs PyAV, see `places.needs`."""
+    import av
+
+    factor = max(1, 256 // min(frames[0].size))  # small pictures lose their colours in 4:2:0
+    width, height = (factor * side + factor * side % 2 for side in frames[0].size)  # even
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as film:
+        stream = film.add_stream("libx264", rate=Fraction(1000, duration), options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            whole = frame.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+            film.mux(stream.encode(av.VideoFrame.from_image(whole)))
+        film.mux(stream.encode())
+    write_whole(path, lambda file: file.write(buffer.getvalue()))

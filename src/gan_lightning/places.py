@@ -3,13 +3,23 @@
 Nothing heavy is imported. `key` is what the path was typed behind, as "dataset.root=" or "--out ".
 """
 
+import importlib.util
 import os
 from pathlib import Path
 
 from gan_lightning.errors import UserError
-from gan_lightning.files import checkpoint_file, expanded, what_is
+from gan_lightning.files import checkpoint_file, clear_abandoned, expanded, what_is
 
-__all__ = ["can_be_folder", "checkpoint_file", "file", "folder", "run_folder"]
+__all__ = [
+    "can_be_folder",
+    "checkpoint_file",
+    "file",
+    "folder",
+    "generator",
+    "make_folder",
+    "needs",
+    "run_folder",
+]
 
 
 def folder(key: str, typed: str, what: str = "the folder that holds your images") -> Path:
@@ -47,3 +57,27 @@ def can_be_folder(key: str, typed: str, write: bool = False) -> None:
         )
     if write and not os.access(first, os.W_OK):
         raise UserError(f"{key}{typed} cannot be written to: name another place")
+
+
+def generator(typed: str) -> Path:
+    """What `load_generator` reads: a checkpoint, or what `export` wrote of one. Raises UserError."""
+    hub = expanded(typed) / "model.safetensors"
+    return hub.parent if hub.is_file() else checkpoint_file(typed)
+
+
+def make_folder(typed: str) -> Path:
+    """The folder, made where it is not there. Raises UserError."""
+    path = Path(typed)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {typed} cannot be made: {error.strerror}") from None
+    clear_abandoned(path)  # of a command that was killed
+    return path
+
+
+def needs(option: str, package: str, extra: str) -> None:
+    """Raises UserError where a package that only this option needs is not installed."""
+    if importlib.util.find_spec(package) is None:
+        install = f"pip install 'gan-lightning[{extra}]'"
+        raise UserError(f"{option} needs the package {package}: {install}")

@@ -1,9 +1,10 @@
-"""From a checkpoint file to images, needing nothing else, and never running code that the file brings along."""
+"""From a checkpoint, or what `export` wrote of it, to images, needing nothing else, and never running code that the file brings along."""
 
 import importlib
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ from torch import Tensor
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError, first_line
-from gan_lightning.files import read_checkpoint, same_kind, untrusted
-from gan_lightning.patterns import SCALAR, NoMatch, match
+from gan_lightning.files import (
+    expanded,
+    read_checkpoint,
+    read_json,
+    read_safetensors,
+    same_kind,
+    untrusted,
+)
+from gan_lightning.latents import classes, latents
+from gan_lightning.patterns import ANY, SCALAR, NoMatch, match, plain
 
-BLOCK = 256  # latents are always drawn by so many, so that image k does not depend on how many are asked for
+BLOCK = 256  # images at once in memory as numbers
 LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
 PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
 OURS = "gan_lightning.networks"
+EXPORTED = "model.safetensors"  # in a folder for a model hub, beside its config.json
 
 
 def build_trusted(
@@ -95,11 +105,6 @@ def _must_fit(
         same_kind(weight, made[name], f"weight {name}")
 
 
-def seeded(seed: int) -> torch.Generator:
-    """A source of random numbers on the CPU for any whole number."""
-    return torch.Generator().manual_seed(seed % 2**63)
-
-
 class Sampler:
     """A trained generator and its configuration."""
 
@@ -109,9 +114,11 @@ class Sampler:
         config: dict[str, Any],
         device: torch.device,
         averaged: bool,
+        nimg: int | None = None,
     ) -> None:
         self.generator, self.config, self.device = generator, config, device
         self.averaged = averaged  # by the EMA of the weights
+        self.nimg = nimg  # real images shown in training, where it is known
 
     @property
     def num_classes(self) -> int | None:
@@ -128,10 +135,24 @@ class Sampler:
         for piece in zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True):
             yield self.generator(*piece).float()
 
-    def latents(self, count: int, draw: torch.Generator, truncation: float = 1.0) -> Tensor:
-        """(count, latent_dim), always drawn for at least 256, times `truncation`; see `blocks`."""
-        shape = max(count, BLOCK), self.config["latent_dim"]
-        return truncation * torch.randn(shape, generator=draw)[:count]
+    def make(
+        self,
+        seeds: Sequence[int],
+        label: int | Tensor | None = None,
+        truncation: float = 1.0,
+    ) -> Iterator[Tensor]:
+        """uint8 (b, C, H, W) with b up to 256, one image a seed; a seed's image is always the same.
+
+        `label`: the class of all, or of each (n,); None: the classes in turn by seed. `truncation`: latents times this;
+        below 1 more regular images and fewer kinds of them (after Brock et al. 2019).
+        """
+        labels = classes(seeds, self.num_classes)
+        if labels is not None and label is not None:
+            labels = torch.as_tensor(label).expand(len(seeds))
+        for start in range(0, len(seeds), BLOCK):
+            block = slice(start, start + BLOCK)
+            z = truncation * latents(seeds[block], self.config["latent_dim"])
+            yield self.generate(z, None if labels is None else labels[block])
 
     def blocks(
         self,
@@ -140,20 +161,8 @@ class Sampler:
         label: int | Tensor | None = None,
         truncation: float = 1.0,
     ) -> Iterator[Tensor]:
-        """uint8 (b, C, H, W) with b up to 256, `count` images in all; the same for the same seed and device.
-
-        `label`: the class of all, or of each (count,); None: the classes in turn. `truncation`: latents times this; below
-        1 more regular images and fewer kinds of them (after Brock et al. 2019).
-        """
-        labels = None
-        if self.num_classes:
-            turns = torch.arange(count) % BLOCK % self.num_classes
-            labels = turns if label is None else torch.as_tensor(label).expand(count)
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            classes = None if labels is None else labels[start:stop]
-            draw = seeded(seed * 1_000_003 + start)
-            yield self.generate(self.latents(stop - start, draw, truncation), classes)
+        """As `make`, of the `count` seeds from `seed` on."""
+        return self.make(range(seed, seed + count), label, truncation)
 
     def images(
         self,
@@ -183,7 +192,7 @@ CONFIG = {
 }
 
 
-def _config(given: dict[str, Any]) -> dict[str, Any]:
+def known_config(given: dict[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint's configuration that sampling and scoring need, each value checked. Raises NoMatch."""
     dataset = match(given.get("dataset", {}), {str: (*SCALAR, list, dict)}, "dataset")
     config = {key: given.get(key) for key in ("network", "latent_dim", "num_classes")}
@@ -202,22 +211,54 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
 def load_generator(
     path: str | Path, trust: str | None = None, device: str | None = None
 ) -> Sampler:
-    """The generator of a checkpoint, with the EMA of its weights where there is one. Raises UserError, see `read_checkpoint`."""
+    """The generator of a checkpoint, with the EMA of its weights where there is one, or of what `export` wrote of it.
+
+    That is a .safetensors file, or a folder for a model hub. Raises UserError, see `read_checkpoint`.
+    """
+    given, weights = read_generator(path)
+    with untrusted(path), torch.no_grad():
+        config = known_config(given)
+        generator = built(config, weights, trust)
+        averaged, nimg = (
+            match(given.get("averaged", False), bool),
+            match(given.get("nimg"), (int, None)),
+        )
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return Sampler(generator.to(where), config, where, averaged, nimg)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device} cannot be used: {first_line(error)}") from None
+
+
+def read_generator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration, as a stranger may have written it, and a generator's weights by their names in it. Raises UserError."""
+    path = expanded(path)
+    if (path / EXPORTED).is_file():
+        weights, _ = read_safetensors(path / EXPORTED)
+        config = read_json(path / "config.json", {str: ANY})
+        return config, {name.removeprefix("generator."): w for name, w in weights.items()}
+    if path.is_file() and path.suffix == ".safetensors":
+        weights, texts = read_safetensors(path)
+        with untrusted(path):
+            return match(
+                plain(json.loads(texts["config"])), {str: ANY}, "its configuration"
+            ), weights
     checkpoint = read_checkpoint(path)
     weights = checkpoint["state_dict"]
     averaged = any(key.startswith("generator_ema.") for key in weights)
     prefix = "generator_ema." if averaged else "generator."
     weights = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
-    with untrusted(path), torch.no_grad():
-        config = _config(checkpoint["config"])
-        generator = build_trusted(config["network"]["generator"], trust, weights).float().eval()
-        generator.load_state_dict(weights)
-        label = [torch.tensor([config["num_classes"] - 1])] if config["num_classes"] else []
-        made = generator(torch.zeros(1, config["latent_dim"]), *label).shape
-        if len(made) != 4 or made[0] != 1 or made[1] not in (1, 3, 4):
-            raise NoMatch(f"its generator makes {tuple(made)} where an image should be")
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return Sampler(generator.to(where), config, where, averaged)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device} cannot be used: {first_line(error)}") from None
+    return checkpoint["config"] | {"averaged": averaged, "nimg": checkpoint.get("nimg")}, weights
+
+
+def built(
+    config: dict[str, Any], weights: dict[str, Tensor], trust: str | None = None
+) -> torch.nn.Module:
+    """A known configuration's generator with these weights, tried once. Raises UserError and NoMatch."""
+    generator = build_trusted(config["network"]["generator"], trust, weights).float().eval()
+    generator.load_state_dict(weights)
+    label = [torch.tensor([config["num_classes"] - 1])] if config["num_classes"] else []
+    made = generator(torch.zeros(1, config["latent_dim"]), *label).shape
+    if len(made) != 4 or made[0] != 1 or made[1] not in (1, 3, 4):
+        raise NoMatch(f"its generator makes {tuple(made)} where an image should be")
+    return generator

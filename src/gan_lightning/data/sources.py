@@ -25,7 +25,7 @@ from gan_lightning.text import printable
 
 
 class FolderImages:
-    """Every file below `root` but those named in `without`. With `labels`, the folders directly
+    """Every file below `root` but those that are called as one of `without`. With `labels`, the folders directly
     below are the classes. Raises UserError where `root` is no folder or holds no file."""
 
     num_test = 0
@@ -50,7 +50,7 @@ class FolderImages:
     def _found(self) -> tuple[list[str], dict[str, str]]:
         self.prepare()
         files, bad = images.find_files(self.root)
-        files = [name for name in files if name not in self.without]
+        files = [name for name in files if name.rpartition("/")[2] not in self.without]
         if not files:
             raise UserError(f"{self.root} holds no usable image: put your photographs there")
         return files, bad

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from gan_lightning.data.images import LEVELS, to_uint8
 from gan_lightning.ema import batch_norms
+from gan_lightning.latents import seeded
 from gan_lightning.measure import distances as D
-from gan_lightning.measure.snapshot import IMAGES, Moment, Reals, seeded
+from gan_lightning.measure.snapshot import IMAGES, Moment, Reals
 
 REMEMBERED = 8  # snapshots over which the fakes of each mode are counted
 

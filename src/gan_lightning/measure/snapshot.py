@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gan_lightning.data.images import to_float, to_uint8
 from gan_lightning.errors import UserError
+from gan_lightning.latents import classes, latents, seeded
 from gan_lightning.measure import distances as D
 from gan_lightning.measure.features import Extractor, cached
 
@@ -30,10 +31,6 @@ def untouched(module: Any) -> Iterator[None]:
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         yield
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def like_the_data(labels: Tensor | None, n: int, draw: torch.Generator) -> Tensor | None:
@@ -181,7 +178,7 @@ class Snapshot:
 class Moment(Snapshot):
     """A snapshot of a module (`GAN`, or alike) in training; each part is made when it is asked for.
 
-    `grid`: images for the eye, of latents that only the seed decides. `raw`: images by the weights
+    `grid`: images for the eye, of 64 seeds from `seed` on. `raw`: images by the weights
     as they are, of latents of this moment alone. `fakes`: the grid and images of the raw ones'
     latents by the EMA's weights where there is one, `scored` in all. To be used within `untouched`
     and before training goes on.
@@ -220,9 +217,10 @@ class Moment(Snapshot):
 
     @cached_property
     def grid(self) -> Tensor:
-        """Float (64, C, H, W); the classes in turn."""
-        z = torch.randn(GRID, self.module.latent_dim, generator=seeded(self.seed))
-        return self.module.sample(z).float()
+        """Float (64, C, H, W), tile k of seed `seed` + k: `sample --seed` makes it again."""
+        seeds = range(self.seed, self.seed + GRID)
+        z = latents(seeds, self.module.latent_dim)
+        return self.module.sample(z, classes(seeds, self.module.num_classes)).float()
 
     @cached_property
     def raw(self) -> Tensor:

@@ -88,9 +88,8 @@ class UpConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         w = self.weight.transpose(0, 1).flip(2, 3)
-        kernel = F.avg_pool2d(
-            w, 2, stride=1, padding=1, divisor_override=1
-        )  # sums of 2 x 2 neighbours
+        # sums of 2 x 2 neighbours; ONNX knows no divisor_override
+        kernel = 4 * F.avg_pool2d(w, 2, stride=1, padding=1)
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 

@@ -1,0 +1,34 @@
+"""What a generator starts from. A seed is one image's: the same seed, the same latent, whoever asks.
+
+A leaf: nothing of the package is imported.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A source of random numbers on the CPU for any whole number."""
+    return torch.Generator().manual_seed(seed % 2**63)
+
+
+def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:
+    """(n, latent_dim) of a standard normal distribution, row k drawn by `seeds[k]` alone."""
+    z = torch.empty(len(seeds), latent_dim)
+    for row, seed in zip(z, seeds, strict=True):
+        row.normal_(generator=seeded(seed))
+    return z
+
+
+def classes(seeds: Sequence[int], num_classes: int | None) -> Tensor | None:
+    """Labels (n,), the classes in turn by seed; None for a generator without classes."""
+    return torch.tensor([seed % num_classes for seed in seeds]) if num_classes else None
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """From latents a (..., D) at t=0 to b at t=1 along the sphere, on which latents live (Shoemake 1985)."""
+    cosine = torch.cosine_similarity(a, b, dim=-1).clamp(-1, 1)
+    angle = cosine.acos().clamp(1e-4, torch.pi - 1e-4)[..., None]
+    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
