@@ -16,7 +16,7 @@ from lightning import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
-from gan_lightning import pictures
+from gan_lightning import boards, pictures
 from gan_lightning.budget import Budget, Costs, Plan
 from gan_lightning.data.images import to_uint8
 from gan_lightning.diagnosis.signals import Symptoms
@@ -132,9 +132,6 @@ class Observer(Callback):
         self.first: list[Tensor] | None = [] if self.watch or not first.exists() else None
         self.first_picture = not first.exists()
         if trainer.is_global_zero:
-            sheet = getattr(data, "contact_sheet", None)
-            if sheet is not None:  # what the networks really see, after every transformation
-                self._log(trainer, module, "data", sheet)
             self._prepare(data, module)
         # or the others would wait for a score that never comes
         off = trainer.strategy.broadcast(self.scoring is not None and self.scoring.off)
@@ -412,7 +409,7 @@ class Observer(Callback):
     def _draw(self, trainer: Any, module: Any, moment: Moment, name: str) -> None:
         """The grid, the discriminator's probabilities for it as float32 (8, 8), and others'."""
         self.drawn = module.nimg
-        self._keep(trainer, module, "fake", moment.grid, f"fake_images_{name}")
+        self._keep(trainer, module, "generated", moment.grid, f"fake_images_{name}")
         probabilities = moment.grid_probabilities.view(8, 8).numpy()
         path = self.folder / "results" / f"discriminator_outputs_{name}.npy"
         write_whole(path, lambda file: np.save(file, probabilities))
@@ -428,9 +425,7 @@ class Observer(Callback):
 
     @staticmethod
     def _log(trainer: Any, module: Any, tag: str, picture: Tensor) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image(f"images/{tag}", picture, module.nimg)
+        boards.show_picture(trainer, tag, picture, module.nimg)
 
     def _film(self) -> None:
         """images/training.gif from the grids so far."""

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning import folder, interrupt, loggers, together
+from gan_lightning import boards, folder, interrupt, together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, RandomState, Stop
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.loader import ImageData
@@ -71,7 +71,9 @@ def train(cfg: DictConfig) -> float | None:
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
     files = CheckpointFiles(lambda path: before) if before else CheckpointFiles()
     trainer = build_trainer(cfg, run_dir, left, files, place)
-    loggers.go_on(trainer.loggers, part)
+    for board in boards.boards(trainer):
+        board.go_on(part)
+        board.show_settings(boards.settings(module.config, HydraConfig.get().runtime.choices))
     say(hardware(trainer, module))
     fit(trainer, module, data, cfg.ckpt_path, company)
     if must_requeue():
