@@ -49,7 +49,7 @@ def panes(values: Mapping[str, float]) -> dict[str, float]:
             floor = values.get(f"{key}_floor")
             name = re.sub(r"_\d+k?$", "", name)
             if floor is not None and name.startswith(("frechet", "fid")):
-                name, value = f"{name}_above_real", value - floor
+                name, value = f"above_real_{name}", value - floor  # the first of its group
         found[f"{GROUPS[group]}/{name}" if group in GROUPS else key] = value
     return found
 
@@ -61,7 +61,9 @@ class Moving:
         self.first: dict[str, tuple[int, float]] = {}
         self.shown: set[str] = set()
 
-    def __call__(self, values: Mapping[str, float], nimg: int) -> list[tuple[int, dict[str, float]]]:
+    def __call__(
+        self, values: Mapping[str, float], nimg: int
+    ) -> list[tuple[int, dict[str, float]]]:
         """(images shown, values) to draw, in order."""
         moments: dict[int, dict[str, float]] = {}
         for name, value in values.items():

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -137,7 +143,10 @@ def _together(group: str, *names: str) -> list[Any]:
 
 LAYOUT = {  # the tab Custom Scalars: what belongs together, in one chart
     "at a glance": {
-        "score above real images' (0 is best)": ["Multiline", [f"{GROUPS['metric']}/f.*above_real"]],
+        "score above real images' (0 is best)": [
+            "Multiline",
+            [f"{GROUPS['metric']}/above_real_.*"],
+        ],
         "losses": _together("loss", "d", "g"),
         "discriminator's mean logit": _together("score", "real", "fake"),
         "gradient norm": _together("grad_norm", "d", "g"),

@@ -114,6 +114,12 @@ class Observer(Callback):
         return self.scoring.objective() if self.scoring else None
 
     @property
+    def score(self) -> str:
+        """The last main score in words, for the progress bar."""
+        last = self.scoring.history[-1:] if self.scoring else ()
+        return "".join(f"{entry['name'].rpartition('_')[0]} {entry['value']:.3g}" for entry in last)
+
+    @property
     def next_nimg(self) -> int | None:
         """When a snapshot is due that takes long, for whoever keeps the last checkpoint fresh."""
         return self.due if self.longest > SLOW else None

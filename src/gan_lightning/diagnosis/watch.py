@@ -55,13 +55,14 @@ class Watch:
         language: Literal["en", "ko"] = "en",
         light_every: Count = 100,
         stop_on_fatal: bool = True,
+        show_all: bool = False,
     ) -> None:
         words.known(language)
         for module in rules:
             add_rules(module)
         self.thresholds = {name: dict(values) for name, values in thresholds.items()}
         self.language, self.light_every = language, light_every
-        self.stop_on_fatal = stop_on_fatal
+        self.stop_on_fatal, self.show_all = stop_on_fatal, show_all
         self.records: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
@@ -266,7 +267,7 @@ class Watch:
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.nimg)
         if lines:
-            boards.show_text(trainer, "findings as they came", "\n\n".join(lines), module.nimg)
+            boards.show_text(trainer, "3 findings as they came", "\n\n".join(lines), module.nimg)
 
     def verdict(self, trainer: Any, module: Any, ended: bool, quiet: bool = False) -> None:
         """diagnosis.json, diagnosis.md, and the table on the screen."""
@@ -277,6 +278,6 @@ class Watch:
         history = History(self.records, self.facts)
         verdict = judge(history, self.thresholds, self.language, self.folder)
         write(verdict, self.folder)
-        boards.show_text(trainer, "verdict", markdown(verdict), module.nimg)
+        boards.show_text(trainer, "1 verdict", markdown(verdict), module.nimg)
         if not quiet:
-            show(verdict)
+            show(verdict, self.show_all)

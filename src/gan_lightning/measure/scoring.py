@@ -165,7 +165,7 @@ class Scoring:
         known = ((s, s.ceiling or self.ceilings.get(s.protocol)) for s in found.scores)
         found.scores = [replace(s, ceiling=ceiling) for s, ceiling in known]
         log(trainer, moment.nimg, found)
-        boards.show_text(trainer, "scores", found.markdown(), moment.nimg)
+        boards.show_text(trainer, "2 scores", found.markdown(), moment.nimg)
         _show_samples(trainer, moment)
         root = Path(trainer.default_root_dir)
         course = {"nimg": int(moment.nimg), "best": self.best, "history": self.history}
