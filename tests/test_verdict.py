@@ -178,9 +178,11 @@ def test_written_files_are_whole_and_hold_no_nan(tmp_path):
 def test_the_table_is_plain_where_there_is_no_terminal(width, tmp_path):
     v = verdict.judge(stream(**FAULTS["full_collapse"][0]), {})
     with open(tmp_path / "out", "w") as file:
-        verdict.show(v, Console(file=file, width=width, highlight=False))
+        verdict.show(v, console=Console(file=file, width=width, highlight=False))
     text = (tmp_path / "out").read_text()
     assert (
         "\x1b" not in text and v["command"] in text
     )  # the command is on one line, whatever the width
-    verdict.show(verdict.judge(History([], {}), {}), Console(file=open(tmp_path / "empty", "w")))
+    verdict.show(
+        verdict.judge(History([], {}), {}), console=Console(file=open(tmp_path / "empty", "w"))
+    )

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from gan_lightning import pictures
+from gan_lightning import boards, pictures
 from gan_lightning.data.images import to_uint8
 from gan_lightning.files import write_whole
 from gan_lightning.measure.distances import nearest
@@ -33,7 +33,7 @@ class Album:
     def draw(self, moment: Moment, name: str) -> None:
         """The grid, the discriminator's probabilities for it as float32 (8, 8), and others'."""
         self.drawn, self.name = moment.nimg, name
-        self.keep("fake", moment.grid, f"fake_images_{name}", moment.nimg)
+        self.keep("generated", moment.grid, f"fake_images_{name}", moment.nimg)
         probabilities = moment.grid_probabilities.view(8, 8).numpy()
         path = self.folder / "results" / f"discriminator_outputs_{name}.npy"
         write_whole(path, lambda file: np.save(file, probabilities))
@@ -48,9 +48,7 @@ class Album:
         self.log(tag, picture, nimg)
 
     def log(self, tag: str, picture: Tensor, nimg: int) -> None:
-        for logger in self.trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image(f"images/{tag}", picture, nimg)
+        boards.show_picture(self.trainer, tag, picture, nimg)
 
     def beside(self, moment: Moment, rows: Tensor) -> None:
         """For each image of the grid the training image with the nearest features, of these rows."""

@@ -4,6 +4,7 @@ import hashlib
 import math
 import random
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from gan_lightning import interrupt
@@ -22,6 +23,10 @@ from gan_lightning.errors import UserError
 from gan_lightning.folder import moment_name
 from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
+
+USUAL = 200  # steps between two lines
+SOON = 20  # steps after which the run says how long it takes
+NARROW = 60  # columns; a terminal with fewer shows no time left
 
 
 class Cadence:
@@ -38,30 +43,64 @@ class Cadence:
 
 
 class ConsoleLine(Callback):
-    """A progress bar over images, and every so many steps a line with the losses and D's probabilities."""
+    """How far a run is: a bar where there is a terminal, else every so many steps a line.
 
-    def __init__(self, every_steps: int, bar: bool = True) -> None:
+    `every_steps`: lines with the losses and D's probabilities; null: 200 without a bar, none beside it; 0: none.
+    """
+
+    def __init__(self, every_steps: int | None, bar: bool = True) -> None:
         self.every_steps, self.bar = every_steps, bar
         self.progress: Progress | None = None
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
-        self.start = (time.monotonic(), module.nimg)
-        self.seen = module.step // self.every_steps if self.every_steps else 0
+        self.start = (time.monotonic(), module.nimg, module.progress)
         console = Console()
         self.print = console.print
-        if self.bar and console.is_terminal:
-            total = module.planned_nimg
-            aim = f" of {total:,.0f}" if total else ""
-            text = TextColumn(
-                "{task.completed:,.0f}" + aim + " images, {task.fields[speed]:,.0f}/s"
-            )
-            self.progress = Progress(
-                BarColumn(), text, TimeElapsedColumn(), TimeRemainingColumn(), console=console
-            )
-            self.task = self.progress.add_task("", total=total, completed=module.nimg, speed=0)
+        bar = self.bar and console.is_terminal
+        self.every = (0 if bar else USUAL) if self.every_steps is None else self.every_steps
+        self.seen = module.step // self.every if self.every else 0
+        self.told = module.step + SOON
+        if bar:
+            # what is least needed goes first where a terminal is narrow
+            columns = [TextColumn("{task.description}"), BarColumn(None)]
+            columns += [TimeRemainingColumn(compact=True)] * (console.width >= NARROW)
+            self.progress = Progress(*columns, console=console, expand=True)
+            ends = module.planned_nimg or self._deadline(trainer)
+            self.task = self.progress.add_task("starting", total=1.0 if ends else None)
             self.progress.start()
             self.shown = 0.0
+
+    @staticmethod
+    def _deadline(trainer: Trainer) -> bool:
+        return any(isinstance(callback, Deadline) for callback in trainer.callbacks)
+
+    def _speed(self, module: GAN) -> float:
+        """Images a second."""
+        return (module.nimg - self.start[1]) / max(time.monotonic() - self.start[0], 1e-9)
+
+    def _told(self, trainer: Trainer, module: GAN) -> None:
+        """How long it takes, once the first steps are timed."""
+        speed, begun = self._speed(module), self.start[2]
+        spent, done = time.monotonic() - self.start[0], module.progress - begun
+        line = f"time:    {speed:,.0f} images a second"
+        if done > 0:
+            left = spent * (1 - module.progress) / done
+            line += f": about {duration(left)} more, until {clock(left)}"
+        self.print(line, highlight=False, soft_wrap=True)
+
+    def _describe(self, trainer: Trainer, module: GAN) -> str:
+        total = module.planned_nimg
+        aim = f" of {total:,.0f}" if total else ""
+        parts = [f"{module.nimg:,}{aim} images", f"{self._speed(module):,.0f}/s"]
+        scores = (getattr(callback, "score", None) for callback in trainer.callbacks)
+        if score := next((found for found in scores if found), ""):
+            parts.append(score)
+        assert self.progress is not None
+        room = self.progress.console.width - NARROW // 3
+        while len(parts) > 1 and sum(map(len, parts)) + 2 * len(parts) > room:
+            parts.pop()
+        return "  ".join(parts)
 
     @rank_zero_only
     def on_train_batch_end(
@@ -69,24 +108,28 @@ class ConsoleLine(Callback):
     ) -> None:
         now = time.monotonic()
         if self.progress is not None and now - self.shown > 0.5:
-            speed = (module.nimg - self.start[1]) / max(now - self.start[0], 1e-9)
-            self.progress.update(self.task, completed=module.nimg, speed=speed)
+            description = self._describe(trainer, module)
+            self.progress.update(self.task, completed=module.progress, description=description)
             self.shown = now
-        before, self.seen = self.seen, module.step // self.every_steps if self.every_steps else 0
+        if self.told and module.step >= self.told and now - self.start[0] > 1:
+            self.told = 0
+            self._told(trainer, module)
+        before, self.seen = self.seen, module.step // self.every if self.every else 0
         if self.seen > before and module.last_logits is not None:
-            real, fake = (
-                float(module.probabilities(logits).mean()) for logits in module.last_logits
-            )
-            epochs = (
-                f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-            )
-            self.print(
-                f"epoch {trainer.current_epoch + 1}{epochs}  step {batch_idx + 1}/{trainer.num_training_batches}  "
-                f"images {module.nimg:,}  d_loss {float(module.last['loss/d']):.4f}  g_loss {float(module.last.get('loss/g', math.nan)):.4f}  "
-                f"D(x) {real:.3f}  D(G(z)) {fake:.3f}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._line(trainer, module, batch_idx)
+
+    def _line(self, trainer: Trainer, module: GAN, batch_idx: int) -> None:
+        assert module.last_logits is not None
+        real, fake = (float(module.probabilities(logits).mean()) for logits in module.last_logits)
+        epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        losses = (float(module.last.get(f"loss/{side}", math.nan)) for side in "dg")
+        self.print(
+            f"epoch {trainer.current_epoch + 1}{epochs}  step {batch_idx + 1}/{trainer.num_training_batches}  "
+            f"images {module.nimg:,}  d_loss {next(losses):.4f}  g_loss {next(losses):.4f}  "
+            f"D(x) {real:.3f}  D(G(z)) {fake:.3f}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def close(self) -> None:
         if self.progress is not None:
@@ -95,11 +138,26 @@ class ConsoleLine(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, description=self._describe(trainer, module))
         self.close()
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, module: GAN, exception: BaseException) -> None:
         self.close()
+
+
+def duration(seconds: float) -> str:
+    """In words, as coarse as an estimate is."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def clock(seconds: float) -> str:
+    """The time of day in so many seconds, with the day where it is not today's."""
+    then = datetime.now() + timedelta(seconds=seconds)
+    return f"{then:%H:%M}" if then.date() == datetime.now().date() else f"{then:%a %d %b %H:%M}"
 
 
 class Stop(Callback):

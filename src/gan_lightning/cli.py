@@ -308,12 +308,13 @@ def diagnose(
     run_dir: RunFolder,
     language: Annotated[Literal["en", "ko"] | None, typer.Option(help="as the run's")] = None,
     rules: Annotated[list[str], option(package, "PACKAGE", "a module with rules of your own")] = [],  # noqa: B006
+    show_all: Annotated[bool, typer.Option("--all", help="also what was fine")] = False,
 ) -> int:
     """The verdict on a run, finished or going on, from its records."""
     places.run_folder(run_dir)
     from gan_lightning.diagnosis.verdict import diagnose_cli
 
-    return diagnose_cli(run_dir, language, rules)
+    return diagnose_cli(run_dir, language, rules, show_all)
 
 
 @app.command()

@@ -105,6 +105,12 @@ class Observer(Callback):
         return self.scoring.objective() if self.scoring else None
 
     @property
+    def score(self) -> str:
+        """The last main score in words, for the progress bar."""
+        last = self.scoring.history[-1:] if self.scoring else ()
+        return "".join(f"{entry['name'].rpartition('_')[0]} {entry['value']:.3g}" for entry in last)
+
+    @property
     def next_nimg(self) -> int | None:
         """When a snapshot is due that takes long, for whoever keeps the last checkpoint fresh."""
         return self.due if self.longest > SLOW else None
@@ -124,9 +130,6 @@ class Observer(Callback):
         self.first: list[Tensor] | None = [] if self.watch or not first.exists() else None
         self.first_picture = not first.exists()
         if trainer.is_global_zero:
-            sheet = getattr(data, "contact_sheet", None)
-            if sheet is not None:  # what the networks really see, after every transformation
-                self.album.log("data", sheet, module.nimg)
             self._prepare(data, module)
         # or the others would wait for a score that never comes
         off = trainer.strategy.broadcast(self.scoring is not None and self.scoring.off)

@@ -12,9 +12,9 @@ from torchvision.utils import make_grid
 from gan_lightning.files import write_whole
 
 
-def grid(images: Tensor, columns: int = 8, gap: int = 0) -> Tensor:
-    """uint8 (B, C, H, W) to one picture (3 or 4, H', W'), row by row, two pixels of the grey level `gap` around each."""
-    return make_grid(images, nrow=min(columns, len(images)), padding=2, pad_value=gap)
+def grid(images: Tensor, columns: int = 8, gap: int = 0, margin: int = 2) -> Tensor:
+    """uint8 (B, C, H, W) to one picture (3 or 4, H', W'), row by row, `margin` pixels of the grey level `gap` around each."""
+    return make_grid(images, nrow=min(columns, len(images)), padding=margin, pad_value=gap)
 
 
 def labelled_grid(images: Tensor, labels: Sequence[object], columns: int = 8) -> Image.Image:

@@ -1,10 +1,8 @@
 """One training run: from a composed configuration to the printed result."""
 
 import inspect
-import json
 import logging
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -22,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning import folder, interrupt, loggers, together
+from gan_lightning import boards, folder, interrupt, terminal, together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, RandomState, Stop
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.loader import ImageData
@@ -35,7 +33,6 @@ from gan_lightning.report.live import LivePage, recorded
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
 from gan_lightning.strategy import Together, environment, must_requeue, requeue
-from gan_lightning.text import printable
 
 
 @rank_zero_only
@@ -72,10 +69,13 @@ def train(cfg: DictConfig) -> float | None:
         left = max(1.0, 0.9 * (left - (time.monotonic() - started)))
     files = CheckpointFiles(lambda path: before) if before else CheckpointFiles()
     trainer = build_trainer(cfg, run_dir, left, files, place)
-    loggers.go_on(trainer.loggers, part)
-    line = hardware(trainer, module)
-    say(line)
-    recording = recorded(module, run_dir, overrides, line, part is not None)
+    for board in boards.boards(trainer):
+        board.go_on(part)
+        board.show_settings(boards.settings(module.config, HydraConfig.get().runtime.choices))
+    say(terminal.images(data))
+    say(terminal.device(trainer, module, cfg.console.reasons))
+    device = terminal.device(trainer, module, reasons=True).removeprefix("device:  ")
+    recording = recorded(module, run_dir, overrides, device, part is not None)
     with recording if trainer.is_global_zero else nullcontext():
         fit(trainer, module, data, cfg.ckpt_path, company)
     if must_requeue():
@@ -84,7 +84,8 @@ def train(cfg: DictConfig) -> float | None:
     objective = next(objectives, None)
     if trainer.is_global_zero:
         write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
-        farewell(run_dir, module, before.get("nimg", 0), time.monotonic() - started)
+        spent = time.monotonic() - started
+        say("\n".join(terminal.farewell(run_dir, module, before.get("nimg", 0), spent)))
     if interrupt.asked():
         stopped(run_dir, module)
     return objective
@@ -187,8 +188,12 @@ def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
     """The data, decoded, after filling in what the configuration leaves open."""
     source = instantiate(cfg.dataset.source)
     batch_is_chosen = cfg.dataset.batch_size is None
-    for override, reason in choose(cfg, source, on_gpu):
-        say(f"chosen: {override}  ({reason})")
+    chosen = choose(cfg, source, on_gpu)
+    if cfg.console.reasons:
+        for override, reason in chosen:
+            say(f"chosen: {override}  ({reason})")
+    elif line := terminal.recipe(chosen):
+        say(line)
     data: ImageData = instantiate(
         cfg.dataset, source=source, shrink_batch=batch_is_chosen or cfg.dataset.shrink_batch
     )
@@ -323,62 +328,6 @@ def build_trainer(
         plugins=[files or CheckpointFiles(), *environment(place)],
         use_distributed_sampler=False,
     )
-
-
-def hardware(trainer: Trainer, module: GAN) -> str:
-    """One line: where it runs and what was chosen for speed."""
-    device = trainer.strategy.root_device
-    where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} threads"
-    )
-    memory = (
-        "channels last" if module.memory_format == torch.channels_last else "plain memory format"
-    )
-    passes = (
-        "one discriminator pass for real and generated"
-        if module.joint
-        else "two discriminator passes"
-    )
-    count = [
-        sum(p.numel() for p in network.parameters())
-        for network in (module.generator, module.discriminator)
-    ]
-    return (
-        f"on {trainer.world_size} x {where}, {trainer.precision}, {memory}, {passes}; "
-        f"generator {count[0] / 1e6:.2f} M weights, discriminator {count[1] / 1e6:.2f} M"
-    )
-
-
-def farewell(run_dir: Path, module: GAN, earlier: int, seconds: float) -> None:
-    scores = {name: float(value) for name, value in module.last.items() if name.startswith("loss/")}
-    if module.last_logits is not None:
-        scores |= {
-            name: float(module.probabilities(x).mean())
-            for name, x in zip(("D(x)", "D(G(z))"), module.last_logits, strict=True)
-        }
-    place = run_dir if not run_dir.is_relative_to(Path.cwd()) else run_dir.relative_to(Path.cwd())
-    shown, last = (
-        printable(shlex.quote(str(path))) for path in (place, place / "checkpoints" / "last.ckpt")
-    )
-    python = Path(sys.executable).parent
-    prefix = (
-        shlex.quote(f"{python.relative_to(Path.cwd())}/")
-        if python.is_relative_to(Path.cwd())
-        else ""
-    )
-    after = f", after {earlier:,} in the run it went on from" if earlier else ""
-    say(f"\n{module.nimg - earlier:,} images shown in {seconds / 60:.1f} minutes{after}")
-    written = run_dir / "scores.json"
-    for score in json.loads(written.read_text())["scores"] if written.is_file() else ():
-        if score["name"].startswith(("frechet", "fid", "recall", "near_copies")):
-            floor = "" if score["floor"] is None else f"  (real {score['floor']:.4g})"
-            say(f"score:        {score['name']} {score['value']:.4g}{floor}")
-    say("last values:  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    say(f"pictures:     {printable(place / 'images')}")
-    say(f"tensorboard:  {prefix}tensorboard --logdir {shown}")
-    say(f"sample:       {prefix}gan-lightning sample {last} --num-images 64 --out samples --grid")
 
 
 def quieten() -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Verdict = dict[str, Any]
-SHOWN = 3  # findings in the terminal: one cause has many symptoms, and a student wants the cause
+SHOWN = (
+    3  # findings named in the terminal: one cause has many symptoms, and a student wants the cause
+)
 GROUPS = ("loss", "augment", "network", "dataset", "experiment")
 COLOURS = {"fatal": "red", "fault": "red", "warning": "yellow"}
 
@@ -114,10 +116,9 @@ def markdown(v: Verdict) -> str:
 
     lines = [f"# {say('diagnosis')}", "", f"**{v['summary']}** ({v['kimg']:g} kimg)", ""]
     for f in v["findings"]:
-        resolved = f" ({say('resolved')})" if f["resolved"] else ""
         since = f"{say('since')} {f['since_kimg']:g} kimg"
         lines += [
-            f"## {f['title']} `{f['name']}`{resolved}",
+            f"## {f['title']} `{f['name']}`{_resolved(v, f)}",
             "",
             f["why"],
             "",
@@ -143,8 +144,11 @@ def _numbers(finding: dict[str, Any]) -> list[str]:
     ]
 
 
-def show(v: Verdict, console: Console | None = None) -> None:
-    """The verdict in the terminal: the findings, the checks that passed, the command to run next."""
+def show(v: Verdict, everything: bool = False, console: Console | None = None) -> None:
+    """The verdict in the terminal: in words, the first finding's reason, and the command to run next.
+
+    `everything`: also the table of findings and the names of all checks.
+    """
     from rich.text import Text
 
     console = console or plain_console()
@@ -154,17 +158,49 @@ def show(v: Verdict, console: Console | None = None) -> None:
 
     console.print()
     say("diagnosis", v["summary"], f"bold {COLOURS.get(v['verdict'], 'green')}")
-    if v["findings"]:
-        console.print(_table(v))
-    if rest := v["findings"][SHOWN:]:
-        say("more", ", ".join(f["name"] for f in rest), "dim")
-    if v["checks_passed"]:
-        say("passed", ", ".join(v["checks_passed"]))
-    if v["checks_off"]:
-        say("off", ", ".join(v["checks_off"]), "dim")
+    if everything:
+        if v["findings"]:
+            console.print(_table(v))
+        for name in ("passed", "off"):
+            if v[f"checks_{name}"]:
+                say(name, ", ".join(v[f"checks_{name}"]), "dim")
+    else:
+        _in_short(v, console)
     if v["command"]:
         say("next", "")
         console.print(Text(f"  {v['command']}", style="bold"), soft_wrap=True)
+
+
+def _in_short(v: Verdict, console: Console) -> None:
+    """The first finding that is still there, the titles of two more, and how many checks were fine."""
+    from rich.text import Text
+
+    active = [f for f in v["findings"] if not f["resolved"]]
+    for f in active[:1]:
+        title = "" if f["title"] in v["summary"] else f"{f['title'].rstrip('.')}. "
+        console.print(Text(title + f["why"]))
+        console.print(Text(_basis(v, f), style="dim"))
+    rest = active[1:] + [f for f in v["findings"] if f["resolved"]]
+    if rest:
+        titles = [f["title"].rstrip(".") + _resolved(v, f) for f in rest[: SHOWN - 1]]
+        if len(rest) > len(titles):
+            titles.append(f"+{len(rest) - len(titles)}")
+        also = f"{words.label('more', v['language'])}: {'; '.join(titles)}"
+        console.print(Text(also, style="dim"))
+    counts = {name: str(len(v[f"checks_{name}"])) for name in ("passed", "off")}
+    console.print(Text(words.label("checks", v["language"], **counts), style="dim"))
+
+
+def _basis(v: Verdict, f: dict[str, Any]) -> str:
+    sure, since = (words.label(name, v["language"]) for name in ("sure", "since"))
+    numbers = ", ".join(_numbers(f))
+    return (
+        f"[{f['name']}] {sure} {f['confidence']:.0%}, {since} {f['since_kimg']:.3g} kimg: {numbers}"
+    )
+
+
+def _resolved(v: Verdict, f: dict[str, Any]) -> str:
+    return f" ({words.label('resolved', v['language'])})" if f["resolved"] else ""
 
 
 def _table(v: Verdict) -> Any:
@@ -174,11 +210,10 @@ def _table(v: Verdict) -> Any:
     table = Table(show_lines=True)
     for column in ("finding", "sure", "since", "evidence", "change"):
         table.add_column(words.label(column, v["language"]), overflow="fold")
-    for f in v["findings"][:SHOWN]:
+    for f in v["findings"]:
         colour = f"bold {COLOURS.get(f['severity'], '')}".strip()
         what = Text(f["title"], style="dim" if f["resolved"] else colour)
-        resolved = f" ({words.label('resolved', v['language'])})" if f["resolved"] else ""
-        what.append(f" [{f['name']}]{resolved}\n{f['why']}", style="not bold default")
+        what.append(f" [{f['name']}]{_resolved(v, f)}\n{f['why']}", style="not bold default")
         table.add_row(
             what,
             f"{f['confidence']:.0%}",
@@ -230,7 +265,12 @@ def read(run_dir: str | Path) -> History:
     return History(records, facts)
 
 
-def diagnose_cli(run_dir: str, language: str | None = None, more: Sequence[str] = ()) -> int:
+def diagnose_cli(
+    run_dir: str,
+    language: str | None = None,
+    more: Sequence[str] = (),
+    everything: bool = False,
+) -> int:
     """`gan-lightning diagnose RUN_DIR`: the verdict again from a run's records, on one that is
     going on too.
 
@@ -249,7 +289,7 @@ def diagnose_cli(run_dir: str, language: str | None = None, more: Sequence[str] 
         spoken = spoken if spoken in LANGUAGES else "en"
         verdict = judge(h, thresholds, language or spoken, run_dir)
         left_out = [m for m in h.setting("diagnosis.rules", []) if m not in more]
-    show(verdict)
+    show(verdict, everything)
     if left_out:
         plain_console().print(f"without the rules of {', '.join(map(str, left_out))}: see --rules")
     return 0

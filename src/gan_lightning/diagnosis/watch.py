@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from gan_lightning import boards
 from gan_lightning.diagnosis import signals as s
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.findings import Finding, diagnose, preflight
 from gan_lightning.diagnosis.history import RECORD, History, Thresholds
 from gan_lightning.diagnosis.parts import parts
 from gan_lightning.diagnosis.rules import RULES, add_rules
-from gan_lightning.diagnosis.verdict import judge, plain, show, write
+from gan_lightning.diagnosis.verdict import judge, markdown, plain, show, write
 from gan_lightning.ema import batch_norms
 from gan_lightning.errors import UserError
 from gan_lightning.files import append_text, match, untrusted, write_text
@@ -54,13 +55,14 @@ class Watch:
         language: Literal["en", "ko"] = "en",
         light_every: Count = 100,
         stop_on_fatal: bool = True,
+        show_all: bool = False,
     ) -> None:
         words.known(language)
         for module in rules:
             add_rules(module)
         self.thresholds = {name: dict(values) for name, values in thresholds.items()}
         self.language, self.light_every = language, light_every
-        self.stop_on_fatal = stop_on_fatal
+        self.stop_on_fatal, self.show_all = stop_on_fatal, show_all
         self.records: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
@@ -264,8 +266,8 @@ class Watch:
                 values[f"diagnosis/{name}"] = float(self.said.get(name) is False)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.nimg)
-            if lines and hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text("diagnosis", "\n\n".join(lines), module.nimg)
+        if lines:
+            boards.show_text(trainer, "3 findings as they came", "\n\n".join(lines), module.nimg)
 
     def verdict(self, trainer: Any, module: Any, ended: bool, quiet: bool = False) -> None:
         """diagnosis.json, diagnosis.md, and the table on the screen."""
@@ -276,8 +278,6 @@ class Watch:
         history = History(self.records, self.facts)
         verdict = judge(history, self.thresholds, self.language, self.folder)
         write(verdict, self.folder)
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text("diagnosis/verdict", verdict["summary"], module.nimg)
+        boards.show_text(trainer, "1 verdict", markdown(verdict), module.nimg)
         if not quiet:
-            show(verdict)
+            show(verdict, self.show_all)

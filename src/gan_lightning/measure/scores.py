@@ -67,6 +67,16 @@ class Scores:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def markdown(self) -> str:
+        """A table for boards and cards."""
+        lines = ["| score | value | real | untrained | better |", "|---|---|---|---|---|"]
+        for s in self.scores:
+            value, *yardsticks = (
+                "" if x is None else f"{x:.4g}" for x in (s.value, s.floor, s.ceiling)
+            )
+            lines.append(f"| {s.name} | **{value}** | {' | '.join(yardsticks)} | {s.better} |")
+        return "\n".join(lines) + f"\n\n{self.n} images, features: {self.extractor}\n"
+
     def table(self, title: str) -> Any:
         """A rich table for the terminal."""
         from rich.table import Column, Table

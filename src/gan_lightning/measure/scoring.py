@@ -10,7 +10,7 @@ import torch
 from annotated_types import Interval
 from hydra.utils import instantiate
 
-from gan_lightning import pictures
+from gan_lightning import boards, pictures
 from gan_lightning.files import match, untrusted, write_json
 from gan_lightning.measure.copies import Copies, copies_strip
 from gan_lightning.measure.scores import SMALLEST, Score, Scores, evaluate
@@ -18,6 +18,7 @@ from gan_lightning.measure.snapshot import Moment, Reals
 from gan_lightning.ranges import Count, File, checked
 
 USUAL = 2000  # fakes scored while a run goes on, where time and reals allow
+POINTS = 128  # of each kind in a projector
 FEWEST = 100  # below half as many again no score is halved
 
 
@@ -164,6 +165,8 @@ class Scoring:
         known = ((s, s.ceiling or self.ceilings.get(s.protocol)) for s in found.scores)
         found.scores = [replace(s, ceiling=ceiling) for s, ceiling in known]
         log(trainer, moment.nimg, found)
+        boards.show_text(trainer, "2 scores", found.markdown(), moment.nimg)
+        _show_samples(trainer, moment)
         root = Path(trainer.default_root_dir)
         course = {"nimg": int(moment.nimg), "best": self.best, "history": self.history}
         write_json(root / "scores.json", found.as_dict() | course)
@@ -180,6 +183,19 @@ def log(trainer: Any, nimg: int, scores: Scores) -> None:
     values |= {f"metric/{s.name}_floor": s.floor for s in scores.scores if s.floor is not None}
     for logger in trainer.loggers:
         logger.log_metrics(values, step=int(nimg))
+
+
+def _show_samples(trainer: Any, moment: Moment) -> None:
+    """Samples and other real images, by the features that scores are made of."""
+    store, rows = moment.reals.folds[0].others
+    features = moment.reals.features(store, rows)[:POINTS]
+    count = min(POINTS, len(moment.fakes))
+    boards.show_samples(
+        trainer,
+        torch.cat([features, moment.features[:count]]),
+        torch.cat([store[rows[: len(features)]], moment.fakes[:count]]),
+        ["real"] * len(features) + ["generated"] * count,
+    )
 
 
 def save_strip(path: Path, scores: Scores, fakes: torch.Tensor, data: Any) -> None:
