@@ -94,7 +94,7 @@ class GAN(LightningModule):
                 self.ema.update(self.generator_ema, self.generator, shown, self.nimg + images)
         self.step += 1
         self.nimg += images
-        if self.step % self.trainer.log_every_n_steps == 0:
+        if self.step % self.log_every == 0:
             self.log_values()
 
     def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> None:
@@ -115,7 +115,7 @@ class GAN(LightningModule):
             total = total + weight * value
         self.last["loss/d"] = loss.detach()
         self.last_logits = real_logits.detach(), fake_logits.detach()
-        self.descend(self.optimizers()[1], self.discriminator, total, "grad_norm/d")
+        self.descend(self.optimizer(1), self.discriminator, total, "grad_norm/d")
         level = fake_logits.detach() if self.loss.middle is None else self.loss.middle
         self.augment.adapt(real_logits.detach(), len(real) * self.trainer.world_size, level)
 
@@ -129,7 +129,7 @@ class GAN(LightningModule):
         if self.aid is not None and self.progress >= self.aid.start:
             total = total + self.aid_term(self.aid, real, fake, labels)
         self.last["loss/g"] = loss.detach()
-        self.descend(self.optimizers()[0], self.generator, total, "grad_norm/g")
+        self.descend(self.optimizer(0), self.generator, total, "grad_norm/g")
         self.discriminator.requires_grad_(True)
 
     def aid_term(self, aid: SlicedAid, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
@@ -144,7 +144,7 @@ class GAN(LightningModule):
         with torch.no_grad():
             real_maps = aid.maps(heads.augment(real))
         loss, self.last["loss/heads"] = heads.d(real_maps, [x.detach() for x in fake_maps])
-        self.descend(self.optimizers()[2], heads, loss, "grad_norm/heads")
+        self.descend(self.optimizer(2), heads, loss, "grad_norm/heads")
         return gain * heads.weight * heads.g(fake_maps)
 
     def descend(self, optimizer: Any, network: nn.Module, loss: Tensor, name: str) -> None:
@@ -152,7 +152,7 @@ class GAN(LightningModule):
         self.manual_backward(loss)
         if self.grad_clip:
             self.last[name] = nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip)
-        elif (self.step + 1) % self.trainer.log_every_n_steps == 0:
+        elif (self.step + 1) % self.log_every == 0:
             gradients = [p.grad for p in network.parameters() if p.grad is not None]
             self.last[name] = nn.utils.get_total_norm(gradients)
         optimizer.step()
@@ -166,7 +166,9 @@ class GAN(LightningModule):
         return getattr(self.discriminator, "batch_independent", False)
 
     def latents(self, count: int) -> Tensor:
-        return torch.randn(count, self.latent_dim, device=self.device, dtype=self.dtype)
+        return torch.randn(
+            count, self.latent_dim, device=self.weight.device, dtype=self.weight.dtype
+        )
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         images = self.fast[0](z) if labels is None else self.fast[0](z, labels)
@@ -198,6 +200,24 @@ class GAN(LightningModule):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of being real, where the loss gives logits that meaning; else the logits."""
         return logits.float().sigmoid() if self.loss.probabilities else logits.float()
+
+    # -- what Lightning's own types leave open ---------------------------------------------------
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """Inputs have to be where it is, and of its type."""
+        return next(self.generator.parameters())
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two logged ones."""
+        trainer: Any = self.trainer
+        return trainer.log_every_n_steps
+
+    def optimizer(self, number: int) -> Any:
+        """0: the generator's, 1: the discriminator's, 2: the heads'."""
+        made: Any = self.optimizers()
+        return made[number]
 
     # -- progress --------------------------------------------------------------------------------
 
@@ -248,7 +268,7 @@ class GAN(LightningModule):
             return self.generator
         if self.recalibrated is None or self.recalibrated[0] != self.step:
             draw = torch.Generator().manual_seed(0)
-            z = torch.randn(4, 64, self.latent_dim, generator=draw).to(self.device, self.dtype)
+            z = torch.randn(4, 64, self.latent_dim, generator=draw).to(self.weight)
             labels = self.some_labels(64)
             with torch.autocast(self.device.type, enabled=False):
                 network = recalibrated(self.generator_ema, ((batch, *labels) for batch in z))
@@ -271,12 +291,12 @@ class GAN(LightningModule):
             z = latents(range(z), self.latent_dim)
         network = self.shown_generator() if ema else self.generator
         with evaluating(network):
-            return network(z.to(self.device, self.dtype), *self.further(labels, len(z)))
+            return network(z.to(self.weight), *self.further(labels, len(z)))
 
     @torch.no_grad()
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Raw logits (B,) of images (B, C, H, W), in eval mode and without augmentation."""
-        images = images.to(self.device, self.dtype)
+        images = images.to(self.weight)
         with evaluating(self.discriminator):
             return self.discriminator(images, *self.further(labels, len(images)))
 
@@ -307,7 +327,8 @@ class GAN(LightningModule):
 
     def on_train_start(self) -> None:
         if self.aid is not None and not self.aid.fitted:
-            self.aid.fit(self.trainer.datamodule.real_batches(self.device))
+            trainer: Any = self.trainer
+            self.aid.fit(trainer.datamodule.real_batches(self.device))
         # a checkpoint brings its optimisers' settings along; when going on, the configuration's win
         for optimizer, settings in zip(self.optimizers(), self.settings, strict=True):
             for group in optimizer.param_groups:

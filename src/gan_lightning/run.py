@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> float | None:
     overrides = list(HydraConfig.get().overrides.task)
     on_gpu = choose_device(cfg)
     place = together.take_place(cfg, overrides, on_gpu)
-    rank_zero_only.rank = place.rank
+    rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
     if cfg.retry.minutes:
         return train_until_good(cfg, overrides, run_dir, place)
     if gone := let_last_rate_win(cfg, overrides):
@@ -80,8 +80,8 @@ def train(cfg: DictConfig) -> float | None:
         fit(trainer, module, data, cfg.ckpt_path, company)
     if must_requeue():
         say(requeue() if place.rank == 0 else "")
-    objectives = (c.objective() for c in trainer.callbacks if hasattr(c, "objective"))
-    objective = next(objectives, None)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    objective = next((c.objective() for c in callbacks if hasattr(c, "objective")), None)
     if trainer.is_global_zero:
         write_json(run_dir / "result.json", {"objective": objective, "nimg": module.nimg})
         spent = time.monotonic() - started
