@@ -55,6 +55,7 @@ class ConsoleLine(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.start = (time.monotonic(), module.nimg, module.progress)
+        self.warm = False
         console = Console()
         self.print = console.print
         bar = self.bar and console.is_terminal
@@ -107,6 +108,8 @@ class ConsoleLine(Callback):
         self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
+        if not self.warm:  # the first step takes long and says nothing of the others
+            self.warm, self.start = True, (now, module.nimg, module.progress)
         if self.progress is not None and now - self.shown > 0.5:
             description = self._describe(trainer, module)
             self.progress.update(self.task, completed=module.progress, description=description)
