@@ -166,6 +166,8 @@ def test_what_a_run_leaves_behind(tiny):
     assert set(tags["scalars"]) == {  # no pane for rates and augmentation, which stand still
         "3 losses/d",
         "3 losses/g",
+        "3 losses/r1",
+        "3 losses/lecam",
         "4 discriminator/real",
         "4 discriminator/fake",
         "5 gradients/d",
