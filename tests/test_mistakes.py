@@ -62,7 +62,7 @@ TRAIN = {
     "loss=null": "a group cannot be null",
     "sweep=nothing": "sweep=nothing does not exist; there are losses, lr_gamma",
     "dataset=egg sweep=lr_gamma lr=abc": f"lr=abc {NUMBER}",
-    "logger=wandb": "logger=wandb does not exist; there are csv",
+    "logger=comet": "logger=comet does not exist; there are csv",
     "network=dcgann": "did you mean network=dcgan?",
     "metrics=fid": "metrics=fid does not exist; there are default, none",
     "diagnosis=on": "diagnosis=on does not exist; there are default, off",

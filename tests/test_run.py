@@ -1,5 +1,6 @@
 """Whole runs: what they leave behind, stopping and going on, several processes, sweeps, mistakes."""
 
+import csv
 import json
 import math
 import os
@@ -162,23 +163,27 @@ def test_what_a_run_leaves_behind(tiny):
 
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     tags = events.Tags()
-    assert {
-        "loss/d",
-        "loss/g",
-        "score/real",
-        "score/fake",
-        "grad_norm/d",
-        "grad_norm/g",
-        "progress/kimg",
-        "augment/p",
-    } <= set(tags["scalars"])
-    assert {"images/real", "images/fake", "images/data"} <= set(tags["images"])
-    assert [event.step for event in events.Scalars("loss/d")] == list(
-        range(16, 161, 16)
-    )  # every 2 steps of 8 images
-    assert [event.value for event in events.Scalars("progress/kimg")] == pytest.approx(
-        [k / 1000 for k in range(16, 161, 16)]
-    )
+    assert set(tags["scalars"]) == {  # no pane for rates and augmentation, which stand still
+        "3 losses/d",
+        "3 losses/g",
+        "3 losses/r1",
+        "3 losses/lecam",
+        "4 discriminator/real",
+        "4 discriminator/fake",
+        "5 gradients/d",
+        "5 gradients/g",
+    }
+    assert set(tags["images"]) == {"1 pictures/real", "1 pictures/generated"}
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+    steps = list(range(16, 161, 16))  # every 2 steps of 8 images
+    assert [event.step for event in events.Scalars("3 losses/d")] == steps
+    with open(
+        run / "csv/metrics.csv", newline=""
+    ) as file:  # which has all, under the keys of the code
+        rows = list(csv.DictReader(file))
+    assert {"loss/d", "score/real", "lr/g", "augment/p", "grad_norm/d"} <= set(rows[0])
+    kimg = [float(row["progress/kimg"]) for row in rows if row["progress/kimg"]]
+    assert kimg == pytest.approx([step / 1000 for step in steps])
 
 
 def test_the_notes_files(train_run, tmp_path):
@@ -232,10 +237,11 @@ def test_the_bar_in_a_terminal(tiny, limit, monkeypatch, capsys):
     )
     run = tiny("run", limit)
     out = capsys.readouterr().out
-    assert f"{weights(run)['nimg']:,} images" in out or "images, " in out
-    assert ("of 40 images" in out) == limit.startswith("total") and (
-        "of 72 images" in out
-    ) == limit.startswith("trainer.max_e")
+    shown = weights(run)["nimg"]
+    aims = {"total_kimg=0.04": " of 40", "trainer.max_epochs=1": " of 72"}
+    assert f"{shown:,}{aims.get(limit, '')} images  " in out and "/s" in out
+    # no lines of losses beside a bar, unless asked for
+    assert "d_loss" not in out
 
 
 def test_max_time_ends_mid_epoch_and_going_on_has_its_time_again(tiny):
@@ -342,7 +348,7 @@ def test_two_processes(start, photos, tmp_path):
         code = max(process.returncode for process in nodes)
         assert silent == ("", "")
     assert code == 0, err
-    assert "2 processes hold equal weights" in out and out.count("last values:") == 1
+    assert "2 processes hold equal weights" in out and out.count("effort:") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "logs"]
     (run,) = (tmp_path / "logs" / "folder").iterdir()
     assert len(list((run / "tensorboard").glob("events*"))) == 1

@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 from test_rules import CONFIG, FAULTS, stream, with_
 
@@ -172,6 +173,28 @@ def test_written_files_are_whole_and_hold_no_nan(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["diagnosis.json", "diagnosis.md"]
     text = (tmp_path / "diagnosis.json").read_text()
     assert "NaN" not in text and json.loads(text)["verdict"] == "warning"
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("width", [40, 80])
+def test_names_of_healthy_checks_are_said_when_asked_for(width, language, tmp_path):
+    v = verdict.judge(
+        stream(**FAULTS["lr_too_high"][0], steps=[*range(0, 2000, 100)]), {}, language
+    )
+    v["checks_passed"], v["checks_off"] = ["stale_ema", "checkerboard"], ["wrong_range"]
+    said = []
+    for everything in (False, True):
+        with open(tmp_path / "out", "w", encoding="utf-8") as file:
+            verdict.show(v, everything, Console(file=file, width=width, highlight=False))
+        said.append((tmp_path / "out").read_text(encoding="utf-8"))
+        lines = [line for line in said[-1].splitlines() if "train.py" not in line]
+        assert all(cell_len(line) <= width for line in lines)
+    short, full = said
+    names = [*v["checks_passed"], *v["checks_off"]]
+    assert not [name for name in names if name in short] and "2" in short and "1" in short
+    assert all(name in full for name in names)
+    first, *rest = (f for f in v["findings"] if not f["resolved"])
+    assert f"[{first['name']}]" in short and all(f["override"] in full for f in rest)
 
 
 @pytest.mark.parametrize("width", [40, 100])

@@ -26,6 +26,7 @@ from gan_lightning.keeping import Guard
 
 USUAL = 200  # steps between two lines
 SOON = 20  # steps after which the run says how long it takes
+BRIEF = 5.0  # seconds that need no announcement
 NARROW = 60  # columns; a terminal with fewer shows no time left
 
 
@@ -55,6 +56,7 @@ class ConsoleLine(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: GAN) -> None:
         self.start = (time.monotonic(), module.nimg, module.progress)
+        self.warm = False
         console = Console()
         self.print = console.print
         bar = self.bar and console.is_terminal
@@ -79,13 +81,15 @@ class ConsoleLine(Callback):
         """Images a second."""
         return (module.nimg - self.start[1]) / max(time.monotonic() - self.start[0], 1e-9)
 
-    def _told(self, trainer: Trainer, module: GAN) -> None:
+    def _told(self, module: GAN) -> None:
         """How long it takes, once the first steps are timed."""
         speed, begun = self._speed(module), self.start[2]
         spent, done = time.monotonic() - self.start[0], module.progress - begun
         line = f"time:    {speed:,.0f} images a second"
         if done > 0:
             left = spent * (1 - module.progress) / done
+            if left < BRIEF:
+                return
             line += f": about {duration(left)} more, until {clock(left)}"
         self.print(line, highlight=False, soft_wrap=True)
 
@@ -107,13 +111,15 @@ class ConsoleLine(Callback):
         self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
+        if not self.warm:  # the first step takes long and says nothing of the others
+            self.warm, self.start = True, (now, module.nimg, module.progress)
         if self.progress is not None and now - self.shown > 0.5:
             description = self._describe(trainer, module)
             self.progress.update(self.task, completed=module.progress, description=description)
             self.shown = now
         if self.told and module.step >= self.told and now - self.start[0] > 1:
             self.told = 0
-            self._told(trainer, module)
+            self._told(module)
         before, self.seen = self.seen, module.step // self.every if self.every else 0
         if self.seen > before and module.last_logits is not None:
             self._line(trainer, module, batch_idx)

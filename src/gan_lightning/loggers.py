@@ -196,7 +196,7 @@ class Wandb(Board, WandbLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
         if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1, quiet=True)
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
             self._experiment = None
 
 

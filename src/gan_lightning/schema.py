@@ -166,7 +166,10 @@ def arguments(target: str) -> dict[str, Any]:
 
 
 def _arguments(function: Any) -> dict[str, Any]:
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError:  # types that another package imports for its type checker alone
+        hints = {}
     return {
         "**" if part.kind is part.VAR_KEYWORD else name: hints.get(name, OPEN)
         for name, part in inspect.signature(function).parameters.items()

@@ -57,10 +57,11 @@ def device(trainer: Trainer, module: GAN, reasons: bool = False) -> str:
         where = f"{root.type} with {count} thread{'s' * (count > 1)}"
     if trainer.world_size > 1:
         where = f"{trainer.world_size} x {where}"
-    sizes = (
-        f"{name} {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"
+    counts = {
+        name: sum(p.numel() for p in network.parameters())
         for name, network in (("G", module.generator), ("D", module.discriminator))
-    )
+    }
+    sizes = (f"{name} {_millions(count)}" for name, count in counts.items())
     line = f"device:  {where}, {trainer.precision}; weights: {', '.join(sizes)}"
     if reasons:
         last = module.memory_format == torch.channels_last
@@ -68,6 +69,10 @@ def device(trainer: Trainer, module: GAN, reasons: bool = False) -> str:
         count_d = "one pass" if module.joint else "two passes"
         line += f"; {memory}, {count_d} of D for real and generated"
     return line
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
 
 
 def shortened(path: Path) -> Path:

@@ -25,6 +25,7 @@ Verdict = dict[str, Any]
 SHOWN = (
     3  # findings named in the terminal: one cause has many symptoms, and a student wants the cause
 )
+MOST = 4  # numbers beside a finding
 GROUPS = ("loss", "augment", "network", "dataset", "experiment")
 COLOURS = {"fatal": "red", "fault": "red", "warning": "yellow"}
 
@@ -147,81 +148,58 @@ def _numbers(finding: dict[str, Any]) -> list[str]:
 def show(v: Verdict, everything: bool = False, console: Console | None = None) -> None:
     """The verdict in the terminal: in words, the first finding's reason, and the command to run next.
 
-    `everything`: also the table of findings and the names of all checks.
+    `everything`: all findings with their reasons, and the names of all checks.
     """
     from rich.text import Text
 
     console = console or plain_console()
 
-    def say(name: str, values: str, style: str = "") -> None:
-        console.print(Text(f"{words.label(name, v['language'])}: {values}", style=style))
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style))
 
-    console.print()
-    say("diagnosis", v["summary"], f"bold {COLOURS.get(v['verdict'], 'green')}")
+    def label(name: str, **values: str) -> str:
+        return words.label(name, v["language"], **values)
+
+    say("")
+    colour = COLOURS.get(v["verdict"], "green")
+    say(f"{label('diagnosis')}: {v['summary']}", f"bold {colour}")
+    ordered = sorted(v["findings"], key=lambda f: f["resolved"])
+    full = [f for f in ordered if everything or not f["resolved"]]
+    full = full if everything else full[:1]
+    for number, f in enumerate(full):
+        title = "" if not number and f["title"] in v["summary"] else _title(v, f) + ". "
+        change = f" [{f['override']}]" if number and f["override"] else ""
+        say(f"{title}{f['why']}{change}")
+        say(f"  {_basis(v, f, everything)}", "dim")
+    if rest := [f for f in ordered if f not in full]:
+        titles = [_title(v, f) for f in rest[: SHOWN - 1]]
+        titles += [f"+{len(rest) - len(titles)}"] * (len(rest) > len(titles))
+        say(f"{label('more')}: {'; '.join(titles)}", "dim")
+    checks = {name: v[f"checks_{name}"] for name in ("passed", "off") if v[f"checks_{name}"]}
     if everything:
-        if v["findings"]:
-            console.print(_table(v))
-        for name in ("passed", "off"):
-            if v[f"checks_{name}"]:
-                say(name, ", ".join(v[f"checks_{name}"]), "dim")
-    else:
-        _in_short(v, console)
+        for name, found in checks.items():
+            say(f"{label(name)}: {', '.join(found)}", "dim")
+    elif checks:
+        counts = (label(f"{name}_count", n=str(len(found))) for name, found in checks.items())
+        say(f"{', '.join(counts)} ({label('all')})", "dim")
     if v["command"]:
-        say("next", "")
+        say(f"{label('next')}:")
         console.print(Text(f"  {v['command']}", style="bold"), soft_wrap=True)
 
 
-def _in_short(v: Verdict, console: Console) -> None:
-    """The first finding that is still there, the titles of two more, and how many checks were fine."""
-    from rich.text import Text
-
-    active = [f for f in v["findings"] if not f["resolved"]]
-    for f in active[:1]:
-        title = "" if f["title"] in v["summary"] else f"{f['title'].rstrip('.')}. "
-        console.print(Text(title + f["why"]))
-        console.print(Text(_basis(v, f), style="dim"))
-    rest = active[1:] + [f for f in v["findings"] if f["resolved"]]
-    if rest:
-        titles = [f["title"].rstrip(".") + _resolved(v, f) for f in rest[: SHOWN - 1]]
-        if len(rest) > len(titles):
-            titles.append(f"+{len(rest) - len(titles)}")
-        also = f"{words.label('more', v['language'])}: {'; '.join(titles)}"
-        console.print(Text(also, style="dim"))
-    counts = {name: str(len(v[f"checks_{name}"])) for name in ("passed", "off")}
-    console.print(Text(words.label("checks", v["language"], **counts), style="dim"))
+def _title(v: Verdict, f: dict[str, Any]) -> str:
+    return f["title"].rstrip(".") + _resolved(v, f)
 
 
-def _basis(v: Verdict, f: dict[str, Any]) -> str:
-    sure, since = (words.label(name, v["language"]) for name in ("sure", "since"))
-    numbers = ", ".join(_numbers(f))
-    return (
-        f"[{f['name']}] {sure} {f['confidence']:.0%}, {since} {f['since_kimg']:.3g} kimg: {numbers}"
-    )
+def _basis(v: Verdict, f: dict[str, Any], everything: bool) -> str:
+    numbers = _numbers(f)[: None if everything else MOST]
+    values = {"sure": f"{f['confidence']:.0%}", "kimg": f"{f['since_kimg']:.3g}"}
+    basis = words.label("basis", v["language"], **values)
+    return f"[{f['name']}] {basis}: {', '.join(numbers)}"
 
 
 def _resolved(v: Verdict, f: dict[str, Any]) -> str:
     return f" ({words.label('resolved', v['language'])})" if f["resolved"] else ""
-
-
-def _table(v: Verdict) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_lines=True)
-    for column in ("finding", "sure", "since", "evidence", "change"):
-        table.add_column(words.label(column, v["language"]), overflow="fold")
-    for f in v["findings"]:
-        colour = f"bold {COLOURS.get(f['severity'], '')}".strip()
-        what = Text(f["title"], style="dim" if f["resolved"] else colour)
-        what.append(f" [{f['name']}]{_resolved(v, f)}\n{f['why']}", style="not bold default")
-        table.add_row(
-            what,
-            f"{f['confidence']:.0%}",
-            f"{f['since_kimg']:.3g} kimg",
-            Text("\n".join(_numbers(f))),
-            Text(f["override"]),
-        )
-    return table
 
 
 def write(v: Verdict, run_dir: str | Path) -> None:
