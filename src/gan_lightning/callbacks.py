@@ -21,7 +21,6 @@ from gan_lightning import interrupt
 from gan_lightning.diagnosis.signals import all_finite
 from gan_lightning.errors import UserError
 from gan_lightning.folder import moment_name
-from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
 
 USUAL = 200  # steps between two lines
@@ -54,7 +53,7 @@ class ConsoleLine(Callback):
         self.progress: Progress | None = None
 
     @rank_zero_only
-    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.start = (time.monotonic(), module.nimg, module.progress)
         self.warm = False
         console = Console()
@@ -74,14 +73,14 @@ class ConsoleLine(Callback):
             self.shown = 0.0
 
     @staticmethod
-    def _deadline(trainer: Trainer) -> bool:
+    def _deadline(trainer: Any) -> bool:
         return any(isinstance(callback, Deadline) for callback in trainer.callbacks)
 
-    def _speed(self, module: GAN) -> float:
+    def _speed(self, module: Any) -> float:
         """Images a second."""
         return (module.nimg - self.start[1]) / max(time.monotonic() - self.start[0], 1e-9)
 
-    def _told(self, module: GAN) -> None:
+    def _told(self, module: Any) -> None:
         """How long it takes, once the first steps are timed."""
         speed, begun = self._speed(module), self.start[2]
         spent, done = time.monotonic() - self.start[0], module.progress - begun
@@ -93,7 +92,7 @@ class ConsoleLine(Callback):
             line += f": about {duration(left)} more, until {clock(left)}"
         self.print(line, highlight=False, soft_wrap=True)
 
-    def _describe(self, trainer: Trainer, module: GAN) -> str:
+    def _describe(self, trainer: Any, module: Any) -> str:
         total = module.planned_nimg
         aim = f" of {total:,.0f}" if total else ""
         parts = [f"{module.nimg:,}{aim} images", f"{self._speed(module):,.0f}/s"]
@@ -108,7 +107,7 @@ class ConsoleLine(Callback):
 
     @rank_zero_only
     def on_train_batch_end(
-        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
         if not self.warm:  # the first step takes long and says nothing of the others
@@ -124,7 +123,7 @@ class ConsoleLine(Callback):
         if self.seen > before and module.last_logits is not None:
             self._line(trainer, module, batch_idx)
 
-    def _line(self, trainer: Trainer, module: GAN, batch_idx: int) -> None:
+    def _line(self, trainer: Trainer, module: Any, batch_idx: int) -> None:
         assert module.last_logits is not None
         real, fake = (float(module.probabilities(logits).mean()) for logits in module.last_logits)
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
@@ -143,13 +142,13 @@ class ConsoleLine(Callback):
             self.progress = None
 
     @rank_zero_only
-    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
         if self.progress is not None:
             self.progress.update(self.task, description=self._describe(trainer, module))
         self.close()
 
     @rank_zero_only
-    def on_exception(self, trainer: Trainer, module: GAN, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         self.close()
 
 
@@ -173,7 +172,7 @@ class Stop(Callback):
     """
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # several processes have to stop at the same step: Guard tells each of them
         asked = interrupt.asked() if trainer.world_size == 1 else Guard.of(trainer).agreed
@@ -190,13 +189,15 @@ class Deadline(Timer):
     def __init__(self, duration: Any) -> None:
         super().__init__(duration, interval="step", verbose=False)
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_end(trainer, module, *args, **kwargs)
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
         spent, left = self.time_elapsed(), self.time_remaining() or 0.0
         fraction = spent / max(1e-9, spent + left)
         if trainer.world_size == 1:
             module.time_fraction = fraction
-        elif args[-1] % 50 == 0:
+        elif batch_idx % 50 == 0:
             # clocks differ, and every process needs the same learning rate
             module.time_fraction = trainer.strategy.broadcast(fraction)
 
@@ -219,11 +220,11 @@ class Checkpoints(Callback):
         self.saved_at = -1  # nimg of last.ckpt
         self.ended = False
 
-    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.cadence.due(module.nimg)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: GAN, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.cadence.due(module.nimg):
             self.save(trainer, module, f"{moment_name(module.nimg, self.cadence.every)}.ckpt")
@@ -231,13 +232,13 @@ class Checkpoints(Callback):
             self.save(trainer, module, "last.ckpt")
             self.ended = True
 
-    def on_train_end(self, trainer: Trainer, module: GAN) -> None:
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
         if trainer.world_size > 1:
             compare_ranks(trainer, module)
         if not self.ended:  # with the last scores in it
             self.save(trainer, module, "last.ckpt")
 
-    def save(self, trainer: Trainer, module: GAN, name: str) -> None:
+    def save(self, trainer: Trainer, module: Any, name: str) -> None:
         if all_finite(module) is None:
             with interrupt.saving:
                 module.save_checkpoint(self.folder / name)
@@ -245,7 +246,7 @@ class Checkpoints(Callback):
                 self.saved_at = module.nimg
 
 
-def compare_ranks(trainer: Trainer, module: GAN) -> None:
+def compare_ranks(trainer: Trainer, module: Any) -> None:
     """Raises UserError where the processes' weights are no longer equal to the bit: such a run is worth nothing."""
     mine = hashlib.sha256()
     for weight in module.parameters():
@@ -271,8 +272,9 @@ class RandomState(Callback):
         self.seed = seed
         self.loaded: list[dict[str, Any]] | None = None
 
-    def on_save_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
-        kind, words, *rest = np.random.get_state(legacy=True)
+    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        state: Any = np.random.get_state(legacy=True)
+        kind, words, *rest = state
         mine: dict[str, Any] = {
             "python": random.getstate(),
             "numpy": [kind, words.tolist(), *rest],
@@ -287,7 +289,7 @@ class RandomState(Callback):
         checkpoint["random"] = states
 
     @staticmethod
-    def buffers(module: GAN) -> dict[str, Tensor]:
+    def buffers(module: Any) -> dict[str, Tensor]:
         # not the frozen weights of the aid's network
         kept = module.state_dict(keep_vars=True).keys()
         named = ((name, buffer) for name, buffer in module.named_buffers() if name in kept)
@@ -295,13 +297,14 @@ class RandomState(Callback):
             name: buffer.detach() for name, buffer in named if not name.startswith("generator_ema.")
         }
 
-    def on_load_checkpoint(self, trainer: Trainer, module: GAN, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint["random"]  # each value is of its type (resume.RANDOM)
 
-    def on_train_start(self, trainer: Trainer, module: GAN) -> None:
-        if hasattr(trainer.strategy.model, "broadcast_buffers"):
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        wrapped: Any = trainer.strategy.model
+        if hasattr(wrapped, "broadcast_buffers"):
             # which it would do once, before the first step
-            trainer.strategy.model.broadcast_buffers = False
+            wrapped.broadcast_buffers = False
         if self.loaded is None or trainer.global_rank >= len(self.loaded):
             if trainer.global_rank:  # equal weights, but noise of one's own
                 torch.manual_seed(self.seed + trainer.global_rank)
