@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_lightning.budget import END, HEAD_START, Budget, Costs, Plan
+from gan_lightning.budget import END, HEAD_START, Budget, Costs, Plan, SnapshotCadence
 
 
 @pytest.fixture
@@ -66,3 +66,23 @@ def test_where_not_all_fits_each_kind_has_its_part():
     assert costs.turns(plan, 16, 16 - 7.4) == Plan(True, 64)
     assert costs.turns(plan, 20, 20 - 7.4) == Plan(True, 64, 100)
     assert costs.turns(plan, 20, 5.0) == Plan(True, 0, 100)  # 3 seconds are left for a look of 4
+
+
+class Halfway:
+    """A module that the clock ends: half of its time is over after 300 of 10,000 planned images."""
+
+    planned_nimg, nimg, progress = 10_000, 300, 0.5
+
+
+def test_parts_of_a_run_follow_the_clock_where_it_ends_it():
+    cadence = SnapshotCadence(None)
+    cadence.start(Halfway, 100)
+    assert (cadence.mark, cadence.next_nimg) == (11, 330)  # the eleventh of twenty parts
+    assert [cadence.due(None, Halfway, nimg) for nimg in (329, 331)] == [False, True]
+
+
+def test_a_cadence_in_images():
+    cadence = SnapshotCadence(0.2)
+    cadence.start(Halfway, 100)
+    assert (cadence.every, cadence.count, cadence.next_nimg) == (200, 50, 400)
+    assert [cadence.due(None, Halfway, nimg) for nimg in (399, 400)] == [False, True]

@@ -1,5 +1,6 @@
-"""How much of a run's time may be spent on looking at it."""
+"""When a run is looked at, and how much of its time that may take."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+SNAPSHOTS = 20  # in a run, where nothing else is asked for
 MINUTE = 60.0
 HEAD_START = 0.15  # of the budget that may be spent before the run has earned it
 END = 0.3  # of the budget that is kept for the end
@@ -115,3 +117,39 @@ class Costs:
             if self.of(alone) <= min(own, left - self.of(chosen)):
                 chosen = chosen._replace(**{field: getattr(plan, field)})
         return chosen
+
+
+class SnapshotCadence:
+    """`every_kimg` thousand images between two snapshots; 0: each epoch; None: 20 parts of the run.
+
+    The parts follow the run's progress, in images or by the clock, whichever ends it.
+    """
+
+    def __init__(self, every_kimg: float | None) -> None:
+        self.every_kimg, self.per_epoch = every_kimg, every_kimg == 0
+        self.next_nimg = 0  # images shown at which the next one is, by parts an estimate
+        self.mark = 1  # the part of the run at whose end
+
+    def start(self, module: Any, images: int) -> None:
+        """`images`: of an epoch."""
+        planned = module.planned_nimg or 10 * images
+        kimg = planned / 1000 / SNAPSHOTS if self.every_kimg is None else self.every_kimg
+        self.every = max(1, round(kimg * 1000)) if kimg else 1000
+        self.count = planned / (images if self.per_epoch else self.every)
+        self.move(module)
+
+    def move(self, module: Any) -> None:
+        """To the next one."""
+        self.next_nimg = (module.nimg // self.every + 1) * self.every
+        if self.every_kimg is None and module.progress:
+            self.mark = math.floor(module.progress * SNAPSHOTS) + 1
+            self.next_nimg = round(module.nimg * self.mark / SNAPSHOTS / module.progress)
+
+    def due(self, trainer: Any, module: Any, nimg: int) -> bool:
+        """After so many images; the same on every rank."""
+        if self.per_epoch:
+            return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+        if self.every_kimg is None and module.progress:
+            ahead = nimg / max(1, module.nimg)
+            return module.progress * ahead * SNAPSHOTS >= self.mark
+        return nimg >= self.next_nimg

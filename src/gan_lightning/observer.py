@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from gan_lightning.album import Album
-from gan_lightning.budget import Budget, Costs, Plan
+from gan_lightning.budget import Budget, Costs, Plan, SnapshotCadence
 from gan_lightning.diagnosis.signals import Symptoms
 from gan_lightning.diagnosis.watch import TrainingDiverged, Watch
 from gan_lightning.errors import UserError, first_line
@@ -26,7 +25,6 @@ from gan_lightning.measure.scoring import Scoring
 from gan_lightning.measure.snapshot import FEW, GRID, IMAGES, Moment, Reals, untouched
 from gan_lightning.ranges import AtLeast0, Cadence, Features, Folder, Seed
 
-SNAPSHOTS = 20  # in a run, where nothing else is asked for
 EARLY = 25, 50, 100, 200, 400  # discriminator steps of the first snapshots, for the diagnosis alone
 SIZES = IMAGES, IMAGES // 2, FEW  # images of each kind that the diagnosis looks at, as time allows
 UNTRAINED = GRID  # images of the untrained generator that are scored
@@ -63,7 +61,7 @@ class Observer(Callback):
         cache_dir: Folder = "data/cache",
         seed: Seed = 0,
     ) -> None:
-        self.every_kimg, self.per_epoch = every_kimg, every_kimg == 0
+        self.cadence = SnapshotCadence(every_kimg)
         self.features, self.cache_dir, self.seed = features, Path(cache_dir), seed
         self.budget = Budget(max_fraction)
         self.scoring: Scoring | None = _built(metrics)
@@ -71,8 +69,6 @@ class Observer(Callback):
         self.album = Album({name: _built(block) for name, block in (pictures or {}).items()})
         self.reals: Reals | None = None
         self.symptoms: Symptoms | None = None
-        self.due = 0  # images shown at which the next snapshot is
-        self.mark = 1  # and the twentieth of the run at whose end
         self.costs = Costs()
         self.longest = 0.0  # seconds of a snapshot
         self.step = 0  # before the batch
@@ -113,7 +109,7 @@ class Observer(Callback):
     @property
     def next_nimg(self) -> int | None:
         """When a snapshot is due that takes long, for whoever keeps the last checkpoint fresh."""
-        return self.due if self.longest > SLOW else None
+        return self.cadence.next_nimg if self.longest > SLOW else None
 
     # -- Lightning -------------------------------------------------------------------------------
 
@@ -121,11 +117,7 @@ class Observer(Callback):
         self.folder, self.step, self.begun = Path(trainer.default_root_dir), module.step, False
         self.album.begin(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        planned = module.planned_nimg or 10 * len(data.train_images)
-        kimg = planned / 1000 / SNAPSHOTS if self.every_kimg is None else self.every_kimg
-        self.every = max(1, round(kimg * 1000)) if kimg else 1000
-        self.count = planned / (len(data.train_images) if self.per_epoch else self.every)
-        self._next(module)
+        self.cadence.start(module, len(data.train_images))
         first = self.folder / "images" / "real_images.png"
         self.first: list[Tensor] | None = [] if self.watch or not first.exists() else None
         self.first_picture = not first.exists()
@@ -198,7 +190,7 @@ class Observer(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        regular = self._regular(trainer, module, module.nimg)
+        regular = self.cadence.due(trainer, module, module.nimg)
         due = self._due(trainer, module, module.step, module.nimg)
         if self.watch:
             self.watch.check(trainer, module, due)
@@ -209,7 +201,7 @@ class Observer(Callback):
             stop = self._stale()
         if not regular:
             return
-        self._next(module)
+        self.cadence.move(module)
         gained, stop = trainer.strategy.broadcast((gained, stop))
         if gained:  # on every rank, as saving is a joint act
             with self._spending(module):
@@ -231,26 +223,10 @@ class Observer(Callback):
 
     # -- when and how much -----------------------------------------------------------------------
 
-    def _next(self, module: Any) -> None:
-        """Sets when the next snapshot is: `due`, for a share of the run an estimate."""
-        self.due = (module.nimg // self.every + 1) * self.every
-        if self.every_kimg is None and module.progress:
-            self.mark = math.floor(module.progress * SNAPSHOTS) + 1
-            self.due = round(module.nimg * self.mark / SNAPSHOTS / module.progress)
-
-    def _regular(self, trainer: Any, module: Any, nimg: int) -> bool:
-        """A snapshot on the cadence after so many images; the same on every rank."""
-        if self.per_epoch:
-            return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-        if self.every_kimg is None and module.progress:
-            ahead = nimg / max(1, module.nimg)  # progress follows the images, or the clock
-            return module.progress * ahead * SNAPSHOTS >= self.mark
-        return nimg >= self.due
-
     def _due(self, trainer: Any, module: Any, step: int, nimg: int) -> bool:
         """Something is looked at between the step before this batch and this one."""
         watched = self.watch is not None and (self.watch.due(self.step, step) or self._early(step))
-        return watched or self._regular(trainer, module, nimg)
+        return watched or self.cadence.due(trainer, module, nimg)
 
     def _early(self, step: int) -> bool:
         return any(self.step < early <= step for early in EARLY)
@@ -275,11 +251,11 @@ class Observer(Callback):
         if not regular:
             early = Plan(images=SIZES[-1] if self.watch and self._early(module.step) else 0)
             return early if self.costs.of(early) <= left else Plan()
-        each = 0.7 * self.budget.allowed(self.budget.whole(progress)) / self.count
+        each = 0.7 * self.budget.allowed(self.budget.whole(progress)) / self.cadence.count
         plan = self._plan(each, picture=True)
         if self.costs.of(plan) > min(each, left):
             plan = self.costs.turns(plan, left + self.budget.spent, left)
-        return plan._replace(picture=plan.picture or self.per_epoch)  # the note's, always
+        return plan._replace(picture=plan.picture or self.cadence.per_epoch)  # the note's, always
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -355,7 +331,7 @@ class Observer(Callback):
         moment = self._moment(module, plan.images, scored)
         with untouched(module), trainer.precision_plugin.forward_context():
             if self.album.drawn != module.nimg:
-                self.album.draw(moment, moment_name(module.nimg, self.every))
+                self.album.draw(moment, moment_name(module.nimg, self.cadence.every))
             if self.first and self.first_picture:  # a run of fewer than 64 images
                 self.album.keep("real", torch.cat(self.first), "real_images", module.nimg)
             if self.watch:
@@ -403,9 +379,9 @@ class Observer(Callback):
             self.watch.compare(seen)
 
     def _name(self, trainer: Any, nimg: int) -> str:
-        if self.per_epoch:
+        if self.cadence.per_epoch:
             return f"epoch_{trainer.current_epoch + 1:04d}"
-        return moment_name(nimg, self.every)
+        return moment_name(nimg, self.cadence.every)
 
 
 def _built(block: Any) -> Any:
