@@ -10,12 +10,15 @@ in docs/curves. Drawing needs matplotlib.
 
 import argparse
 import json
+import math
 import os
-import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "logs" / "curves"
@@ -41,7 +44,12 @@ SMALL = [  # a convolutional GAN that one core trains in a minute
     "metrics.num_images=1000",
     "total_kimg=24",
 ]
-EGGS = ["dataset=egg", "dataset.image_size=32", "dataset.source.number=60", "dataset.root=data/egg60"]
+EGGS = [
+    "dataset=egg",
+    "dataset.image_size=32",
+    "dataset.source.number=60",
+    "dataset.root=data/egg60",
+]
 CHANGES = {  # what makes a run what it is; the rest is as in SMALL, or the note's
     "healthy": [],
     "lr_too_high": ["lr=0.05"],
@@ -94,5 +102,137 @@ def kept(name: str) -> dict[str, Any]:
 
 
 def _columns(records: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, list[Any]]:
-    rounded = lambda value: float(f"{value:.4g}") if isinstance(value, float) else value  # noqa: E731
-    return {key: [rounded(one.get(key)) for one in records] for key in ("nimg", *names)}
+    return {key: [_rounded(one.get(key)) for one in records] for key in ("nimg", *names)}
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def figures() -> dict[str, dict[str, Any]]:
+    runs = map(json.loads, FIGURES.read_text().splitlines())
+    return {run["name"]: run for run in runs}
+
+
+def keep(name: str) -> None:
+    """Puts a run's figures into the data file, and its last samples beside the page."""
+    runs = (figures() if FIGURES.is_file() else {}) | {name: kept(name)}
+    lines = [json.dumps(runs[key], ensure_ascii=False) for key in CHANGES if key in runs]
+    FIGURES.write_text("\n".join(lines) + "\n")
+    PICTURES.mkdir(exist_ok=True)
+    last = max((RUNS / name / "images").glob("fake_images_*"))
+    shutil.copyfile(last, PICTURES / f"{name}_samples.png")
+
+
+# -- the picture of a run ------------------------------------------------------------------
+
+
+def draw(run: dict[str, Any]) -> None:
+    """Four curves and the last samples, as docs/curves/NAME.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams |= {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    figure, panels = plt.subplots(1, 5, figsize=(13, 2.5), layout="constrained")
+    light, full = run["light"], run["full"]
+    probabilities = {
+        side: [_sigmoid(value) for value in light[f"score_{side}"]] for side in ("real", "fake")
+    }
+    _panel(panels[0], "losses", light["nimg"], {"D": light["loss_d"], "G": light["loss_g"]})
+    said = {"D(x)": probabilities["real"], "D(G(z))": probabilities["fake"]}
+    _panel(panels[1], "what D believes", light["nimg"], said, (0, 1))
+    _panel(panels[2], "distance from the data", full["nimg"], {"quality": full["quality"]})
+    panels[2].set_yscale("log")
+    for height, words in ((0.1, "poor"), (0.03, "good")):
+        panels[2].axhline(height, color="grey", linewidth=0.6, linestyle=":")
+        panels[2].annotate(words, (0, height), color="grey", fontsize=7, va="bottom")
+    shares = {"coverage": full["coverage"]}
+    shares |= {"AUC, trained on": full["auc_train"], "AUC, held out": full["auc_heldout"]}
+    _panel(panels[3], "shares", full["nimg"], shares, (0, 1.02))
+    for finding in run["findings"][:1]:
+        for panel in panels[:4]:
+            panel.axvline(finding["since_kimg"], color="tab:red", linewidth=0.8, linestyle="--")
+    with Image.open(PICTURES / f"{run['name']}_samples.png") as samples:
+        panels[4].imshow(_corner(samples), cmap="gray", interpolation="nearest")
+    panels[4].set_title("samples at the end", fontsize=8)
+    panels[4].axis("off")
+    figure.savefig(PICTURES / f"{run['name']}.png", dpi=110)
+    plt.close(figure)
+
+
+def _panel(
+    panel: Any,
+    title: str,
+    nimg: list[int],
+    curves: dict[str, list[Any]],
+    ends: tuple[float, float] | None = None,
+) -> None:
+    for name, values in curves.items():
+        there = [(x / 1000, y) for x, y in zip(nimg, values, strict=True) if y is not None]
+        panel.plot(*zip(*there, strict=True), label=name, linewidth=1) if there else None
+    panel.set_title(title, fontsize=8)
+    panel.set_xlabel("thousand images shown", fontsize=7)
+    panel.set_ylim(*(ends or (None, None)))
+    panel.legend(frameon=False, fontsize=7)
+
+
+def _sigmoid(logit: float | None) -> float | None:
+    return None if logit is None else 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))
+
+
+def _corner(samples: Image.Image) -> Image.Image:
+    """The first five rows and columns of a grid of eight, as they come."""
+    side = samples.width * 5 // 8
+    return samples.crop((0, 0, side, side))
+
+
+# -- the page ------------------------------------------------------------------------------
+
+
+def block(run: dict[str, Any]) -> str:
+    """What docs/curves.md shows of a run: its picture, command, verdict and score."""
+    name = run["name"]
+    score = run["scores"]["scores"][0]
+    found = [f"`{one['name']}`" + " (resolved)" * one["resolved"] for one in run["findings"]]
+    change = f" Change: `{run['findings'][0]['override']}`." if run["findings"] else ""
+    changes = " ".join(CHANGES[name]) or "as it is"
+    return (
+        f"![Curves and samples: {name}](curves/{name}.png)\n\n"
+        f"`{changes}`: {run['kimg']:g} thousand images shown. Score at the end: {score['name']}"
+        f" {score['value']:.3g}, real images get {score['floor']:.3g}.\n\n"
+        f"> **{run['summary']}** Found: {', '.join(found) or 'nothing'}.{change}\n"
+    )
+
+
+def page(text: str) -> str:
+    """The page with each block between its marks as the data file has it."""
+    for name, run in figures().items():
+        marks = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        head, _, rest = text.partition(marks[0])
+        old, mark, tail = rest.partition(marks[1])
+        if mark:
+            text = f"{head}{marks[0]}{block(run)}{mark}{tail}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default=os.environ.get("GAN_LIGHTNING_DATA"))
+    parser.add_argument("--only", nargs="*", choices=CHANGES)
+    parser.add_argument("--draw", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    if not options.draw:
+        for name in options.only or CHANGES:
+            train(name, options.data)
+            keep(name)
+    for run in figures().values():
+        draw(run)
+    PAGE.write_text(page(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,11 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["CONTRIBUTING.md", "SECURITY.md", *(f"benchmarks/{p.name}" for p in (ROOT / "benchmarks").glob("*.md"))]
+PAGES = [
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(f"benchmarks/{p.name}" for p in (ROOT / "benchmarks").glob("*.md")),
+]
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
