@@ -144,7 +144,7 @@ def draw(run: dict[str, Any]) -> None:
     said = {"D(x)": probabilities["real"], "D(G(z))": probabilities["fake"]}
     _panel(panels[1], "what D believes", light["nimg"], said, (0, 1))
     _panel(panels[2], "distance from the data", full["nimg"], {"quality": full["quality"]})
-    panels[2].set_yscale("log")
+    panels[2].set(yscale="log", ylim=(0.003, 30))  # the same for all runs
     for height, words in ((0.1, "poor"), (0.03, "good")):
         panels[2].axhline(height, color="grey", linewidth=0.6, linestyle=":")
         panels[2].annotate(words, (0, height), color="grey", fontsize=7, va="bottom")

@@ -142,6 +142,12 @@ def test_the_curves_page_is_up_to_date():
         assert f"<!-- {name} -->" in PAGE.read_text()
 
 
+def test_the_table_of_scores_is_up_to_date():
+    from benchmarks.ranking import PAGE, page
+
+    assert PAGE.read_text() == page(PAGE.read_text())
+
+
 def test_the_note_quotes_the_source_as_it_is():
     """Each block under a path holds lines of that file, in their order."""
     quoted = 0
