@@ -149,13 +149,13 @@ def test_the_table_of_scores_is_up_to_date():
 
 
 def test_the_note_quotes_the_source_as_it_is():
-    """Each block under a path holds lines of that file, in their order."""
+    """Each block under a path holds lines of that file, in their order and without their margin."""
     quoted = 0
     for code in [part for _, part in FENCED.findall(TEXTS["docs/note.md"])]:
         first, *lines = code.splitlines()
         named = re.fullmatch(r"# ((?:src|conf)/\S+)", first)
         if named:
-            rest = iter((ROOT / named[1]).read_text().splitlines())
+            rest = map(str.strip, (ROOT / named[1]).read_text().splitlines())
             assert all(line in rest for line in lines), f"{named[1]}: {lines}"
             quoted += len(lines)
     assert quoted > 15
