@@ -58,6 +58,7 @@ CHANGES = {  # what makes a run what it is; the rest is as in SMALL, or the note
     "collapse": ["experiment=vanilla_mnist", "trainer.max_epochs=2"],
     "overfits": [*EGGS, "loss.gamma=0"],
 }
+FINDING = ("name", "severity", "resolved", "since_kimg", "confidence", "override")
 LIGHT = ("loss_d", "loss_g", "score_real", "score_fake")
 FULL = ("quality", "coverage", "auc_heldout", "auc_train")
 
@@ -91,10 +92,7 @@ def kept(name: str) -> dict[str, Any]:
         "command": " ".join(["python", "train.py", *overrides(name)]),
         "kimg": verdict["kimg"],
         "summary": verdict["summary"],
-        "findings": [
-            {key: one[key] for key in ("name", "resolved", "since_kimg", "confidence", "override")}
-            for one in verdict["findings"]
-        ],
+        "findings": [{key: one[key] for key in FINDING} for one in verdict["findings"]],
         "scores": scores,
         "light": _columns(records, LIGHT),
         "full": _columns([one for one in records if one["kind"] == "full"], FULL),
@@ -151,7 +149,7 @@ def draw(run: dict[str, Any]) -> None:
     shares = {"coverage": full["coverage"]}
     shares |= {"AUC, trained on": full["auc_train"], "AUC, held out": full["auc_heldout"]}
     _panel(panels[3], "shares", full["nimg"], shares, (0, 1.02))
-    for finding in run["findings"][:1]:
+    for finding in [one for one in run["findings"][:1] if one["severity"] != "note"]:
         for panel in panels[:4]:
             panel.axvline(finding["since_kimg"], color="tab:red", linewidth=0.8, linestyle="--")
     with Image.open(PICTURES / f"{run['name']}_samples.png") as samples:
@@ -175,7 +173,7 @@ def _panel(
     panel.set_title(title, fontsize=8)
     panel.set_xlabel("thousand images shown", fontsize=7)
     panel.set_ylim(*(ends or (None, None)))
-    panel.legend(frameon=False, fontsize=7)
+    panel.legend(framealpha=0.7, edgecolor="none", fontsize=7)
 
 
 def _sigmoid(logit: float | None) -> float | None:
@@ -197,10 +195,11 @@ def block(run: dict[str, Any]) -> str:
     score = run["scores"]["scores"][0]
     found = [f"`{one['name']}`" + " (resolved)" * one["resolved"] for one in run["findings"]]
     change = f" Change: `{run['findings'][0]['override']}`." if run["findings"] else ""
-    changes = " ".join(CHANGES[name]) or "as it is"
+    changes = " ".join(CHANGES[name])
+    command = f"`{changes}`" if changes else "Nothing changed"
     return (
         f"![Curves and samples: {name}](curves/{name}.png)\n\n"
-        f"`{changes}`: {run['kimg']:g} thousand images shown. Score at the end: {score['name']}"
+        f"{command}: {run['kimg']:g} thousand images shown. Score at the end: {score['name']}"
         f" {score['value']:.3g}, real images get {score['floor']:.3g}.\n\n"
         f"> **{run['summary']}** Found: {', '.join(found) or 'nothing'}.{change}\n"
     )

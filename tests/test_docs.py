@@ -129,6 +129,16 @@ def test_the_korean_readme_is_in_step():
     assert len(english["headings"]) > 5 and len(english["commands"]) > 10
 
 
+def test_scores_in_the_readme_stand_among_the_measured_ones():
+    measured = re.findall(r"[\d,]*\.?\d+", (ROOT / "benchmarks" / "RECIPES.md").read_text())
+    measured = {float(number.replace(",", "")) for number in measured}
+    table = TEXTS["README.md"].partition("## Recipes")[2].partition("\n##")[0]
+    rows = [row.split("|")[3:-1] for row in re.findall(r"^\| [`].*", table, re.M)]
+    assert len(rows) >= 4
+    for row in rows:
+        assert {float(number) for number in row[-2:]} <= measured, row
+
+
 # -- pages that are made from something else -----------------------------------------------
 
 
