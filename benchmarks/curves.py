@@ -3,7 +3,7 @@
     python -m benchmarks.curves --data DIR [--only NAME ...]   train, keep the figures
     python -m benchmarks.curves --draw                         pictures and page from them
 
-DIR holds MNIST/raw. Each run takes a minute or two of one core and lives in logs/curves;
+DIR holds MNIST/raw. Each run takes one to five minutes of one core and lives in logs/curves;
 what is kept of it stands in benchmarks/curves.jsonl, one run a line, and its last samples
 in docs/curves. Drawing needs matplotlib.
 """

@@ -22,7 +22,8 @@ HEADER = """\
 # When it goes wrong
 
 A run ends with a verdict: what was found, the numbers behind it, and one setting to change. This page has every finding
-there is, so that you can look up the one you got. [In Korean](findings.ko.md).
+there is, so that you can look up the one you got. [In Korean](findings.ko.md). Some of them are drawn in
+[reading the curves](curves.md).
 
 **How to read a verdict.** The most likely cause comes first. *fatal* ends the run, *fault* spoils the pictures, *warning* may
 do so, *note* is only worth knowing. "Sure: 60 %" says how sure the program is that this is the cause, and "resolved" that it was
