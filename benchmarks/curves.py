@@ -126,36 +126,38 @@ def keep(name: str) -> None:
 
 
 def draw(run: dict[str, Any]) -> None:
-    """Four curves and the last samples, as docs/curves/NAME.png."""
+    """Four panels of curves and the last samples, as docs/curves/NAME.png."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     plt.rcParams |= {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-    figure, panels = plt.subplots(1, 5, figsize=(13, 2.5), layout="constrained")
+    figure, panels = plt.subplot_mosaic("ABE;CDE", figsize=(9, 4), layout="constrained")
     light, full = run["light"], run["full"]
     probabilities = {
         side: [_sigmoid(value) for value in light[f"score_{side}"]] for side in ("real", "fake")
     }
-    _panel(panels[0], "losses", light["nimg"], {"D": light["loss_d"], "G": light["loss_g"]})
+    _panel(panels["A"], "losses", light["nimg"], {"D": light["loss_d"], "G": light["loss_g"]})
     said = {"D(x)": probabilities["real"], "D(G(z))": probabilities["fake"]}
-    _panel(panels[1], "what D believes", light["nimg"], said, (0, 1))
-    _panel(panels[2], "distance from the data", full["nimg"], {"quality": full["quality"]})
-    panels[2].set(yscale="log", ylim=(0.003, 30))  # the same for all runs
+    _panel(panels["B"], "what D believes", light["nimg"], said, (0, 1))
+    _panel(panels["C"], "distance from the data", full["nimg"], {"quality": full["quality"]})
+    panels["C"].set(yscale="log", ylim=(0.003, 30))  # the same for all runs
     for height, words in ((0.1, "poor"), (0.03, "good")):
-        panels[2].axhline(height, color="grey", linewidth=0.6, linestyle=":")
-        panels[2].annotate(words, (0, height), color="grey", fontsize=7, va="bottom")
+        panels["C"].axhline(height, color="grey", linewidth=0.6, linestyle=":")
+        panels["C"].annotate(words, (0, height), color="grey", fontsize=7, va="bottom")
     shares = {"coverage": full["coverage"]}
     shares |= {"AUC, trained on": full["auc_train"], "AUC, held out": full["auc_heldout"]}
-    _panel(panels[3], "shares", full["nimg"], shares, (0, 1.02))
+    _panel(panels["D"], "shares", full["nimg"], shares, (0, 1.02))
     for finding in [one for one in run["findings"][:1] if one["severity"] != "note"]:
-        for panel in panels[:4]:
-            panel.axvline(finding["since_kimg"], color="tab:red", linewidth=0.8, linestyle="--")
+        for panel in "ABCD":
+            panels[panel].axvline(
+                finding["since_kimg"], color="tab:red", linewidth=0.8, linestyle="--"
+            )
     with Image.open(PICTURES / f"{run['name']}_samples.png") as samples:
-        panels[4].imshow(_corner(samples), cmap="gray", interpolation="nearest")
-    panels[4].set_title("samples at the end", fontsize=8)
-    panels[4].axis("off")
+        panels["E"].imshow(_corner(samples), cmap="gray", interpolation="nearest")
+    panels["E"].set_title("samples at the end", fontsize=8)
+    panels["E"].axis("off")
     figure.savefig(PICTURES / f"{run['name']}.png", dpi=110)
     plt.close(figure)
 
