@@ -83,7 +83,7 @@ def page(text: str) -> str:
     lines = ["| folder | score |" + "".join(f" {name} |" for name in names), "|" + "---|" * 7]
     for one in map(json.loads, FIGURES.read_text().splitlines()):
         for score in SHOWN:
-            values = "".join(f" {value:.3g} |" for value in one["scores"][score])
+            values = "".join(f" {float(f'{value:.3g}'):,g} |" for value in one["scores"][score])
             lines.append(f"| {one['folder']} | {score} |{values}")
     head, mark, rest = text.partition("<!-- ranking -->\n")
     end = rest[rest.index("<!-- end of ranking -->") :]
