@@ -54,7 +54,6 @@ CHANGES = {  # what makes a run what it is; the rest is as in SMALL, or the note
     "healthy": [],
     "lr_too_high": ["lr=0.05"],
     "d_too_strong": ["optimizer_g.lr=5e-5", "optimizer_d.lr=1e-3", "n_critic=5"],
-    "d_too_weak": ["optimizer_d.lr=1e-6"],
     "collapse": ["experiment=vanilla_mnist", "trainer.max_epochs=2"],
     "overfits": [*EGGS, "loss.gamma=0"],
 }
