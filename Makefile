@@ -1,4 +1,4 @@
-.PHONY: setup train test check bench faults clean
+.PHONY: setup train test check docs bench faults clean
 PYTHON ?= python3
 BIN := .venv/bin
 # the folder with MNIST/raw and eggs_candling for the tests on real data, where there is one
@@ -24,6 +24,13 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m benchmarks.house
+
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict --quiet
+
+.venv/docs: .venv/ready
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[docs]'
+	touch $@
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -1,13 +1,15 @@
 """Does a score rank images as a person would? Real, good, dented, melted, noise, in that order, on several folders.
 
-    python -m benchmarks.ranking FOLDER [FOLDER ...] [--images 200] [--size 64] [--features lite2]
+    python -m benchmarks.ranking FOLDER [FOLDER ...] [--images 200] [--size 64] [--features lite2] [--keep]
 
 Half of each folder is the reference; the other half is scored as it is and after ever worse treatment. Prints one table
-per folder and, last, how often each score has the right order.
+per folder and, last, how often each score has the right order. --keep: benchmarks/ranking.jsonl, and from it the table
+of docs/scores.md.
 """
 
 import argparse
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import distances
 from gan_lightning.measure.snapshot import Reals, Snapshot
 
+ROOT = Path(__file__).parent.parent
+FIGURES, PAGE = ROOT / "benchmarks" / "ranking.jsonl", ROOT / "docs" / "scores.md"
+SHOWN = ("frechet", "precision", "coverage")  # in the page
 HIGHER = ("precision", "recall", "density", "coverage")
 
 
@@ -72,6 +77,19 @@ def table(folder: str, features: str, size: int, images: int, cache: str) -> dic
     return found
 
 
+def page(text: str) -> str:
+    """docs/scores.md with its table as the data file has it."""
+    names = list(treatments(torch.Generator()))
+    lines = ["| folder | score |" + "".join(f" {name} |" for name in names), "|" + "---|" * 7]
+    for one in map(json.loads, FIGURES.read_text().splitlines()):
+        for score in SHOWN:
+            values = "".join(f" {float(f'{value:.3g}'):,g} |" for value in one["scores"][score])
+            lines.append(f"| {one['folder']} | {score} |{values}")
+    head, mark, rest = text.partition("<!-- ranking -->\n")
+    end = rest[rest.index("<!-- end of ranking -->") :]
+    return "\n".join([head + mark, *lines, "", end])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+")
@@ -79,11 +97,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--features", default="lite2")
     parser.add_argument("--cache", default="data/cache")
+    parser.add_argument("--keep", action="store_true", help="for docs/scores.md")
     options = parser.parse_args()
     right: dict[str, list[bool]] = {}
+    kept = []
     names = list(treatments(torch.Generator()))
     for folder in options.folders:
         found = table(folder, options.features, options.size, options.images, options.cache)
+        settings = {key: getattr(options, key) for key in ("images", "size", "features")}
+        kept.append({"folder": Path(folder).name, **settings, "scores": found})
         print(
             f"\n| {Path(folder).name} | {' | '.join(names)} | in order |\n|{'---|' * (len(names) + 2)}"
         )
@@ -97,6 +119,9 @@ def main() -> None:
     print()
     for score, orders in right.items():
         print(f"{score}: in order on {sum(orders)} of {len(orders)} folders")
+    if options.keep:
+        FIGURES.write_text("".join(json.dumps(one) + "\n" for one in kept))
+        PAGE.write_text(page(PAGE.read_text()))
 
 
 if __name__ == "__main__":
