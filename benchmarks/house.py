@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "src"
 LIMITS = {  # (not to be exceeded, aimed at)
-    "lines of Python": (14_500, 4_500),
-    "average line": (42.6, 42.0),
+    "lines of Python": (14_700, 4_500),
+    "average line": (42.1, 42.0),
     "longest function": (65, 60),
     "longest file": (450, 400),
 }
