@@ -89,6 +89,7 @@ words_only = like(r"[\w .,:()/+-]*[^\W_][\w .,:()/+-]*", "words, as cc-by-4.0")
 package = like(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of a package")
 MOST_SEEDS = 10**6  # that a list may hold
 Few = Annotated[int, Interval(ge=1, le=100)]
+Steps = Annotated[int, Interval(ge=1, le=10_000)]
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -217,6 +218,34 @@ def export(
     from gan_lightning.export import export_cli
 
     export_cli(checkpoint, format, out, trust, license)
+
+
+@app.command()
+def find(
+    photo: Annotated[str, argument("PHOTO", "an image file")],
+    checkpoint: Checkpoint,
+    to: Annotated[str | None, option(path, "PHOTO2", "another, for a morph between both")] = None,
+    out: Annotated[str, option(path, "FOLDER", "where the pictures go")] = "found",
+    steps: Annotated[int, option(number(Steps), "N", "of the search")] = 150,
+    mp4: Annotated[bool, typer.Option("--mp4", help="with --to, also morph.mp4")] = False,
+    label: Label = None,
+    trust: Trust = None,
+    device: Device = None,
+) -> None:
+    """The latent that comes closest to a photograph."""
+    options = dict(locals())
+    for key, file in (("", photo), ("--to ", to)):
+        if file:
+            places.file(key, file, "an image file")
+    places.generator(checkpoint)
+    places.can_be_folder("--out ", out, write=True)
+    if mp4 and not to:
+        raise UserError("--mp4 films the way to a second photograph: add --to PHOTO2")
+    if mp4:
+        places.needs("--mp4", "av", "video")
+    from gan_lightning.find import find_cli
+
+    find_cli(**options)
 
 
 NAMED = ", ".join(DATA_SETS)
