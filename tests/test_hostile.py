@@ -227,6 +227,8 @@ def commands(path: Path, photos: Path) -> list[list[str]]:
         ["interpolate", str(path), "--out", out, "--rows", "1", "--steps", "2"],
         ["evaluate", str(path), "--data", str(photos), "--cache-dir", str(path.parent / "cache")],
         ["export", str(path), "--out", out + ".safetensors"],
+        ["export", str(path), "--out", out, "--format", "hub"],
+        ["find", str(next(photos.iterdir())), str(path), "--out", out],
     ]
 
 

@@ -43,13 +43,15 @@ def export_cli(
     make_folder(str(Path(out).parent))
     if format == "onnx":
         worst = write_onnx(sampler, Path(out))
-        dim, kinds = sampler.config["latent_dim"], sampler.num_classes or 0
-        print(f"{printable(out)}: as torch to {worst:.1g}; scored by torch-fidelity so:")
-        print(
-            f"  fidelity --fid --input1 {printable(out)} --input1-model-z-type normal"
-            f" --input1-model-z-size {dim} --input1-model-num-classes {kinds}"
-            " --input1-model-num-samples 10000 --input2 FOLDER"
-        )
+        print(f"{printable(out)}: as torch to {worst:.1g}, in batches of any size")
+        if (
+            not sampler.num_classes
+        ):  # torch-fidelity 0.4 draws labels by np.int, which numpy 2 lacks
+            print(
+                f"torch-fidelity scores it so: fidelity --fid --input1 {printable(out)}"
+                " --input1-model-z-type normal --input1-model-num-samples 10000"
+                f" --input1-model-z-size {sampler.config['latent_dim']} --input2 FOLDER"
+            )
         return
     weights = weights_of(sampler)
     write_weights(weights, {"config": json.dumps(config_of(sampler))}, Path(out))
