@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "gan_lightning"
-LEAVES = ["distributed", "ema", "schedule", "losses", "augment"]
+LEAVES = ["distributed", "latents", "ema", "schedule", "losses", "augment"]
 TOP = {"callbacks", "cli", "report", "run"}
 
 

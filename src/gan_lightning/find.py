@@ -87,8 +87,16 @@ class Finder:
             ]
         self.seen = [torch.cat(maps) for maps in zip(*made, strict=True)]
 
-    def find(self, targets: Tensor, tell: Callable[[], None] = lambda: None) -> Found:
-        """Of float images (n, C, H, W) in [-1, 1]; `tell` is called after every step."""
+    def find(
+        self,
+        targets: Tensor,
+        tell: Callable[[], None] = lambda: None,
+        one_class: bool = False,
+    ) -> Found:
+        """Of float images (n, C, H, W) in [-1, 1]; `tell` is called after every step.
+
+        `one_class`: all in the class that suits the first, as there is no way between classes.
+        """
         targets = targets.to(self.sampler.device)
         with torch.no_grad():
             goal = self.eye.see(targets)
@@ -101,6 +109,8 @@ class Finder:
         start = random.topk(self.restarts, largest=False).indices  # (n, restarts)
         rows = start.flatten()
         labels = self._some(self.labels, rows)
+        if labels is not None and one_class:
+            labels = labels[:1].expand(len(rows))
         goal = [x.repeat_interleave(self.restarts, 0) for x in goal]
         z = self._improved(self.z[rows].clone(), labels, goal, tell)
         with torch.no_grad():
@@ -164,14 +174,10 @@ def find_cli(
     check_class(sampler, label)
     photos = [photo, *([to] if to else [])]
     targets = torch.stack([read_photo(path, sampler) for path in photos])
-    if (
-        sampler.num_classes and to and label is None
-    ):  # one class for both, as it has no way to another
-        label = int(_first_class(sampler, targets[:1]))
     finder = Finder(sampler, steps, label=label)
     with Progress() as progress:
         task = progress.add_task("searching", total=steps)
-        found = finder.find(to_float(targets), lambda: progress.advance(task))
+        found = finder.find(to_float(targets), lambda: progress.advance(task), one_class=True)
     folder = make_folder(out)
     _write(folder, targets, found, sampler)
     for path, distance, random in zip(photos, found.distances, found.random, strict=True):
@@ -179,7 +185,7 @@ def find_cli(
         print(f"{printable(path)}: distance {distance:.3g} ({others})")
     kinds = "found.png and latent.safetensors"
     if to:
-        kinds += f", morph.png and {_morph(folder, targets, found, sampler, mp4)}"
+        kinds += f", morph.png, {_morph(folder, targets, found, sampler, mp4)}"
     print(f"{kinds} in {printable(folder)}")
 
 
@@ -193,13 +199,6 @@ def read_photo(path: str, sampler: Sampler) -> Tensor:
         return torch.from_numpy(fit(flatten(image, channels, shape.background), shape).copy())
     except Exception as error:  # whatever Pillow raises
         raise UserError(f"{path} cannot be used: {reason_for(error)}") from None
-
-
-def _first_class(sampler: Sampler, target: Tensor) -> Tensor:
-    finder = Finder(sampler, 0, restarts=1)
-    labels = finder.find(to_float(target)).labels
-    assert labels is not None
-    return labels[0]
 
 
 def _write(folder: Path, targets: Tensor, found: Found, sampler: Sampler) -> None:
