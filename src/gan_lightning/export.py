@@ -44,9 +44,8 @@ def export_cli(
     if format == "onnx":
         worst = write_onnx(sampler, Path(out))
         print(f"{printable(out)}: as torch to {worst:.1g}, in batches of any size")
-        if (
-            not sampler.num_classes
-        ):  # torch-fidelity 0.4 draws labels by np.int, which numpy 2 lacks
+        # torch-fidelity 0.4 draws labels by np.int, which numpy 2 lacks
+        if not sampler.num_classes:
             print(
                 f"torch-fidelity scores it so: fidelity --fid --input1 {printable(out)}"
                 " --input1-model-z-type normal --input1-model-num-samples 10000"
