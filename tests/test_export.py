@@ -271,3 +271,21 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, gan_lightning; print('torch' in sys.modules, gan_lightning.__all__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False ['load_generator']\n"
+
+
+def test_a_hub_folder_is_scored_as_its_checkpoint(tmp_path, monkeypatch, capsys):
+    from pooled import photographs
+
+    (tmp_path / "real").mkdir()
+    for i, image in enumerate(photographs(110, 0, 16)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "real" / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint(tmp_path / "x.ckpt", "mlp")
+    export(path, tmp_path / "hub", "--format", "hub")
+    found = []
+    for scored in (str(path), "hub"):
+        command = ["evaluate", scored, "--data", "real", "--json", "--truncation", "0.9"]
+        capsys.readouterr()
+        assert main(command) == 0
+        found.append(json.loads(capsys.readouterr().out)["scores"][0]["value"])
+    assert found[0] == found[1] > 0

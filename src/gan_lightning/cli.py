@@ -280,7 +280,8 @@ def evaluate(
     """Score a checkpoint, or any folder of generated images, against real ones."""
     options = dict(locals())
     check_data(path, data, data_root)
-    if expanded(path).is_dir() and truncation != 1:
+    exported = (expanded(path) / "model.safetensors").is_file()
+    if expanded(path).is_dir() and not exported and truncation != 1:
         raise UserError(f"--truncation is for checkpoints: the images in {path} are made already")
     if inception_weights:
         what = "the file with Inception's weights"
