@@ -129,7 +129,7 @@ def test_a_run_goes_on_in_its_folder_with_the_curves_that_were_there(train_run, 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert [event.step for event in events.Scalars("loss/d")] == [16, 32, 48, 64]
+    assert [event.step for event in events.Scalars("3 losses/d")] == [16, 32, 48, 64]
     assert torch.equal(weights(run)["random"][0]["torch"], weights(whole)["random"][0]["torch"])
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_begins_anew_in_a_folder_does_not_mix_its_curves(train_run, p
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert [event.step for event in events.Scalars("loss/d")] == [16, 32]
+    assert [event.step for event in events.Scalars("3 losses/d")] == [16, 32]
 
 
 def test_links_under_the_names_of_a_run_are_not_written_through(train_run, photos, tmp_path):
