@@ -251,8 +251,8 @@ def in_order(module: Any, data: Any) -> None:
         stored.float().mean((1, 2, 3)) if data.train_labels is None else data.train_labels
     ).argsort()
     BatchStream._rows = lambda stream, epoch: (
-        order[: stream.share],
-        torch.zeros(stream.share, dtype=torch.bool),
+        order[: stream.per_rank],
+        torch.zeros(stream.per_rank, dtype=torch.bool),
     )  # type: ignore[method-assign]
 
 

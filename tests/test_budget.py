@@ -33,7 +33,11 @@ def test_it_is_earned_as_the_run_goes_on(clock):
     assert budget.left(0.1) == pytest.approx(left)
     with budget.spending(torch.device("cpu")):
         clock(4)
-    assert budget.spent == 4 and budget.trained == 60 and budget.share == pytest.approx(4 / 64)
+    assert (
+        budget.spent == 4
+        and budget.trained == 60
+        and budget.fraction_spent == pytest.approx(4 / 64)
+    )
     assert budget.left(0.1) == pytest.approx(left - 4)
     clock(540)
     assert budget.left(1.0) == pytest.approx(30 * (1 - END) - 4)

@@ -237,7 +237,7 @@ TRAIN = {
     "trainer.max_epochs=ten": "trainer.max_epochs=ten should be a whole number of at least 1, or -1 for no limit",
     "trainer.max_time=5m": "trainer.max_time=5m should be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes",
     "trainer.max_time=00:00:00:00": "should be days:hours:minutes:seconds",
-    "trainer.limit_train_batches=0": "should be a number of batches of at least 1, or a share as 0.1",
+    "trainer.limit_train_batches=0": "should be a number of batches of at least 1, or a fraction as 0.1",
     "trainer.log_every_n_steps=0": f"trainer.log_every_n_steps=0 {WHOLE}",
     "trainer.deterministic=sure": "should be true, false or warn",
     "trainer.profiler=fast": "should be simple, advanced, pytorch or a block with _target_",

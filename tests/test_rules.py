@@ -740,7 +740,7 @@ def test_sgd_is_not_judged_by_the_rates_of_adam(facts, found):
 def test_a_schedules_end_is_no_low_rate():
     """The last tenth of a cosine moves the weights by less than any rate that is too low."""
     for share, found in ((1.0, True), (0.05, False)):
-        history = stream(quality=0.5, update_ratio_g=1e-6, lr_share=share)
+        history = stream(quality=0.5, update_ratio_g=1e-6, lr_fraction=share)
         assert ("lr_too_low" in names(history)) is found
 
 

@@ -131,7 +131,7 @@ def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
     assert {r["step"] for r in full} == {20, 25, 40, 50, 60}
     for name in ("quality", "quality_ema", "diversity", "coverage", "auc_train", "auc_heldout",
                  "r_v", "mode_gap", "nyquist_fake", "copy_ratio", "modes_missing", "travel",
-                 "grad_norm_g", "update_ratio_d", "share", "interval", "loss_d", "score_real"):  # fmt: skip
+                 "grad_norm_g", "update_ratio_d", "time_fraction", "interval", "loss_d", "score_real"):  # fmt: skip
         assert math.isfinite(full[-1][name]), name
     verdict = json.loads((tmp_path / "diagnosis.json").read_text())
     assert {"verdict", "checks_passed", "findings"} <= set(verdict)
@@ -193,7 +193,7 @@ def test_without_time_there_is_one_look_at_the_end(tmp_path):
     light = sorted({*range(10, 131, 10), *(early for early in EARLY if early <= 130)})
     at_cadence = {20 * k for k in range(1, 7)}
     assert sorted({r["step"] for r in doctor.records}) == sorted({*light, *at_cadence})
-    assert all(r["share"] > 0 for r in doctor.records)
+    assert all(r["time_fraction"] > 0 for r in doctor.records)
 
 
 # one step passes before an infinite pixel weight shows in a loss: tanh hides it until its gradient has spread

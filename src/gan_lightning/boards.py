@@ -25,7 +25,7 @@ GROUPS = {
 }
 STILL = "678"  # groups in which a value that never changes is no pane
 # said elsewhere: the axis itself, and what a record of the diagnosis repeats
-TWICE = r"progress/.*|signal/(share|lr_share|(loss|penalty|grad_norm|update_ratio)_.*|score_(real|fake))|metric/.*_floor"
+TWICE = r"progress/.*|signal/(time_fraction|lr_fraction|(loss|penalty|grad_norm|update_ratio)_.*|score_(real|fake))|metric/.*_floor"
 
 MATTER = (  # settings in the table of runs, beside what was typed
     "lr latent_dim n_critic dataset.batch_size dataset.image_size network.generator.channels"

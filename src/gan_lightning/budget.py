@@ -71,7 +71,7 @@ class Budget:
         return time.perf_counter()
 
     @property
-    def share(self) -> float:
+    def fraction_spent(self) -> float:
         """Spent so far, of the time so far."""
         return self.spent / max(self.spent + self.earlier + self.trained, 1e-9)
 

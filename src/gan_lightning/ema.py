@@ -11,7 +11,7 @@ from gan_lightning.ranges import AtLeast0, Cadence, checked
 
 
 class EMA:
-    """halflife_kimg: thousand images within which half is forgotten, 0: no average; rampup: the half-life is at most
+    """halflife_kimg: thousand images within which half is forgotten, 0: no EMA; rampup: the half-life is at most
     this fraction of the images shown so far, so that a short run forgets its untrained start, 0: no such limit."""
 
     @checked
@@ -19,7 +19,7 @@ class EMA:
         self.halflife_kimg, self.rampup = halflife_kimg, rampup
 
     def copy_of(self, network: nn.Module) -> nn.Module | None:
-        """What `update` moves: a frozen copy in eval mode; None where there is to be no average."""
+        """What `update` moves: a frozen copy in eval mode; None where there is to be no EMA."""
         if not self.halflife_kimg:
             return None
         return copy.deepcopy(network).requires_grad_(False).eval()
@@ -32,11 +32,11 @@ class EMA:
         return 0.5 ** (images / max(halflife, 1e-8))
 
     @torch.no_grad()
-    def update(self, average: nn.Module, network: nn.Module, images: int, nimg: int) -> None:
-        """Moves the average's parameters towards the network's and copies its buffers (BatchNorm's statistics)."""
+    def update(self, ema: nn.Module, network: nn.Module, images: int, nimg: int) -> None:
+        """Moves the EMA's parameters towards the network's and copies its buffers (BatchNorm's statistics)."""
         weight = 1 - self.decay(images, nimg)
-        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
-        if buffers := list(average.buffers()):
+        torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), weight)
+        if buffers := list(ema.buffers()):
             torch._foreach_copy_(buffers, list(network.buffers()))
 
 
@@ -46,16 +46,16 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def recalibrated(average: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
+def recalibrated(ema: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
     """A copy with BatchNorm's statistics measured anew on `inputs` (what `forward` takes, batch by batch).
 
     The copied statistics belong to the last weights and not to averaged ones: with them images drift in brightness, the
-    more the longer the average. Such standing statistics are Brock et al.'s (2019). The average itself where it has no
+    more the longer the EMA's memory. Such standing statistics are Brock et al.'s (2019). The EMA itself where it has no
     BatchNorm.
     """
-    if not batch_norms(average):
-        return average
-    network = copy.deepcopy(average)
+    if not batch_norms(ema):
+        return ema
+    network = copy.deepcopy(ema)
     norms = batch_norms(network)
     momenta = [part.momentum for part in norms]
     for part in norms:

@@ -229,7 +229,7 @@ class GAN(LightningModule):
         stream = getattr(getattr(trainer, "datamodule", None), "stream", None)
         if trainer is not None and stream is not None and (trainer.max_epochs or 0) > 0:
             part = min(1.0, trainer.num_training_batches / len(stream))  # limit_train_batches
-            ends.append(float(trainer.max_epochs * stream.share * trainer.world_size * part))
+            ends.append(float(trainer.max_epochs * stream.per_rank * trainer.world_size * part))
         return min(ends, default=None)
 
     @property

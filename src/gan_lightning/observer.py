@@ -265,7 +265,7 @@ class Observer(Callback):
         plan = self._wanted(module, regular)
         gained = any(plan) and self._snapshot(trainer, module, record, plan)
         if self.watch and record:
-            self.watch.add(record, self.budget.share)
+            self.watch.add(record, self.budget.fraction_spent)
         return gained
 
     def _snapshot(self, trainer: Any, module: Any, record: dict[str, Any], plan: Plan) -> bool:
@@ -359,7 +359,7 @@ class Observer(Callback):
             return
         record = self.watch.light(module)
         self.watch.full(trainer, module, record, moment)
-        self.watch.add(record, self.budget.share)
+        self.watch.add(record, self.budget.fraction_spent)
 
     # -- pictures --------------------------------------------------------------------------------
 

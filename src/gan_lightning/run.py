@@ -339,7 +339,7 @@ def quieten() -> None:
         ".*isinstance.treespec.*",
         ".*Checkpoint directory.*",
         ".*Experiment logs directory.*",
-        r".*module\(s\) in eval mode.*",  # the average is
+        r".*module\(s\) in eval mode.*",  # the EMA is
         ".*smaller than the logging interval.*",  # values are logged by images shown
     ):
         warnings.filterwarnings("ignore", text)

@@ -73,7 +73,7 @@ Strategy = Annotated[
 ]
 Batches = Annotated[
     r.Count | Annotated[float, Interval(gt=0, le=1)],
-    Said("a number of batches of at least 1, or a share as 0.1"),
+    Said("a number of batches of at least 1, or a fraction as 0.1"),
 ]
 Betas = Annotated[list[r.BelowOne], Len(2, 2), Said("two numbers from 0 to below 1, as [0.0,0.99]")]
 

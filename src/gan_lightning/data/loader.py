@@ -50,9 +50,9 @@ class BatchStream:
     ) -> None:
         self.store, self.labels, self.batch_size = store, labels, batch_size
         self.seed, self.rank, self.world, self.flip, self.pin = seed, rank, world, flip, pin
-        share = len(store) // world  # the same on every rank, or they would wait for one another
-        self.batches = share // batch_size if drop_last else -(-share // batch_size)
-        self.share = min(share, self.batches * batch_size)
+        per_rank = len(store) // world  # the same on every rank, or they would wait for one another
+        self.batches = per_rank // batch_size if drop_last else -(-per_rank // batch_size)
+        self.per_rank = min(per_rank, self.batches * batch_size)
         self.epoch = self.position = 0  # position: batches of this epoch that were handed out
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class BatchStream:
         flips = torch.rand(len(self.store), generator=generator) < 0.5
         # moved once an epoch: later, each would stop a GPU for a moment
         rows, flips = (
-            drawn[self.rank :: self.world][: self.share].to(self.store.pixels.device)
+            drawn[self.rank :: self.world][: self.per_rank].to(self.store.pixels.device)
             for drawn in (rows, flips)
         )
         return rows, flips
@@ -133,7 +133,7 @@ class ImageData(LightningDataModule):
             raise UserError(f"dataset.batch_size={batch_size} is not possible: 1 or more is right")
         if not 0 <= holdout <= 0.5:
             raise UserError(
-                f"dataset.holdout={holdout} is not possible: a share from 0 (off) to 0.5 is right"
+                f"dataset.holdout={holdout} is not possible: a fraction from 0 (off) to 0.5 is right"
             )
         self.source, self.name = source, source.name
         self.shrink_batch = shrink_batch or batch_size is None
@@ -237,8 +237,8 @@ class ImageData(LightningDataModule):
         size = len(store) * channels * height * width
         if on_gpu and size < torch.cuda.mem_get_info(device)[0] / 3:
             store, labels = store.to(device), None if labels is None else labels.to(device)
-        share = len(store) // world
-        self._fit_batch(share, f"{share} training images of each of {world} devices")
+        per_rank = len(store) // world
+        self._fit_batch(per_rank, f"{per_rank} training images of each of {world} devices")
         self.stream = BatchStream(
             store,
             labels,

@@ -368,5 +368,5 @@ class Symptoms:
         return seen | {
             "modes_missing": missing,
             "rarest_mode": float(rarest),
-            "rarest_share": fraction,
+            "rarest_fraction": fraction,
         }

@@ -108,7 +108,7 @@ def lr_too_high(h: History, t: Thresholds) -> Lasting:
 
 def lr_too_low(h: History, t: Thresholds) -> Lasting:
     """The generator's weights hardly move, and its pictures are poor."""
-    ending = [left < 0.1 for left in h["lr_share"]]  # a schedule's end is meant to be slow
+    ending = [left < 0.1 for left in h["lr_fraction"]]  # a schedule's end is meant to be slow
     updates = zip(h["update_ratio_g"], ending, strict=True)
     still = [update < t["ratio"] and not end for update, end in updates]
     explained = h.settings.lr_g < h.settings.low["g"]
@@ -246,13 +246,13 @@ def wrong_shapes(h: History, t: Thresholds) -> Lasting:
 
 
 def partial_collapse(h: History, t: Thresholds) -> Lasting:
-    """Large parts of the data are never made, and their share does not grow."""
+    """Large parts of the data are never made, and coverage does not grow."""
     seen, null = h["coverage"], h.fact("coverage_null", 0.97)
     stale = [
         i >= 3 and max(seen[i - 1 : i + 1]) <= max(seen[: i - 1]) + t["growth"]
         for i in range(len(seen))
     ]
-    missing = [share > t["missing"] for share in h["modes_missing"]]
+    missing = [part > t["missing"] for part in h["modes_missing"]]
     few = either([c < t["coverage"] * null for c in seen], missing)
     # next to no variety counts even where the pictures' average is not poor
     bad = either(poor(h, t), [c < t["blatant"] * null for c in seen])

@@ -63,7 +63,7 @@ def judge(
         "remarks": [f.as_dict(language) for f in remarks if f.severity == "note"],
         "kimg": last.get("nimg", 0) / 1000,
         "steps": last.get("step", 0),
-        "share_of_time": last.get("share"),
+        "time_fraction": last.get("time_fraction"),
         "language": language,
     }
 

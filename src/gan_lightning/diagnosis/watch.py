@@ -191,7 +191,7 @@ class Watch:
             record["score_real"], record["score_fake"] = (
                 float(x.mean()) for x in module.last_logits
             )
-        record["lr_share"] = module.schedule.fade(module.progress)
+        record["lr_fraction"] = module.schedule.fade(module.progress)
         if self.before is not None:
             step, old = self.before
             steps_g = module.step // module.n_critic - step // module.n_critic
@@ -224,7 +224,7 @@ class Watch:
         """Keeps a record; `fraction`: of the run's time that was spent on looking at it."""
         full = [r["step"] for r in self.records if r["kind"] == "full"]
         interval = record["step"] - (full[-1] if full else 0)
-        record |= {"share": round(fraction, 4), "interval": interval}
+        record |= {"time_fraction": round(fraction, 4), "interval": interval}
         self.records.append(record)
         self.write(record)
         same = [i for i, r in enumerate(self.records) if r["kind"] == record["kind"]]
