@@ -1,6 +1,7 @@
 """From a run folder to words, JSON and a command that is right to paste."""
 
 import json
+import math
 import shlex
 
 import pytest
@@ -77,6 +78,12 @@ def test_a_verdict_has_all_its_parts(rule, language):
     [
         ({"ended": True}, {}, None, "healthy"),
         ({}, {}, [25, 50], "too_early"),
+        (
+            {"ended": True},
+            {"quality": lambda i, s: 0.1 + 0.4 * math.exp(-s / 1000)},
+            None,
+            "unclear",
+        ),
         ({"ended": True}, {"quality": lambda i, s: 0.9 - s / 10000}, None, "improving"),
         (
             {},

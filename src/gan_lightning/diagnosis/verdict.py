@@ -38,7 +38,8 @@ def judge(
 ) -> Verdict:
     """{verdict, summary, command, checks_passed, checks_off, findings, ...}, plain types only.
 
-    `verdict` is fatal, fault, warning, improving, healthy or too_early; findings that are resolved
+    `verdict` is fatal, fault, warning, improving, healthy, unclear or
+    too_early; findings that are resolved
     do not count.
     """
     findings = diagnose(h, thresholds)
@@ -47,7 +48,7 @@ def judge(
     verdict = _in_one_word(h, active, common(thresholds))
     first = active[0] if active else None
     override, restart = (first.override, first.restart) if first else ("", "")
-    if verdict == "too_early" and not override and h.facts.get("ended") and h.records:
+    if verdict in ("too_early", "unclear") and not override and h.facts.get("ended") and h.records:
         longer = RULES["stopped_early"]
         override, restart = longer.remedy(h.settings), longer.restart
     remarks = preflight(h.facts, thresholds) if h.facts else []
@@ -73,12 +74,10 @@ def _in_one_word(h: History, active: list[Finding], t: Thresholds) -> str:
     if verdict == "note":
         verdict = "improving" if any(f.name == "stopped_early" for f in active) else "healthy"
     early = len(h.full) < 3 or h.full[-1]["step"] < t["steps"]
-    # poor pictures are never called healthy: where no rule is sure of a cause yet, more steps will
-    # tell
-    poor = bool(h.full) and h["quality"][-1] > t["poor"]
-    if (verdict in ("healthy", "improving") and early) or (verdict == "healthy" and poor):
+    if verdict in ("healthy", "improving") and early:
         return "too_early"
-    return verdict
+    poor = bool(h.full) and h["quality"][-1] > t["poor"]  # which is never called healthy
+    return "unclear" if verdict == "healthy" and poor else verdict
 
 
 # -- the command to run next ----------------------------------------------------------------------
