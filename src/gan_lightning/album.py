@@ -58,14 +58,19 @@ class Album:
         picture = pictures.grid(store[rows[found]])
         pictures.save(picture, self.folder / "images" / f"nearest_{self.name}.png")
 
+    @staticmethod
+    def _small(path: Path) -> Image.Image:
+        with Image.open(path, formats=("PNG",)) as file:
+            frame = file.convert("RGB")
+        frame.thumbnail((512, 512))
+        return frame
+
     def film(self) -> None:
         """images/training.gif from the grids so far."""
         found = (self.folder / "images").glob("fake_images_*.png")
         paths = sorted(path for path in found if not path.is_symlink())
         some = paths[:: max(1, -(-len(paths) // FRAMES))]
-        frames = [Image.open(path).convert("RGB") for path in some]
-        for frame in frames:
-            frame.thumbnail((512, 512))
+        frames = [self._small(path) for path in some]
         if frames:
             times = [200] * (len(frames) - 1) + [2000]  # milliseconds; the last one stands
             pictures.save_film(frames, self.folder / "images" / "training.gif", times)

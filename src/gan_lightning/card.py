@@ -144,7 +144,7 @@ def copies_line(rows: list[dict[str, Any]]) -> str:
     near = next((row for row in rows if row["name"].startswith("near_copies")), None)
     if near is None:
         return "How many of its images are near-copies of photographs was not measured."
-    return f"{near['value']:.1%} of {near['n']} images are near-copies of training photographs."
+    return f"{near['value']:.1%} of {near.get('n', 'the')} images are near-copies of training photographs."
 
 
 def front_matter(title: str, data: str, rows: list[dict[str, Any]], license: str | None) -> str:

@@ -1,6 +1,5 @@
 """`gan-lightning export`: a trained generator as other programs take it."""
 
-import io
 import json
 import logging
 import warnings
@@ -120,7 +119,7 @@ def write_onnx(sampler: Sampler, path: Path) -> float:
         )
     assert program is not None
     program.model.metadata_props["config"] = json.dumps(config_of(sampler))
-    packed = io.BytesIO(program.model_proto.SerializeToString()).getvalue()
+    packed = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(packed, providers=["CPUExecutionProvider"])
     worst = 0.0
     for seeds in (range(1), range(1, 6), range(6, 70)):

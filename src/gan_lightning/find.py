@@ -193,7 +193,9 @@ def read_photo(path: str, sampler: Sampler) -> Tensor:
     """A photograph as the generator's images are, uint8 (C, H, W). UserError."""
     channels, height, width = sampler.images(1).shape[1:]
     data = sampler.config["dataset"]
-    shape = Shape(height, width, channels, data.get("fit") or "crop", data.get("background") or 255)
+    background = data.get("background")
+    background = 255 if background is None else background
+    shape = Shape(height, width, channels, data.get("fit") or "crop", background)
     try:
         image = open_file(expanded(path), 2 * max(height, width)).image
         return torch.from_numpy(fit(flatten(image, channels, shape.background), shape).copy())

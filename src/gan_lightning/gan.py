@@ -71,7 +71,9 @@ class GAN(LightningModule):
         self.time_fraction = 0.0  # of the time that the run may take, where it is limited
         self.last: dict[str, Tensor] = {}  # by name, what the latest steps have measured
         self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last step: real, fake
-        self.recalibrated: tuple[int, nn.Module] | None = None  # (step, EMA generator to be seen)
+        self.recalibrated: tuple[Any, nn.Module] | None = (
+            None  # (made for, EMA generator to be seen)
+        )
 
     # -- one batch -------------------------------------------------------------------------------
 
@@ -266,13 +268,14 @@ class GAN(LightningModule):
         """The EMA generator with BatchNorm recalibrated, made once a step; without an EMA the generator."""
         if self.generator_ema is None:
             return self.generator
-        if self.recalibrated is None or self.recalibrated[0] != self.step:
+        made_for = self.step, self.weight.device, self.weight.dtype
+        if self.recalibrated is None or self.recalibrated[0] != made_for:
             draw = torch.Generator().manual_seed(0)
             z = torch.randn(4, 64, self.latent_dim, generator=draw).to(self.weight)
             labels = self.some_labels(64)
             with torch.autocast(self.device.type, enabled=False):
                 network = recalibrated(self.generator_ema, ((batch, *labels) for batch in z))
-            self.recalibrated = self.step, network
+            self.recalibrated = made_for, network
         return self.recalibrated[1]
 
     def some_labels(self, count: int) -> tuple[Tensor, ...]:

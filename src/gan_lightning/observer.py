@@ -174,18 +174,26 @@ class Observer(Callback):
         self.step = module.step
         if not trainer.is_global_zero:
             return
+        ahead = self._looks_next(trainer, module, images)
+        if self.begun and self.first is None and not ahead:
+            return  # the clock of the budget would wait for a GPU
         with self._spending(module):
             if self.watch and self.symptoms and not self.begun:
                 self.watch.begin(trainer, module, images, self.symptoms)
             self.begun = True
             if self.first is not None:
                 self._first(trainer, module, images)
-            if self.watch and self.watch.before is None:
-                size = getattr(trainer.datamodule, "batch_size", None) or len(images)
-                steps = max(-(-len(images) // size), module.n_critic)
-                ahead = module.nimg + steps * size * trainer.world_size
-                if self._due(trainer, module, self.step + steps, ahead):
-                    self.watch.remember(module)
+            if self.watch and ahead:
+                self.watch.remember(module)
+
+    def _looks_next(self, trainer: Any, module: Any, images: Tensor) -> bool:
+        """Whether the weights before this batch are wanted: something is looked at after it."""
+        if self.watch is None or self.watch.before is not None:
+            return False
+        size = getattr(trainer.datamodule, "batch_size", None) or len(images)
+        steps = max(-(-len(images) // size), module.n_critic)
+        nimg = module.nimg + steps * size * trainer.world_size
+        return self._due(trainer, module, self.step + steps, nimg)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int

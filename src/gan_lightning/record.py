@@ -29,6 +29,15 @@ def command(overrides: Sequence[str]) -> str:
     return shlex.join(["python", "train.py", *overrides])
 
 
+def ours(text: str) -> str:
+    """A command as this program writes it, to be copied by people; "" for any other one."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return ""
+    return text if words[:2] == ["python", "train.py"] and shlex.join(words) == text else ""
+
+
 def read(run_dir: Path) -> list[dict[str, Any]]:
     """The parts of a run, one for each start; [] where nothing was recorded. Raises UserError."""
     path = inside(run_dir, "run.json")

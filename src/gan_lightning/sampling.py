@@ -26,7 +26,7 @@ from gan_lightning.patterns import ANY, SCALAR, NoMatch, match, plain
 
 BLOCK = 256  # images at once in memory as numbers
 LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
-PIECE = 64  # images at once through the network: 256 of 256 pixels would take gigabytes
+PIECE = 64  # images of up to 128 pixels at once through the network
 OURS = "gan_lightning.networks"
 EXPORTED = "model.safetensors"  # in a folder for a model hub, beside its config.json
 
@@ -124,6 +124,13 @@ class Sampler:
     def num_classes(self) -> int | None:
         return self.config.get("num_classes")
 
+    @property
+    def piece(self) -> int:
+        """Images at once through the network: fewer of large ones, which would take gigabytes."""
+        size = self.config["network"]["generator"].get("image_size") or 1
+        height, width = size if isinstance(size, list) else (size, size)
+        return max(1, min(PIECE, PIECE * 128**2 // max(1, height * width)))
+
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
@@ -132,7 +139,7 @@ class Sampler:
     def pieces(self, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
         """The images as float (b, C, H, W) on the device, a few at a time."""
         inputs = (z,) if labels is None else (z, labels)
-        for piece in zip(*(x.to(self.device).split(PIECE) for x in inputs), strict=True):
+        for piece in zip(*(x.to(self.device).split(self.piece) for x in inputs), strict=True):
             yield self.generator(*piece).float()
 
     def make(

@@ -170,7 +170,7 @@ def _tile(run: Run, name: str, side: int) -> Any:
     """A run's picture over its score and what is particular to it."""
     from PIL import Image, ImageDraw, ImageFont
 
-    with Image.open(str(run.picture)) as file:
+    with Image.open(str(run.picture), formats=("PNG",)) as file:
         picture = file.convert("RGB")
     picture = picture.resize((side, max(1, round(picture.height * side / picture.width))))
     lines = [f"{run.folder}: {run.score}", *textwrap.wrap(name, side // 7)]  # 7 pixels a letter

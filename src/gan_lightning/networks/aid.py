@@ -148,7 +148,8 @@ class SlicedAid(nn.Module):
         with torch.autocast(fake.device.type, enabled=False):
             for i, vector in enumerate(vectors):
                 u = (vector - getattr(self, f"mean_{i}")) @ getattr(self, f"basis_{i}")
-                if self.num_classes and labels is not None:
+                if self.num_classes:
+                    assert labels is not None
                     u = torch.cat([u, self._one_hot(labels)], 1)
                 directions = F.normalize(
                     torch.randn(u.shape[1], self.directions, generator=draw), dim=0

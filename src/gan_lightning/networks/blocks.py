@@ -67,7 +67,7 @@ def normalise(norm: str, channels: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
-        return nn.GroupNorm(max(1, channels // 16), channels)
+        return nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels)
     return nn.Identity()
 
 

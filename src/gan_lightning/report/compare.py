@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gan_lightning.errors import UserError
 from gan_lightning.files import inside, write_text
@@ -21,11 +22,13 @@ def expand(folders: Sequence[Path]) -> list[Path]:
     """Runs as they are; a sweep's folder stands for its runs. Raises UserError for neither."""
     found: list[Path] = []
     for folder in folders:
-        inner = [folder] if inside(folder, "config.yaml") else sorted(folder.glob("*/config.yaml"))
-        inner = [path.parent if path.name == "config.yaml" else path for path in inner]
-        if not inner and not inside(folder, "csv/metrics.csv"):
+        alone = inside(folder, "config.yaml") or inside(folder, "csv/metrics.csv")
+        below = sorted(path.parent for path in folder.glob("*/config.yaml"))
+        # a link may lead to a run of somebody else's
+        below = [path for path in below if inside(folder, f"{path.name}/config.yaml")]
+        if not alone and not below:
             raise UserError(f"{folder} is no run and no sweep: it holds no config.yaml")
-        found += inner or [folder]
+        found += [folder] if alone else below
     return list(dict.fromkeys(found))
 
 
@@ -70,7 +73,7 @@ def write_comparison(folders: Sequence[Path]) -> Path:
 
 def _card(run: Seen, place: Path, differs: dict[str, str]) -> dict[str, Any]:
     name = os.path.relpath(run.folder.resolve(), place)
-    page = f"{name}/report.html" if inside(run.folder, "report.html") else ""
+    page = f"./{quote(name)}/report.html" if inside(run.folder, "report.html") else ""
     picture = uri(run.grids[-1]) if run.grids else ""
     summary = run.diagnosis.get("summary", "")
     return {

@@ -20,6 +20,7 @@ WIDEST = 1060  # pixels of a picture: a grid of 130-pixel images
 BUDGET = 6_000_000  # bytes of the frames together, before base64
 SCORES = 4096  # bytes of a file with 64 scores, at most
 COLUMNS, GAP = 8, 2  # of pictures.grid
+PNG = ("PNG",)  # for others Pillow might start a program
 
 
 def frames(seen: Seen) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ def tile_scores(path: Path | None) -> list[float]:
 
 def tile_sides(path: Path) -> tuple[int, int]:
     """(width, height) of an image of the grid, in its pixels."""
-    with untrusted(path), Image.open(path) as picture:
+    with untrusted(path), Image.open(path, formats=PNG) as picture:
         rows = GRID // COLUMNS
         return (picture.width - GAP) // COLUMNS - GAP, (picture.height - GAP) // rows - GAP
 
@@ -87,7 +88,7 @@ def _shrunk(path: Path, changed: int, size: int) -> tuple[str, bytes]:
         return "png", b""
     if size <= SMALL:
         return "png", path.read_bytes()
-    with untrusted(path), Image.open(path) as file:
+    with untrusted(path), Image.open(path, formats=PNG) as file:
         if file.width * file.height > WIDEST * WIDEST * 64:
             raise UserError("a picture larger than any of this program's")
         picture = file.convert("RGB")

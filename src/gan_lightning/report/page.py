@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from gan_lightning import record
 from gan_lightning.diagnosis.rules import load
 from gan_lightning.files import inside, write_text
 from gan_lightning.report.images import frames, tile_sides, uri
@@ -72,6 +73,8 @@ def write_report(run_dir: Path) -> Path:
         sheet=uri(inside(run_dir, "data_check/contact_sheet.png")),
         thumbnails={r["name"]: thumbnail(seen, r["name"]) for r in seen.check.get("remarks", [])},
         totals=totals(seen),
+        advice=record.ours(seen.diagnosis.get("command", "")),
+        command_line=record.ours(seen.parts[-1]["command"]) if seen.parts else "",
     )
     path = run_dir / "report.html"
     write_text(path, page)

@@ -121,11 +121,13 @@ def read_curves(path: Path) -> dict[str, Curve]:
     """Key to (images shown, value) pairs, finite ones."""
     curves: dict[str, Curve] = {}
     with untrusted(path):
-        for row in csv.DictReader(read_text(path).replace("\0", "").splitlines()):
+        header, *rows = csv.reader(read_text(path).replace("\0", "").splitlines()) or [[]]
+        at = header.index("step") if "step" in header else len(header)
+        for row in rows:
             # a live run's last line may be cut anywhere
-            with suppress(TypeError, ValueError, KeyError):
-                step = float(row.pop("step"))
-                for key, text in row.items():
-                    if isinstance(key, str) and text and math.isfinite(value := float(text)):
+            with suppress(ValueError, IndexError):
+                step = float(row[at])
+                for key, text in zip(header, row, strict=False):
+                    if key != "step" and text and math.isfinite(value := float(text)):
                         curves.setdefault(key, []).append((step, value))
     return curves
