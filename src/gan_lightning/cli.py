@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from gan_lightning import interrupt, places
 from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
-from gan_lightning.files import expanded
+from gan_lightning.files import expanded, is_exported
 from gan_lightning.names import DATA_SETS, FEATURES
 from gan_lightning.ranges import Count, Pixels, Truncation, Whole, complaint, words
 from gan_lightning.text import printable, tolerant_output
@@ -280,8 +280,7 @@ def evaluate(
     """Score a checkpoint, or any folder of generated images, against real ones."""
     options = dict(locals())
     check_data(path, data, data_root)
-    exported = (expanded(path) / "model.safetensors").is_file()
-    if expanded(path).is_dir() and not exported and truncation != 1:
+    if expanded(path).is_dir() and not is_exported(path) and truncation != 1:
         raise UserError(f"--truncation is for checkpoints: the images in {path} are made already")
     if inception_weights:
         what = "the file with Inception's weights"

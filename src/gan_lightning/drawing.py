@@ -34,8 +34,7 @@ def sample_cli(
     truncation: float,
 ) -> None:
     """Images as PNG, numbered, or named by seed where a list is asked for; or all as one array. UserError."""
-    sampler = load_generator(checkpoint, trust, device)
-    check_class(sampler, label)
+    sampler = opened(checkpoint, trust, device, label)
     seeds: Sequence[int]
     if listed := isinstance(seed, list):
         seeds = list(dict.fromkeys(seed))
@@ -66,13 +65,15 @@ def sample_cli(
         print(f"of truncated latents: --truncation {truncation:g}")
 
 
-def check_class(sampler: Sampler, label: int | None) -> None:
-    """Raises UserError for a class that the generator does not have."""
+def opened(checkpoint: str, trust: str | None, device: str | None, label: int | None) -> Sampler:
+    """The generator, which has this class. UserError."""
+    sampler = load_generator(checkpoint, trust, device)
     classes = sampler.num_classes
     if label is not None and label >= (classes or 0):
         without = "it was trained without classes"
         known = f"its classes are 0 to {classes - 1}" if classes else without
         raise UserError(f"--class {label} does not fit this generator: {known}")
+    return sampler
 
 
 def _tell_of_others(folder: Path, written: Sequence[int] | set[int], listed: bool) -> None:
@@ -101,8 +102,7 @@ def interpolate_cli(
     truncation: float,
 ) -> None:
     """Rows of walks between pairs of seeds, side by side in the film; or of a list one walk through all. UserError."""
-    sampler = load_generator(checkpoint, trust, device)
-    check_class(sampler, label)
+    sampler = opened(checkpoint, trust, device, label)
     if one := isinstance(seed, list):
         starts, ends = seed[:-1], seed[1:]
     else:

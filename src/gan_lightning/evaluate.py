@@ -15,13 +15,14 @@ from gan_lightning.data.images import to_uint8
 from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
 from gan_lightning.errors import UserError
+from gan_lightning.files import is_exported
 from gan_lightning.latents import seeded
 from gan_lightning.measure.copies import Copies
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
 from gan_lightning.measure.scoring import save_strip
 from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
-from gan_lightning.sampling import EXPORTED, Sampler, build_trusted, load_generator
+from gan_lightning.sampling import Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 
 WALKS = [f"{name}.{kind}" for name in ("interpolation", "morph") for kind in ("png", "gif", "mp4")]
@@ -51,7 +52,7 @@ def evaluate_cli(
     where = Path(path)
     # what is said on the way must not get into the JSON
     with contextlib.redirect_stdout(sys.stderr):
-        if where.is_dir() and not (where / EXPORTED).is_file():
+        if where.is_dir() and not is_exported(where):
             sampler = None
         else:
             sampler = load_generator(path, trust)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
-from gan_lightning.files import write_json, write_whole
+from gan_lightning.files import EXPORTED, write_json, write_safetensors, write_whole
 from gan_lightning.latents import classes, latents
 from gan_lightning.networks.pretrained import rgb
 from gan_lightning.places import make_folder
-from gan_lightning.sampling import EXPORTED, Sampler, load_generator
+from gan_lightning.sampling import Sampler, load_generator
 from gan_lightning.text import printable
 
 TOLERANCE = 1e-4  # of pixels in [-1, 1], between torch and the exported graph
@@ -34,7 +34,7 @@ def export_cli(
 
         folder = make_folder(out)
         weights = {f"generator.{name}": w for name, w in weights_of(sampler).items()}
-        write_weights(weights, {"format": "pt"}, folder / EXPORTED)
+        write_safetensors(folder / EXPORTED, weights, {"format": "pt"})
         write_json(folder / "config.json", config_of(sampler))
         write_card(folder, sampler, Path(checkpoint), license)
         print(f"{printable(folder)}: {EXPORTED}, config.json, and README.md to be read over")
@@ -52,7 +52,7 @@ def export_cli(
             )
         return
     weights = weights_of(sampler)
-    write_weights(weights, {"config": json.dumps(config_of(sampler))}, Path(out))
+    write_safetensors(out, weights, {"config": json.dumps(config_of(sampler))})
     count = sum(weight.numel() for weight in weights.values())
     print(f"{printable(out)}: {count:,} values, its configuration in the metadata")
 
@@ -68,13 +68,6 @@ def config_of(sampler: Sampler) -> dict[str, Any]:
     data = sampler.config["dataset"]
     config["dataset"] = {key: data[key] for key in SHAPE if data.get(key) is not None}
     return config | {"averaged": sampler.averaged, "nimg": sampler.nimg}
-
-
-def write_weights(weights: dict[str, Tensor], texts: dict[str, str], path: Path) -> None:
-    from safetensors.torch import save
-
-    packed = save(weights, metadata=texts)
-    write_whole(path, lambda file: file.write(packed))
 
 
 # -- ONNX --------------------------------------------------------------------------------------

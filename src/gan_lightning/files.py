@@ -23,6 +23,7 @@ from typing import Any
 from gan_lightning.errors import UserError, first_line, traces_wanted
 from gan_lightning.patterns import ANY, NoMatch, Pattern, match, plain, shown
 
+EXPORTED = "model.safetensors"  # in a folder for a model hub, beside its config.json
 LARGEST_YAML, LARGEST_TEXT, LARGEST_PICTURE = 2**20, 16 * 2**20, 32 * 2**20  # bytes
 
 
@@ -142,6 +143,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             for name, weight in checkpoint["state_dict"].items()
         }
     return checkpoint
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Whether it is a folder for a model hub, as `export` writes them."""
+    return (expanded(folder) / EXPORTED).is_file()
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -274,6 +280,16 @@ def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = F
 def write_text(path: str | Path, text: str) -> None:
     """Text as UTF-8, whole or not at all."""
     write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def write_safetensors(
+    path: str | Path, tensors: dict[str, Any], texts: dict[str, str] | None = None
+) -> None:
+    """Tensors by name; `texts` go into the metadata."""
+    from safetensors.torch import save
+
+    packed = save(tensors, metadata=texts)
+    write_whole(path, lambda file: file.write(packed))
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from gan_lightning import pictures
 from gan_lightning.data.images import Shape, fit, flatten, open_file, reason_for, to_float, to_uint8
-from gan_lightning.drawing import check_class, save_films, walk
+from gan_lightning.drawing import opened, save_films, walk
 from gan_lightning.errors import UserError
-from gan_lightning.files import expanded, write_whole
+from gan_lightning.files import expanded, write_safetensors
 from gan_lightning.latents import classes, latents
 from gan_lightning.networks.pretrained import EfficientNetLite, rgb
 from gan_lightning.places import make_folder
-from gan_lightning.sampling import Sampler, load_generator
+from gan_lightning.sampling import Sampler
 from gan_lightning.text import printable
 
 RANDOM = 256  # images that the search begins with
@@ -170,8 +170,7 @@ def find_cli(
     """found.png and latent.safetensors; with a second photograph also morph.png and morph.gif. UserError."""
     from rich.progress import Progress
 
-    sampler = load_generator(checkpoint, trust, device)
-    check_class(sampler, label)
+    sampler = opened(checkpoint, trust, device, label)
     photos = [photo, *([to] if to else [])]
     targets = torch.stack([read_photo(path, sampler) for path in photos])
     finder = Finder(sampler, steps, label=label)
@@ -204,15 +203,12 @@ def read_photo(path: str, sampler: Sampler) -> Tensor:
 
 
 def _write(folder: Path, targets: Tensor, found: Found, sampler: Sampler) -> None:
-    from safetensors.torch import save
-
     pairs = torch.stack([targets, found.images], 1).flatten(0, 1)
     texts = ["photograph", "found"] * len(targets)
     sheet = pictures.labelled_grid(enlarged(pairs), texts, 2)
     pictures.save_image(sheet, folder / "found.png")
     kept = {"z": found.z} | ({} if found.labels is None else {"labels": found.labels})
-    packed = save(kept)
-    write_whole(folder / "latent.safetensors", lambda file: file.write(packed))
+    write_safetensors(folder / "latent.safetensors", kept)
 
 
 def enlarged(images: Tensor) -> Tensor:

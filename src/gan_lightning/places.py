@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from gan_lightning.errors import UserError
-from gan_lightning.files import checkpoint_file, clear_abandoned, expanded, what_is
+from gan_lightning.files import checkpoint_file, clear_abandoned, expanded, is_exported, what_is
 
 __all__ = [
     "can_be_folder",
@@ -61,8 +61,7 @@ def can_be_folder(key: str, typed: str, write: bool = False) -> None:
 
 def generator(typed: str) -> Path:
     """What `load_generator` reads: a checkpoint, or what `export` wrote of one. Raises UserError."""
-    hub = expanded(typed) / "model.safetensors"
-    return hub.parent if hub.is_file() else checkpoint_file(typed)
+    return expanded(typed) if is_exported(typed) else checkpoint_file(typed)
 
 
 def make_folder(typed: str) -> Path:

@@ -73,8 +73,8 @@ def train(cfg: DictConfig) -> float | None:
         board.go_on(part)
         board.show_settings(boards.settings(module.config, HydraConfig.get().runtime.choices))
     say(terminal.images(data))
-    say(terminal.device(trainer, module, cfg.console.reasons))
-    device = terminal.device(trainer, module, reasons=True).removeprefix("device:  ")
+    say(f"device:  {terminal.device(trainer, module, cfg.console.reasons)}")
+    device = terminal.device(trainer, module, reasons=True)
     recording = recorded(module, run_dir, overrides, device, part is not None)
     with recording if trainer.is_global_zero else nullcontext():
         fit(trainer, module, data, cfg.ckpt_path, company)

@@ -14,7 +14,9 @@ from torch import Tensor
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import (
+    EXPORTED,
     expanded,
+    is_exported,
     read_checkpoint,
     read_json,
     read_safetensors,
@@ -28,7 +30,6 @@ BLOCK = 256  # images at once in memory as numbers
 LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
 PIECE = 64  # images of up to 128 pixels at once through the network
 OURS = "gan_lightning.networks"
-EXPORTED = "model.safetensors"  # in a folder for a model hub, beside its config.json
 
 
 def build_trusted(
@@ -226,10 +227,8 @@ def load_generator(
     with untrusted(path), torch.no_grad():
         config = known_config(given)
         generator = built(config, weights, trust)
-        averaged, nimg = (
-            match(given.get("averaged", False), bool),
-            match(given.get("nimg"), (int, None)),
-        )
+        averaged = match(given.get("averaged", False), bool)
+        nimg = match(given.get("nimg"), (int, None))
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return Sampler(generator.to(where), config, where, averaged, nimg)
@@ -240,16 +239,15 @@ def load_generator(
 def read_generator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration, as a stranger may have written it, and a generator's weights by their names in it. Raises UserError."""
     path = expanded(path)
-    if (path / EXPORTED).is_file():
+    if is_exported(path):
         weights, _ = read_safetensors(path / EXPORTED)
         config = read_json(path / "config.json", {str: ANY})
         return config, {name.removeprefix("generator."): w for name, w in weights.items()}
     if path.is_file() and path.suffix == ".safetensors":
         weights, texts = read_safetensors(path)
         with untrusted(path):
-            return match(
-                plain(json.loads(texts["config"])), {str: ANY}, "its configuration"
-            ), weights
+            config = plain(json.loads(texts["config"]))
+            return match(config, {str: ANY}, "its configuration"), weights
     checkpoint = read_checkpoint(path)
     weights = checkpoint["state_dict"]
     averaged = any(key.startswith("generator_ema.") for key in weights)

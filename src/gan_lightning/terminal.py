@@ -62,7 +62,7 @@ def device(trainer: Trainer, module: GAN, reasons: bool = False) -> str:
         for name, network in (("G", module.generator), ("D", module.discriminator))
     }
     sizes = (f"{name} {_millions(count)}" for name, count in counts.items())
-    line = f"device:  {where}, {trainer.precision}; weights: {', '.join(sizes)}"
+    line = f"{where}, {trainer.precision}; weights: {', '.join(sizes)}"
     if reasons:
         last = module.memory_format == torch.channels_last
         memory = "channels last" if last else "plain memory format"

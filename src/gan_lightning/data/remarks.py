@@ -55,7 +55,9 @@ class CheckReport:
     def write(self, folder: Path, sheet: Tensor | None = None) -> None:
         """check.json, a picture of each remark's files as remark_NAME.png, and contact_sheet.png
         where there is a `sheet` (uint8 (C, H, W))."""
-        write_json(folder / "check.json", asdict(replace(self, thumbnails={})))
+        told = asdict(replace(self, thumbnails={}))
+        del told["thumbnails"]
+        write_json(folder / "check.json", told)
         for name, picture in self.thumbnails.items():
             pictures.save(picture, folder / f"remark_{name.replace(' ', '_')}.png")
         if sheet is not None:

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Verdict = dict[str, Any]
-SHOWN = (
-    3  # findings named in the terminal: one cause has many symptoms, and a student wants the cause
-)
+SHOWN = 3  # findings named in the terminal: one cause has many symptoms, but is what is wanted
 MOST = 4  # numbers beside a finding
 GROUPS = ("loss", "augment", "network", "dataset", "experiment")
 COLOURS = {"fatal": "red", "fault": "red", "warning": "yellow"}
@@ -38,9 +36,8 @@ def judge(
 ) -> Verdict:
     """{verdict, summary, command, checks_passed, checks_off, findings, ...}, plain types only.
 
-    `verdict` is fatal, fault, warning, improving, healthy, unclear or
-    too_early; findings that are resolved
-    do not count.
+    `verdict` is fatal, fault, warning, improving, healthy, unclear or too_early; findings that are
+    resolved do not count.
     """
     findings = diagnose(h, thresholds)
     passed, off = status(h, findings, thresholds)

@@ -68,7 +68,7 @@ class Scores:
         return asdict(self)
 
     def markdown(self) -> str:
-        """A table for boards and cards."""
+        """A table for boards."""
         lines = ["| score | value | real | untrained | better |", "|---|---|---|---|---|"]
         for s in self.scores:
             value, *yardsticks = (

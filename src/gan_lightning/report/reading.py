@@ -46,7 +46,7 @@ SCORE = {
     "better?": str,
     str: ANY,
 }
-SCORES = {"scores": [SCORE], "best?": ANY, str: ANY}
+SCORES = {"scores": [SCORE], str: ANY}
 REMARK = {"name": str, "text": str, "action": str, str: ANY}
 CHECK = {"name": str, "counts": {str: str}, "remarks": [REMARK], str: ANY}
 
@@ -62,7 +62,6 @@ class Seen:
     settings: str = ""
     diagnosis: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
     check: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     parts: list[dict[str, Any]] = field(default_factory=list)
@@ -104,7 +103,6 @@ def read_run(folder: Path) -> Seen:
         read_text(config) if config else "",
         _json(folder, "diagnosis.json", DIAGNOSIS),
         scores.get("scores", []),
-        scores.get("best"),
         _json(folder, "data_check/check.json", CHECK),
         read_curves(metrics) if metrics else {},  # logger=none has none
         record.read(folder),
