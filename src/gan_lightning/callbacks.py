@@ -93,7 +93,7 @@ class ConsoleLine(Callback):
         self.print(line, highlight=False, soft_wrap=True)
 
     def _describe(self, trainer: Any, module: Any) -> str:
-        total = module.planned_nimg
+        total = None if self._deadline(trainer) else module.planned_nimg  # the clock may end it
         aim = f" of {total:,.0f}" if total else ""
         parts = [f"{module.nimg:,}{aim} images", f"{self._speed(module):,.0f}/s"]
         scores = (getattr(callback, "score", None) for callback in trainer.callbacks)
