@@ -49,7 +49,7 @@ class _Rows(ExperimentWriter):
             return
         text = io.StringIO(newline="")
         new = self._record_new_keys()  # with which all rows are written again
-        writer = csv.DictWriter(text, self.metrics_keys, lineterminator="\n")
+        writer = csv.DictWriter(text, self.metrics_keys, lineterminator="\n", extrasaction="ignore")
         if new:
             writer.writeheader()
             writer.writerows(self._there()[1])

@@ -62,7 +62,7 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     settle("network.generator.depth", 1 if small else 2, size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
-    convolutional = "mlp" not in str(OmegaConf.select(cfg, "network.generator._target_"))
+    convolutional = OmegaConf.select(cfg, "network.generator.channels") is not None
     settle(
         "trainer.precision",
         "bf16-mixed" if convolutional and fast_bf16(on_gpu) else "32-true",
