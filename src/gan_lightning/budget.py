@@ -12,8 +12,8 @@ SNAPSHOTS = 20  # in a run, where nothing else is asked for
 MINUTE = 60.0
 HEAD_START = 0.15  # of the budget that may be spent before the run has earned it
 END = 0.3  # of the budget that is kept for the end
-# of what has been earned, where not everything fits every time: for looking, diagnosis, scores
-PARTS = {"picture": 0.35, "look": 0.5, "score": 0.15}
+# of what has been earned, where not everything fits every time: for pictures, the signals of the diagnosis, scores
+PARTS = {"picture": 0.35, "signals": 0.5, "score": 0.15}
 
 
 class Budget:
@@ -91,7 +91,7 @@ class Plan(NamedTuple):
 
 
 class Costs:
-    """Seconds that a picture, an image of a look and one of a score take, and what each took."""
+    """Seconds that a picture, an image of the signals and one of a score take, and what each took."""
 
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}  # as last measured
@@ -102,10 +102,10 @@ class Costs:
         self.spent[kind] = self.spent.get(kind, 0.0) + seconds
 
     def of(self, plan: Plan) -> float:
-        picture, look, score = (self.rates.get(kind, 0.0) for kind in PARTS)
-        return plan.picture * picture + plan.images * look + plan.scored * score
+        picture, signals, score = (self.rates.get(kind, 0.0) for kind in PARTS)
+        return plan.picture * picture + plan.images * signals + plan.scored * score
 
-    def turns(self, plan: Plan, earned: float, left: float) -> Plan:
+    def affordable(self, plan: Plan, earned: float, left: float) -> Plan:
         """What of the plan its own part of the earned seconds pays for, and what is left of all.
 
         A kind whose cost is not known yet is tried.

@@ -83,11 +83,11 @@ class GAN(LightningModule):
         labels = batch[1] if self.num_classes else None
         images = len(real) * self.trainer.world_size
         self.set_learning_rates()
-        g_turn = (self.step + 1) % self.n_critic == 0
-        with torch.set_grad_enabled(g_turn and self.reuse_fakes):
+        updates_generator = (self.step + 1) % self.n_critic == 0
+        with torch.set_grad_enabled(updates_generator and self.reuse_fakes):
             fake = self.generate(self.latents(len(real)), labels)
         self.d_step(real, fake.detach(), labels)
-        if g_turn:
+        if updates_generator:
             if not self.reuse_fakes:
                 fake = self.generate(self.latents(len(real)), labels)
             self.g_step(real, fake, labels)

@@ -241,10 +241,10 @@ class Observer(Callback):
 
     def _plan(self, seconds: float, picture: bool) -> Plan:
         """As much as can be done within so many seconds, or the least."""
-        look = self.costs.rates.get("look", 0.0)
+        each = self.costs.rates.get("signals", 0.0)
         images = 0
         if self.watch:
-            fitting = (size for size in SIZES if look and size * look <= seconds / 2)
+            fitting = (size for size in SIZES if each and size * each <= seconds / 2)
             images = next(fitting, SIZES[-1])
         plan = Plan(picture, images)
         if self.scoring and not self.scoring.off:
@@ -253,7 +253,7 @@ class Observer(Callback):
         return plan
 
     def _wanted(self, module: Any, regular: bool) -> Plan:
-        """What is made now; on the cadence in turns where not everything fits every time."""
+        """What is made now; on the cadence by parts where not everything fits every time."""
         progress = module.progress or 1.0  # a run without a planned end is always whole
         left = self.budget.left(progress)
         if not regular:
@@ -262,7 +262,7 @@ class Observer(Callback):
         each = 0.7 * self.budget.allowed(self.budget.whole(progress)) / self.cadence.count
         plan = self._plan(each, picture=True)
         if self.costs.of(plan) > min(each, left):
-            plan = self.costs.turns(plan, left + self.budget.spent, left)
+            plan = self.costs.affordable(plan, left + self.budget.spent, left)
         return plan._replace(picture=plan.picture or self.cadence.per_epoch)  # the note's, always
 
     # -- looking ---------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class Observer(Callback):
                 took("picture")
             if plan.images and self.watch:
                 self.watch.full(trainer, module, record, moment)
-                took("look", plan.images)
+                took("signals", plan.images)
             if plan.scored and self.scoring:
                 try:
                     gained = self.scoring.take(trainer, moment, time.perf_counter() - now)
@@ -326,7 +326,7 @@ class Observer(Callback):
     # -- the end ---------------------------------------------------------------------------------
 
     def _end(self, trainer: Any, module: Any) -> None:
-        """One picture and one look, however small; all scores, as many images as fit."""
+        """One picture and the signals, however small; all scores, as many images as fit."""
         left = self.budget.at_end()
         plan = self._plan(left / 2, picture=False)
         cost = self.costs.of(plan._replace(scored=0))

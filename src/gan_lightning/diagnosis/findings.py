@@ -87,7 +87,7 @@ def _apply(rule: Rule, h: History, thresholds: Mapping[str, Thresholds]) -> Find
 
 
 def _stretch(h: History, t: Thresholds, seen: Lasting) -> tuple[int, int] | None:
-    """The first and latest look of the last stretch in which a symptom lasted (`Lasting`)."""
+    """The first and latest snapshot of the last stretch in which a symptom lasted (`Lasting`)."""
     gate = seen.gate or [True] * len(seen.mask)
     still = seen.still or every(seen.mask, gate)
     steps = [record["step"] for record in h.full]
@@ -123,7 +123,7 @@ def _remarks(h: History, thresholds: Mapping[str, Thresholds]) -> Iterator[Findi
 def status(
     h: History, findings: Sequence[Finding], thresholds: Mapping[str, Thresholds]
 ) -> tuple[list[str], list[str]]:
-    """(names of the checks that passed, of those that are off for want of data or looks)."""
+    """(names of the checks that passed, of those that are off for want of data or snapshots)."""
     have = {name for r in h.records for name, v in r.items() if not math.isnan(number(v))}
     have |= set(h.facts)
     spanned = h.full[-1]["step"] - h.full[0]["step"] if h.full else -1

@@ -1,4 +1,4 @@
-"""What rules are made of: records and facts, masks over full looks, two kinds of symptom."""
+"""What rules are made of: records and facts, masks over full snapshots, two kinds of symptom."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gan_lightning.diagnosis.settings import Settings, setting
 
 Thresholds = dict[str, float]
 Evidence = dict[str, float | str]
-Mask = list[bool]  # one truth per full look
+Mask = list[bool]  # one truth per full snapshot
 
-# one look, as in signals.jsonl
+# one snapshot, as in signals.jsonl
 RECORD = {"nimg": int, "step": int, "kind": str, str: (float, str, bool, None)}
 
 
@@ -31,12 +31,12 @@ class Certain:
 
 @dataclass(frozen=True)
 class Lasting:
-    """A symptom that counts once its mask has held for `checks` full looks over `steps` steps, one
+    """A symptom that counts once its mask has held for `checks` full snapshots over `steps` steps, one
     miss allowed.
 
-    Where there is a `gate` (as: nothing improves), it has to hold at the last two of these looks.
+    Where there is a `gate` (as: nothing improves), it has to hold at the last two of these.
     Once found it stays while `still` holds (mask and gate if not given) and is resolved when the
-    two latest looks are free of it.
+    two latest snapshots are free of it.
     """
 
     mask: Mask
@@ -62,7 +62,7 @@ class History:
         return Settings(self.facts, self.records[-1]["nimg"] / 1000 if self.records else 0.0)
 
     def __getitem__(self, name: str) -> list[float]:
-        """A signal over the full looks; NaN, with which no comparison holds, where unmeasured."""
+        """A signal over the full snapshots; NaN, with which no comparison holds, where unmeasured."""
         return [number(record.get(name)) for record in self.full]
 
     def setting(self, path: str, default: Any = None) -> Any:
@@ -106,7 +106,7 @@ def poor(h: History, t: Thresholds) -> Mask:
 
 
 def flat(h: History, t: Thresholds) -> Mask:
-    """At each look: no new best quality, by the fraction `gain`, in the last `window` looks."""
+    """At each snapshot: no new best quality, by the fraction `gain`, in the last `window` snapshots."""
     q, w = h["quality"], int(t["window"])
     return [
         i >= w + 1 and min(q[i - w + 1 : i + 1]) > (1 - t["gain"]) * min(q[: i - w + 1])
@@ -115,7 +115,7 @@ def flat(h: History, t: Thresholds) -> Mask:
 
 
 def slow(h: History, t: Thresholds) -> Mask:
-    """At each look: quality has not fallen by the fraction `slow` in `steps` steps, measured over
+    """At each snapshot: quality has not fallen by the fraction `slow` in `steps` steps, measured over
     the last `steps` at least: over twice as many it has to have fallen so twice."""
     q, when = h["quality"], [record["step"] for record in h.full]
     older = [

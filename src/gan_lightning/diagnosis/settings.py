@@ -108,11 +108,10 @@ class Settings:
         self.slow_g = g < 1e-4 <= d
         # of two rates far apart the generator's is further from the usual one
         self.hasty_g = d >= self.low["d"] and g * d > self.usual_lr**2
-        # a generator that takes fewer steps needs larger ones; a critic's extra steps are meant to
-        # be
-        turns = 1 if self.critic else self.n_critic
-        self.matching_lr_g = min(d, 1e-3) * min(turns, 5) ** 0.5
-        self.lead_d = d * turns / max(g, 1e-12)
+        # a generator that takes fewer steps needs larger ones; a critic's extra ones are meant
+        steps = 1 if self.critic else self.n_critic
+        self.matching_lr_g = min(d, 1e-3) * min(steps, 5) ** 0.5
+        self.lead_d = d * steps / max(g, 1e-12)
         # without a step of its own for every weight a GAN's learning rate can hardly be right
         self.sgd_g = not adaptive["g"] and g <= SANE_LR[1]
         self.sgd_d = not adaptive["d"] and d <= SANE_LR[1]

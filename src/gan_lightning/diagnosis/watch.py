@@ -151,7 +151,7 @@ class Watch:
         self.before = module.step, {side: s.weights(net) for side, net in sides.items()}
 
     def check(self, trainer: Any, module: Any, due: bool) -> None:
-        """Raises TrainingDiverged for a number that is none. Between looks only where it is free."""
+        """Raises TrainingDiverged for a number that is none. Between snapshots only where it is free."""
         alone = trainer.world_size == 1
         if not due and not (alone and module.device.type == "cpu"):
             return
@@ -211,7 +211,7 @@ class Watch:
         seen = self.symptoms.see(moment, self.memory)
         if seen is None:
             self.bad_pixel = "a pixel of the generator's images"
-            # several processes are told at the next look, or they would wait for this one
+            # several processes are told at the next snapshot, or they would wait for this one
             if trainer.world_size == 1:
                 self._fatal(trainer, module, self.bad_pixel)
             return
