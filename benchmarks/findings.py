@@ -26,8 +26,8 @@ there is, so that you can look up the one you got. [In Korean](findings.ko.md). 
 [reading the curves](curves.md).
 
 **How to read a verdict.** The most likely cause comes first. *fatal* ends the run, *fault* spoils the pictures, *warning* may
-do so, *note* is only worth knowing. "Sure: 60 %" says how sure the program is that this is the cause, and "resolved" that it was
-there and has gone. Change one setting, the first one; a second fault shows itself in the next run. The verdict is also in
+do so, *note* is only worth knowing. "Sure: 60 %" is how well such numbers point to this cause, as the author of the rule judged it (no measured
+probability), and "resolved" says that it was there and has gone. Change one setting, the first one; a second fault shows itself in the next run. The verdict is also in
 `diagnosis.md` of the run's folder, and `gan-lightning diagnose RUN` says it again.
 
 **The numbers.** `quality` is the distance of the generated images from the real ones: 0 is like the data, 1 is as far off as flat

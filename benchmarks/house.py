@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "src"
 LIMITS = {  # (not to be exceeded, aimed at)
-    "lines of Python": (14_760, 4_500),
+    "lines of Python": (14_700, 4_500),
     "average line": (42.1, 42.0),
     "longest function": (60, 60),
     "longest file": (425, 400),

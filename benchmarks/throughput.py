@@ -17,7 +17,6 @@ import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -30,10 +29,11 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf, open_dict
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import datasets, transforms
+from torchvision import datasets
 
+from benchmarks.note import PREPARE, Clock, note_loop
 from gan_lightning.recipe import choose
 from gan_lightning.run import build_module
 
@@ -53,68 +53,6 @@ class Digits(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(Image.fromarray(self.pixels[index].numpy(), mode="L")), 0
-
-
-class Clock:
-    """Seconds on the device between two calls."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-def networks(device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """The note's generator and discriminator, the latter with its sigmoid."""
-    g, d = [], []
-    for a, b in ((100, 256), (256, 512), (512, 1024)):
-        g += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
-    for a, b in ((784, 1024), (1024, 512), (512, 256)):
-        d += [nn.Linear(a, b), nn.LeakyReLU(0.2), nn.Dropout(0.3)]
-    generator = nn.Sequential(*g, nn.Linear(1024, 784), nn.Tanh())
-    return generator.to(device), nn.Sequential(*d, nn.Linear(256, 1), nn.Sigmoid()).to(device)
-
-
-def note_loop(loader: DataLoader, device: torch.device) -> Callable[[int], float]:
-    """The note's program as one would write it down: images a second over `steps` steps."""
-    generator, discriminator = networks(device)
-    g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4)
-    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4)
-    criterion, clock = nn.BCELoss(), Clock(device)
-    batches = iter(loader)
-
-    def run(steps: int) -> float:
-        nonlocal batches
-        start, shown = clock(), 0
-        for _ in range(steps):
-            try:
-                images, _ = next(batches)
-            except StopIteration:
-                batches = iter(loader)
-                images, _ = next(batches)
-            real = images.view(len(images), -1).to(device)
-            ones, zeros = (
-                torch.ones(len(real), 1, device=device),
-                torch.zeros(len(real), 1, device=device),
-            )
-            fake = generator(torch.randn(len(real), 100, device=device))
-            d_loss = criterion(discriminator(real), ones) + criterion(
-                discriminator(fake.detach()), zeros
-            )
-            d_optimizer.zero_grad()
-            d_loss.backward()
-            d_optimizer.step()
-            g_loss = criterion(discriminator(fake), ones)
-            g_optimizer.zero_grad()
-            g_loss.backward()
-            g_optimizer.step()
-            shown += len(real)
-        return shown / (clock() - start)
-
-    return run
 
 
 def bare_loop(
@@ -264,15 +202,12 @@ def vanilla(
         f"dataset.root={data or 'none'}",
         f"logger.csv.save_dir={scratch}",
     )
-    prepare = transforms.Compose(
-        [transforms.Resize(28), transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
-    )
     if data:
-        digits: Dataset = datasets.MNIST(data, transform=prepare)
+        digits: Dataset = datasets.MNIST(data, transform=PREPARE)
         pixels = digits.data[:, None]  # type: ignore[attr-defined]
     else:
         pixels = torch.randint(0, 256, (60000, 1, 28, 28), dtype=torch.uint8)
-        digits = Digits(pixels[:, 0], prepare)
+        digits = Digits(pixels[:, 0], PREPARE)
         stand_in(cfg, scratch, pixels)
     choose(cfg, instantiate(cfg.dataset.source), device.type == "cuda")
     loader = DataLoader(digits, batch_size=64, shuffle=True)

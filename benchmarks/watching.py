@@ -1,13 +1,16 @@
-"""What looking at a run costs: whole processes with and without, in pairs that take turns.
+"""What looking at a run costs: whole processes with and without, and the note's loop, taking turns.
 
-    python -m benchmarks.watching [--data DIR] [--epochs 4] [--rounds 3] [--overrides KEY=VALUE ...]
+    python -m benchmarks.watching [--data DIR] [--kimg 240] [--rounds 3] [--overrides KEY=VALUE ...]
 
 `experiment=vanilla_mnist` with scores, diagnosis and snapshots, beside the same with `metrics=none
-diagnosis=off`. DIR holds MNIST/raw. A first run, which does not count, fills the cache. Prints the
-seconds on the clock and those of the processor, which say more on a busy machine.
+diagnosis=off`, and beside the note's loop, which does nothing but train (benchmarks/note.py; left out
+with other overrides). DIR holds MNIST/raw; four epochs are 240 kimg. A first run, which does not
+count, fills the cache. Prints the seconds on the clock and those of the processor, which say more
+on a busy machine.
 """
 
 import argparse
+import operator
 import os
 import resource
 import statistics
@@ -19,13 +22,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 OFF = ["metrics=none", "diagnosis=off"]
+NOTE = ["experiment=vanilla_mnist"]
 
 
-def whole(overrides: list[str], folder: str) -> tuple[float, float]:
-    """(seconds on the clock, of the processor) of one process."""
-    command = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={folder}/run"]
+def whole(*arguments: str) -> tuple[float, float]:
+    """(seconds on the clock, of the processor) of one process of Python."""
     used, began = processor(), time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began, processor() - used
 
 
@@ -39,26 +42,37 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default=os.environ.get("GAN_LIGHTNING_DATA") or "data")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--kimg", type=float, default=240)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", help="kept from an earlier call; a temporary one otherwise")
-    parser.add_argument("--overrides", nargs="*", default=["experiment=vanilla_mnist"])
+    parser.add_argument("--overrides", nargs="*", default=NOTE)
     options = parser.parse_args()
+    data = str(Path(options.data).resolve())
     with tempfile.TemporaryDirectory() as folder:
-        usual = [
+        ours = [
+            "train.py",
             *options.overrides,
-            f"dataset.root={Path(options.data).resolve()}",
+            f"dataset.root={data}",
             f"dataset.cache_dir={options.cache or folder}",
-            f"trainer.max_epochs={options.epochs}",
+            f"hydra.run.dir={folder}/run",
+            f"total_kimg={options.kimg}",
             "trainer.accelerator=cpu",
         ]
+        processes = {"with": ours, "without": [*ours, *OFF]}
+        if options.overrides == NOTE:
+            images = str(round(1000 * options.kimg))
+            processes["note"] = ["-m", "benchmarks.note", "--data", data, "--images", images]
         if not options.cache:
-            whole(usual, folder)
-        pairs = [(whole(usual, folder), whole(usual + OFF, folder)) for _ in range(options.rounds)]
+            whole(*ours)
+        turns = [
+            {name: whole(*one) for name, one in processes.items()} for _ in range(options.rounds)
+        ]
     for k, what in enumerate(("on the clock", "of the processor")):
-        looked, alone = (statistics.median(pair[side][k] for pair in pairs) for side in (0, 1))
-        more = statistics.median(one[k] / other[k] - 1 for one, other in pairs)
-        print(f"seconds {what}: {looked:.1f} with, {alone:.1f} without, {more:+.1%}", flush=True)
+        seconds = {name: [turn[name][k] for turn in turns] for name in processes}
+        for other in (name for name in processes if name != "with"):
+            ratio = statistics.median(map(operator.truediv, seconds["with"], seconds[other]))
+            times = (f"{statistics.median(seconds[name]):.1f} {name}" for name in ("with", other))
+            print(f"seconds {what}: {', '.join(times)}, ratio {ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":

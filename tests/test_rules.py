@@ -60,7 +60,7 @@ def stream(facts=None, steps=STEPS, settings=None, **signals):
         quality = 0.6 * math.exp(-step / 400) + 0.005
         record = {
             "nimg": step * 64, "step": step, "kind": "full", "quality": quality, "diversity": 0.95, "precision": 0.7, "coverage": 0.9 - 0.8 * math.exp(-step / 800),
-            "auc_train": 0.8, "auc_heldout": 0.79, "auc_memory": 0.51, "auc_memory_error": 0.025, "r_v": 0.02, "r_t": 0.4, "travel": 0.1,
+            "auc_train": 0.8, "auc_heldout": 0.79, "auc_memory": 0.51, "auc_memory_error": 0.025, "r_v": 0.02, "travel": 0.1,
             "nyquist_fake": 2.1, "nyquist_peak": 1.0, "saturated_fake": 0.7, "saturated_real": 0.75, "image_std": 0.6, "darkest_fake": -0.99, "brightest_fake": 0.98, "mode_gap": 0.03,
             "modes_missing": 0.0, "rarest_mode": 3.0, "copy_ratio": 0.95, "update_ratio_g": 2e-3, "update_ratio_d": 3e-3,
             "grad_norm_g": 0.5, "grad_norm_d": 1.0, "score_real": 0.5, "score_fake": -0.5,

@@ -51,13 +51,12 @@ def test_auc_error_is_the_spread_of_auc_on_equal_distributions():
     assert np.std(values) == pytest.approx(s.auc_error(40, 25), rel=0.1)
 
 
-def test_r_t_and_r_v_in_closed_form():
+def test_r_v_in_closed_form():
     train, held, fake = (
         torch.tensor([3.0, 1.0, -1.0, 1.0]),
         torch.tensor([0.0]),
         torch.tensor([-3.0]),
     )
-    assert s.r_t(train) == 0.5
     assert s.r_v(train, held, fake) == pytest.approx(1 / 4)
     assert s.r_v(train, train, fake) == 0
     assert s.r_v(train, fake, fake) == 1

@@ -131,7 +131,7 @@ def test_a_run_is_written_down_and_ends_with_a_verdict(tmp_path, capsys):
     assert {r["step"] for r in full} == {20, 25, 40, 50, 60}
     for name in ("quality", "quality_ema", "diversity", "coverage", "auc_train", "auc_heldout",
                  "r_v", "mode_gap", "nyquist_fake", "copy_ratio", "modes_missing", "travel",
-                 "grad_norm_g", "update_ratio_d", "time_fraction", "interval", "loss_d", "score_real"):  # fmt: skip
+                 "grad_norm_g", "update_ratio_d", "time_fraction", "loss_d", "score_real"):  # fmt: skip
         assert math.isfinite(full[-1][name]), name
     verdict = json.loads((tmp_path / "diagnosis.json").read_text())
     assert {"verdict", "checks_passed", "findings"} <= set(verdict)

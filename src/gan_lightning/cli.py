@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -380,7 +379,3 @@ def main(arguments: list[str] | None = None) -> int:
     if code == 130:
         complain("interrupted")
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,11 +10,6 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def this_rank() -> int:
-    """Which of them this is."""
-    return dist.get_rank() if world_size() > 1 else 0
-
-
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of a tensor that each process has one of."""
     if world_size() == 1:
@@ -24,10 +19,10 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / world_size()
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """(N, F) of each process, equally many, as (processes · N, F) in the processes' order."""
+def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
+    """(N, F) of each process, equally many, as (processes · N, F), and where this process's begin."""
     if world_size() == 1:
-        return rows
+        return rows, 0
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    return torch.cat(parts), len(rows) * dist.get_rank()

@@ -101,7 +101,7 @@ def interpolate_cli(
     device: str | None,
     truncation: float,
 ) -> None:
-    """Rows of walks between pairs of seeds, side by side in the film; or of a list one walk through all. UserError."""
+    """Walks between pairs of seeds, side by side in the film; or one through a list of them. UserError."""
     sampler = opened(checkpoint, trust, device, label)
     if one := isinstance(seed, list):
         starts, ends = seed[:-1], seed[1:]

@@ -75,7 +75,7 @@ def take() -> None:
 
 
 def _forked() -> None:
-    """A worker forked from here: the signals of its own are not the run's, and one to all of them is for the run to answer."""
+    """A worker forked from here: its signals are not the run's, and one to all is for the run to answer."""
     if _state.installed:
         signal.set_wakeup_fd(-1)
         for number in POLITE:
@@ -140,7 +140,7 @@ def leave(number: int) -> None:
 
 
 def _tell(text: str) -> None:
-    """To the terminal past all buffers; where it is gone, what is printed from now on goes nowhere and raises nothing."""
+    """To the terminal past all buffers; where it is gone, later prints go nowhere and raise nothing."""
     with contextlib.suppress(OSError):
         for stream in _terminals:
             if not os.isatty(stream):

@@ -155,7 +155,7 @@ LAYOUT = {  # the tab Custom Scalars: what belongs together, in one chart
 
 
 def _quiet(before: Any, folder: str) -> Any:
-    """TensorBoard writes in a thread; an error of the disk there comes up in the next call, named, and needs no trace."""
+    """TensorBoard writes in a thread: an error of the disk comes up in the next call, named, without a trace."""
 
     def hook(args: Any) -> None:
         if type(args.thread).__name__ != "_AsyncWriterThread":

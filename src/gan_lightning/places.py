@@ -10,17 +10,6 @@ from pathlib import Path
 from gan_lightning.errors import UserError
 from gan_lightning.files import checkpoint_file, clear_abandoned, expanded, is_exported, what_is
 
-__all__ = [
-    "can_be_folder",
-    "checkpoint_file",
-    "file",
-    "folder",
-    "generator",
-    "make_folder",
-    "needs",
-    "run_folder",
-]
-
 
 def folder(key: str, typed: str, what: str = "the folder that holds your images") -> Path:
     """A folder that is there. Raises UserError."""

@@ -98,6 +98,6 @@ def gamma(pixels: int, batch: int) -> float:
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: about 10 minutes on two CPU cores up to 32 pixels, 20 to 64, 40 to 128; an hour on a GPU."""
+    """Thousand images to show: 10 to 40 minutes of two CPU cores (by size and aid), an hour of a GPU."""
     small, middle, large = (9000.0, 3000.0, 1200.0) if on_gpu else (300.0, 100.0, 40.0)
     return small if pixels <= 32**2 else middle if pixels <= 64**2 else large

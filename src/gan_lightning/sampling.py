@@ -1,4 +1,4 @@
-"""From a checkpoint, or what `export` wrote of it, to images, needing nothing else, and never running code that the file brings along."""
+"""From a checkpoint, or what `export` wrote of it, to images; code that the file brings along is never run."""
 
 import importlib
 import json
@@ -162,16 +162,6 @@ class Sampler:
             z = truncation * latents(seeds[block], self.config["latent_dim"])
             yield self.generate(z, None if labels is None else labels[block])
 
-    def blocks(
-        self,
-        count: int,
-        seed: int = 0,
-        label: int | Tensor | None = None,
-        truncation: float = 1.0,
-    ) -> Iterator[Tensor]:
-        """As `make`, of the `count` seeds from `seed` on."""
-        return self.make(range(seed, seed + count), label, truncation)
-
     def images(
         self,
         count: int,
@@ -179,8 +169,8 @@ class Sampler:
         label: int | Tensor | None = None,
         truncation: float = 1.0,
     ) -> Tensor:
-        """uint8 (count, C, H, W) on the CPU, as `blocks`."""
-        return torch.cat(list(self.blocks(count, seed, label, truncation)))
+        """uint8 (count, C, H, W) on the CPU, of the seeds from `seed` on, as `make`."""
+        return torch.cat(list(self.make(range(seed, seed + count), label, truncation)))
 
 
 DATASET = {  # what of a run's data `evaluate` needs to know

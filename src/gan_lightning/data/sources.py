@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -235,14 +235,8 @@ class TorchvisionImages:
                     write_whole(folder / name, partial(shutil.copyfileobj, packed))
 
     def _fetch(self, cls: type) -> None:
-        timeout = socket.getdefaulttimeout()
-        # torchvision sets none and would hang behind a silent firewall
-        socket.setdefaulttimeout(20)
-        try:  # it prints a line per mirror that fails
-            with contextlib.redirect_stdout(io.StringIO()):
-                cls(self.root, download=self.download)
-        finally:
-            socket.setdefaulttimeout(timeout)
+        with impatient(), contextlib.redirect_stdout(io.StringIO()):  # a line per mirror that fails
+            cls(self.root, download=self.download)
 
     def __len__(self) -> int:
         return len(self._data[0]) - self.num_test
@@ -279,3 +273,14 @@ class TorchvisionImages:
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
         return Original(image, pixels.shape[1:], image.mode, digest)
+
+
+@contextlib.contextmanager
+def impatient(seconds: float = 20) -> Iterator[None]:
+    """A network that swallows packets must not hang the run, and who downloads sets no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -43,11 +43,6 @@ def auc_error(n: int, m: int) -> float:
     return math.sqrt((n + m + 1) / (12 * n * m))
 
 
-def r_t(train_logits: Tensor) -> float:
-    """E[sign D(x_train)], in [-1, 1]; no meaning for relativistic and Wasserstein losses (ADA)."""
-    return float(train_logits.sign().mean())
-
-
 def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> float:
     """(E D(train) - E D(held out)) / (E D(train) - E D(fake)) (Karras et al. 2020, ADA).
 
@@ -339,12 +334,7 @@ class Symptoms:
 
     def _logits(self, moment: Moment) -> dict[str, float]:
         train, fake = moment.train_logits, moment.fake_logits
-        seen = {
-            "auc_train": auc(train, fake),
-            "r_t": r_t(train),
-            "score_train": float(train.mean()),
-            "score_fakes": float(fake.mean()),
-        }
+        seen = {"auc_train": auc(train, fake)}
         if self.held_out:
             held = moment.held_logits
             seen |= {
@@ -352,7 +342,6 @@ class Symptoms:
                 "auc_memory": auc(train, held),
                 "auc_memory_error": auc_error(len(train), len(held)),
                 "r_v": r_v(train, held, fake),
-                "score_heldout": float(held.mean()),
             }
         return seen
 

@@ -60,8 +60,6 @@ def judge(
         "findings": [f.as_dict(language) for f in findings],
         "remarks": [f.as_dict(language) for f in remarks if f.severity == "note"],
         "kimg": last.get("nimg", 0) / 1000,
-        "steps": last.get("step", 0),
-        "time_fraction": last.get("time_fraction"),
         "language": language,
     }
 

@@ -101,8 +101,6 @@ class Watch:
             "real_max": float(real.max()),
             "real_mean": float(real.mean()),
             "channels": real.shape[1],
-            "shape": list(real.shape[1:]),
-            "world_size": trainer.world_size,
             "batch_size": min(len(real), getattr(data, "batch_size", None) or len(real)),
             "mean_error": symptoms.facts["mean_error"] / math.sqrt(len(real)),
         }
@@ -222,9 +220,7 @@ class Watch:
 
     def add(self, record: dict[str, Any], fraction: float) -> None:
         """Keeps a record; `fraction`: of the run's time that was spent on looking at it."""
-        full = [r["step"] for r in self.records if r["kind"] == "full"]
-        interval = record["step"] - (full[-1] if full else 0)
-        record |= {"time_fraction": round(fraction, 4), "interval": interval}
+        record["time_fraction"] = round(fraction, 4)
         self.records.append(record)
         self.write(record)
         same = [i for i, r in enumerate(self.records) if r["kind"] == record["kind"]]

@@ -6,9 +6,7 @@ Another one needs no entry here: give its `_target_` as `features`.
 
 import copy
 import hashlib
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lightning.data.images import to_float
+from gan_lightning.data.sources import impatient
 from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import clear_abandoned, write_whole
 from gan_lightning.networks.pretrained import SHA256, EfficientNetLite, rgb
@@ -204,17 +203,6 @@ class Inception(Extractor):
         if weights and not Path(weights).is_file():
             raise UserError(f"metrics.inception_weights: no file {weights}")
         return cls(weights)
-
-
-@contextmanager
-def impatient(seconds: float = 20) -> Iterator[None]:
-    """A network that swallows packets must not hang the run."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 class Given(Extractor):

@@ -11,7 +11,6 @@ from torch import Tensor
 from gan_lightning.errors import UserError
 from gan_lightning.measure import distances as D
 from gan_lightning.measure.copies import Copies
-from gan_lightning.measure.features import Digits
 from gan_lightning.measure.snapshot import Reals, Snapshot
 
 SMALLEST = 50  # images; below, every distance's sampling error is as large as what it measures
@@ -132,10 +131,6 @@ def evaluate(
             f"n = {n}: compare only with scores of the same n, and look at the interval"
         )
     result.scores += distances(snapshot, n, seconds)
-    if isinstance(reals.extractor, Digits):
-        p = reals.extractor.probabilities(snapshot.features[:n])
-        counts = torch.bincount(p.argmax(1), minlength=p.shape[1])
-        result.details["class_histogram"] = counts.tolist()
     if copies is not None:
         _add_copies(result, copies, snapshot.fakes[: min(n, 500)], copy_seconds)
     for score in more:

@@ -1,4 +1,4 @@
-"""The aid: pretrained features in the generator's loss, so that a few hundred photographs suffice to learn shapes from."""
+"""The aid: pretrained features in the generator's loss, so that a few hundred photographs teach shapes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Interval, Len
 from torch import Tensor, nn
 
-from gan_lightning.distributed import gather_rows, this_rank
+from gan_lightning.distributed import gather_rows
 from gan_lightning.errors import UserError
 from gan_lightning.networks.heads import FeatureHeads
 from gan_lightning.networks.pretrained import STRIDES, EfficientNetLite, rgb
@@ -160,12 +160,11 @@ class SlicedAid(nn.Module):
 
     def _distance(self, u: Tensor, i: int, directions: Tensor) -> Tensor:
         """Mean squared way of u (B, K), along `directions` (K, D), to the real quantiles of their ranks."""
-        everyone = gather_rows(u.detach())
+        everyone, start = gather_rows(u.detach())
         latest = torch.cat([everyone, getattr(self, f"queue_{i}")])
         setattr(self, f"queue_{i}", latest[: self.queue_length])
         real = (getattr(self, f"real_{i}") @ directions).sort(0).values
         rank = (latest @ directions).argsort(0).argsort(0)
-        start = len(u) * this_rank()
         quantile = (rank[start : start + len(u)] + 0.5) / len(latest)
         target = real.gather(0, (quantile * len(real)).long().clamp(max=len(real) - 1))
         return (u @ directions - target).square().mean()

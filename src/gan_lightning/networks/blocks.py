@@ -94,7 +94,7 @@ class UpConv(nn.Conv2d):
 
 
 class Blur(nn.Module):
-    """Every channel averaged with its neighbours by [1, 2, 1] / 4 both ways: after a doubling no pixel's place shows."""
+    """Every channel averaged by [1, 2, 1] / 4 both ways: after a doubling no pixel's place shows."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
