@@ -242,7 +242,7 @@ def test_ctrl_c_gives_the_verdict_too(tmp_path, capsys):
         fit(tmp_path, watch(), StopAt(55, interrupt))
         raise KeyboardInterrupt  # Lightning may end the fit in peace
     verdict = json.loads((tmp_path / "diagnosis.json").read_text())
-    assert verdict["steps"] == 50 and verdict["summary"] in capsys.readouterr().out
+    assert verdict["kimg"] == 0.4 and verdict["summary"] in capsys.readouterr().out
 
 
 def test_a_fault_of_the_data_is_said_before_the_first_step(tmp_path, capsys):

@@ -201,7 +201,9 @@ class Observer(Callback):
         regular = self.cadence.due(trainer, module, module.nimg)
         due = self._due(trainer, module, module.step, module.nimg)
         if self.watch:
+            began = time.perf_counter()
             self.watch.check(trainer, module, due)
+            self.budget.spent += time.perf_counter() - began
         gained = stop = False
         if due and trainer.is_global_zero:
             with self._spending(module):
@@ -328,6 +330,7 @@ class Observer(Callback):
     def _end(self, trainer: Any, module: Any) -> None:
         """One picture and the signals, however small; all scores, as many images as fit."""
         left = self.budget.at_end()
+        began, once = time.perf_counter(), self.reals.once if self.reals else 0.0
         plan = self._plan(left / 2, picture=False)
         cost = self.costs.of(plan._replace(scored=0))
         scoring = self.scoring if self.scoring and not self.scoring.off else None
@@ -347,9 +350,10 @@ class Observer(Callback):
             if scoring:
                 try:
                     # once for a data set, and so beside the budget
-                    left = self.budget.at_end()
-                    once = max(left, ONCE * self.budget.trained)
-                    fits = scoring.copies.unknown() * each <= once
+                    beside = max(left, ONCE * self.budget.trained)
+                    fits = scoring.copies.unknown() * each <= beside
+                    kept = moment.reals.once - once
+                    left -= time.perf_counter() - began - kept
                     scoring.finish(trainer, moment, left, fits)
                     rows = scoring.copies.rows
                     if moment.reals.has(moment.reals.data.train_images, rows):
