@@ -191,7 +191,7 @@ CONFIG = {
 
 
 def known_config(given: dict[str, Any]) -> dict[str, Any]:
-    """The part of a checkpoint's configuration that sampling and scoring need, each value checked. Raises NoMatch."""
+    """What sampling and scoring need of a checkpoint's configuration, each value checked. Raises NoMatch."""
     dataset = match(given.get("dataset", {}), {str: (*SCALAR, list, dict)}, "dataset")
     config = {key: given.get(key) for key in ("network", "latent_dim", "num_classes")}
     config["dataset"] = {key: value for key, value in dataset.items() if key in DATASET}

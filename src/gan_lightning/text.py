@@ -37,7 +37,7 @@ def brief(value: object, most: int = 60) -> str:
 
 
 def tolerant_output() -> None:
-    """Lets stdout and stderr escape the letters that their encoding lacks, instead of ending the program in an error."""
+    """Lets stdout and stderr escape the letters that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
