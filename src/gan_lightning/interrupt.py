@@ -124,7 +124,7 @@ def _break_off(number: int, frame: Any) -> None:
 
 
 def leave(number: int) -> None:
-    """Ends the process here and now, in one line and with the signal's exit code; nothing half-written stays behind."""
+    """Ends the process here and now, in one line and with the signal's exit code."""
     with contextlib.suppress(Exception):
         saving.acquire(timeout=60)
         _tell(f"\nerror: interrupted by {name(number)}\n")
