@@ -12,7 +12,7 @@ SNAPSHOTS = 20  # in a run, where nothing else is asked for
 MINUTE = 60.0
 HEAD_START = 0.15  # of the budget that may be spent before the run has earned it
 END = 0.3  # of the budget that is kept for the end
-# of what has been earned, where not everything fits every time: for pictures, the signals of the diagnosis, scores
+# of what has been earned, where not everything fits every time: for pictures, diagnosis, scores
 PARTS = {"picture": 0.35, "signals": 0.5, "score": 0.15}
 
 

@@ -201,9 +201,8 @@ class Observer(Callback):
         regular = self.cadence.due(trainer, module, module.nimg)
         due = self._due(trainer, module, module.step, module.nimg)
         if self.watch:
-            began = time.perf_counter()
-            self.watch.check(trainer, module, due)
-            self.budget.spent += time.perf_counter() - began
+            with self.budget.spending(torch.device("cpu")):  # not to wait for a GPU at every step
+                self.watch.check(trainer, module, due)
         gained = stop = False
         if due and trainer.is_global_zero:
             with self._spending(module):
@@ -243,10 +242,10 @@ class Observer(Callback):
 
     def _plan(self, seconds: float, picture: bool) -> Plan:
         """As much as can be done within so many seconds, or the least."""
-        each = self.costs.rates.get("signals", 0.0)
+        signals = self.costs.rates.get("signals", 0.0)
         images = 0
         if self.watch:
-            fitting = (size for size in SIZES if each and size * each <= seconds / 2)
+            fitting = (size for size in SIZES if signals and size * signals <= seconds / 2)
             images = next(fitting, SIZES[-1])
         plan = Plan(picture, images)
         if self.scoring and not self.scoring.off:

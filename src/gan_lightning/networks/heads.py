@@ -26,9 +26,10 @@ from gan_lightning.ranges import (
 class FeatureHeads(nn.Module):
     """One small discriminator per map of EfficientNet-Lite0 (Kumari et al. 2022, after Sauer et al. 2021).
 
-    They have a logit for every place of a map, see images augmented with probability `p` (without, they learn
-    the photographs by heart) and are trained by the non-saturating loss with R1 on the maps. Heads alone make few kinds of image, each like
-    a photograph; beside the aid's distance, which asks for variety, they sharpen it.
+    They have a logit for every place of a map, see images augmented with probability `p` (without, they
+    learn the photographs by heart) and are trained by the non-saturating loss with R1 on the maps. Heads
+    alone make few kinds of image, each like a photograph; beside the aid's distance, which asks for
+    variety, they sharpen it.
 
     weight: beside the discriminator's term; start: progress from which on they take every second step of the aid; lr: of
     their Adam; side: pixels of the images that the maps come from; width: channels of a head; gamma: of R1, taken every
