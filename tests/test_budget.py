@@ -44,6 +44,20 @@ def test_it_is_earned_as_the_run_goes_on(clock):
     assert budget.at_end() == pytest.approx(26)
 
 
+def test_what_is_being_spent_counts_at_once_and_what_is_kept_does_not(clock):
+    budget, kept = Budget(0.05), [100.0]
+    budget.start(0.0)
+    clock(60)
+    with budget.spending(torch.device("cpu"), lambda: kept[0]):
+        clock(1)
+        assert (budget.spent, budget.trained, budget.at_end()) == (1, 60, pytest.approx(2))
+        clock(50)
+        kept[0] += 49  # of these 50 seconds
+        assert (budget.spent, budget.at_end()) == (2, pytest.approx(1))
+    kept[0] += 7  # of another's
+    assert (budget.spent, budget.trained) == (2, 60)
+
+
 def test_it_goes_on_where_it_was(clock):
     first = Budget(0.05)
     clock(300)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -25,18 +25,25 @@ class Budget:
 
     def __init__(self, fraction: float) -> None:
         self.fraction = fraction
-        self.spent = 0.0
+        self.before = 0.0  # seconds spent so far, but for
+        self.now: Callable[[], float] = float  # what is being spent now,
+        self.since: float | None = None  # from when
         self.earlier = 0.0  # seconds of training in earlier parts of the run
         self.start(0.0)
 
     def start(self, progress: float) -> None:
         """Training begins, or goes on, at this fraction of the run."""
-        self.began, self.before, self.first = time.perf_counter(), self.spent, progress
+        self.began, self.at_start, self.first = time.perf_counter(), self.spent, progress
+
+    @property
+    def spent(self) -> float:
+        return self.before + self.now()
 
     @property
     def trained(self) -> float:
         """Seconds of training in this part of the run, looking at it left out."""
-        return max(1e-3, time.perf_counter() - self.began - (self.spent - self.before))
+        until = time.perf_counter() if self.since is None else self.since
+        return max(1e-3, until - self.began - (self.before - self.at_start))
 
     def whole(self, progress: float) -> float:
         """Seconds of training that the whole run will take, from how far it has come."""
@@ -57,18 +64,18 @@ class Budget:
         return max(0.0, self.allowed(self.earlier + self.trained) - self.spent)
 
     @contextmanager
-    def spending(self, device: torch.device) -> Iterator[None]:
-        """What is done within counts."""
-        began = self._now(device)
+    def spending(self, device: torch.device, kept: Callable[[], float] = float) -> Iterator[None]:
+        """What is done within counts, but for the seconds by which `kept` grows meanwhile."""
+        _wait(device)  # else waiting for the training's own kernels would count
+        self.since = began = time.perf_counter()
+        first = kept()
+        self.now = lambda: time.perf_counter() - began - (kept() - first)
         try:
             yield
         finally:
-            self.spent += self._now(device) - began
-
-    def _now(self, device: torch.device) -> float:
-        if device.type == "cuda":  # else waiting for the training's own kernels would count
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
+            _wait(device)
+            self.began += kept() - first
+            self.before, self.now, self.since = self.spent, float, None
 
     @property
     def fraction_spent(self) -> float:
@@ -79,7 +86,12 @@ class Budget:
         return {"spent": self.spent, "trained": self.earlier + self.trained}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.spent, self.earlier = state["spent"], state["trained"]
+        self.before, self.earlier = state["spent"], state["trained"]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Plan(NamedTuple):

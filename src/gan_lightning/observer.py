@@ -134,6 +134,7 @@ class Observer(Callback):
         if self.scoring is None and self.watch is None:
             return
         try:
+            self.reals = None  # not those of an earlier fit
             weights = self.scoring.inception_weights if self.scoring else None
             extractor = build_extractor(self.features, data, self.cache_dir, weights)
             with self._spending(module), untouched(module):
@@ -163,11 +164,8 @@ class Observer(Callback):
     @contextmanager
     def _spending(self, module: Any) -> Iterator[None]:
         """What is done within counts, but for what is computed once for a data set and kept."""
-        before = self.reals.once if self.reals else 0.0
-        with self.budget.spending(module.device):
+        with self.budget.spending(module.device, lambda: self.reals.once if self.reals else 0.0):
             yield
-        if self.reals:
-            self.budget.spent -= self.reals.once - before
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
         images = batch[0] if isinstance(batch, tuple | list) else batch
@@ -329,7 +327,6 @@ class Observer(Callback):
     def _end(self, trainer: Any, module: Any) -> None:
         """One picture and the signals, however small; all scores, as many images as fit."""
         left = self.budget.at_end()
-        began, once = time.perf_counter(), self.reals.once if self.reals else 0.0
         plan = self._plan(left / 2, picture=False)
         cost = self.costs.of(plan._replace(scored=0))
         scoring = self.scoring if self.scoring and not self.scoring.off else None
@@ -351,9 +348,7 @@ class Observer(Callback):
                     # once for a data set, and so beside the budget
                     beside = max(left, ONCE * self.budget.trained)
                     fits = scoring.copies.unknown() * each <= beside
-                    kept = moment.reals.once - once
-                    left -= time.perf_counter() - began - kept
-                    scoring.finish(trainer, moment, left, fits)
+                    scoring.finish(trainer, moment, self.budget.at_end(), fits)
                     rows = scoring.copies.rows
                     if moment.reals.has(moment.reals.data.train_images, rows):
                         self.album.beside(moment, rows)
