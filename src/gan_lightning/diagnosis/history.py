@@ -65,6 +65,10 @@ class History:
         """A signal over the full snapshots; NaN, with which no comparison holds, where unmeasured."""
         return [number(record.get(name)) for record in self.full]
 
+    def early(self, t: Thresholds) -> bool:
+        """Whether a verdict on how the training went would be one on too little."""
+        return len(self.full) < 3 or self.full[-1]["step"] < t["steps"]
+
     def setting(self, path: str, default: Any = None) -> Any:
         return setting(self.facts.get("config"), path, default)
 

@@ -9,6 +9,7 @@ down as facts when the run began (`parts.py`).
 
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from gan_lightning.config import key_of, lookup
@@ -76,8 +77,11 @@ class Settings:
         self.total: float = get("total_kimg", 0.0)
         self.epochs: int = get("trainer.max_epochs", -1)
         self.ended_by_epochs = self.epochs > 0 and self.shown < self.total
-        # where the clock ended a run: one that goes on has its whole time again
-        self.longer = max(1000, 2 * self.shown)
+        limit = get("trainer.max_time", None)
+        self.ended_by_clock = (
+            bool(limit) and self.epochs <= 0 and self.shown < (self.total or math.inf)
+        )
+        self.longer_time = _doubled(limit) if limit else ""
         self.endless_warmup = get("schedule.warmup_kimg", 0.0) > 0.2 * (self.total or 200)
         self.halflife: float = get("ema.halflife_kimg", 0.0)
         self.shorter_halflife = max(0.1, min(10, 0.05 * (self.total or 200), self.halflife / 4))
@@ -185,6 +189,16 @@ class Settings:
             return bool(doublings(self._size))
         except ValueError:
             return False
+
+
+def _doubled(limit: str | dict[str, float]) -> str:
+    """Twice a time of trainer.max_time, as days:hours:minutes:seconds."""
+    if isinstance(limit, str):
+        units = ("days", "hours", "minutes", "seconds")
+        limit = dict(zip(units, map(int, limit.split(":")), strict=True))
+    minutes, seconds = divmod(round(2 * timedelta(**limit).total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return "{:02}:{:02}:{:02}:{:02}".format(*divmod(hours, 24), minutes, seconds)
 
 
 def _width(network: dict[str, Any]) -> float:

@@ -309,11 +309,12 @@ def stuck(h: History, t: Thresholds) -> Lasting:
     return Lasting([q > t["quality"] for q in h["quality"]], 0.3, flat(h, t))
 
 
-def stopped_early(h: History, t: Thresholds) -> Lasting | None:
+def stopped_early(h: History, t: Thresholds) -> Certain | None:
     """Not a fault: the run has ended while its pictures were still getting better."""
     q = [x for x in h["quality"] if not math.isnan(x)]
-    if not (h.facts.get("ended") and q) or q[-1] <= t["good"]:
+    if h.early(t) or not h.facts.get("ended") or len(q) < 3 or q[-1] <= t["good"]:
         return None
-    if len(q) > 3 and min(q[-2:]) > (1 - 2 * t["per_check"]) * min(q[:-2]):
+    if min(q[-2:]) > (1 - 2 * t["per_check"]) * min(q[:-2]):
         return None
-    return Lasting([False] * (len(h.full) - 1) + [True], 0.8)
+    last = h.full[-1]
+    return Certain(0.8, h.evidence(["quality"], last), since_kimg=last["nimg"] / 1000)

@@ -68,8 +68,7 @@ def _in_one_word(h: History, active: list[Finding], t: Thresholds) -> str:
     verdict = min((f.severity for f in active), key=SEVERITIES.index, default="healthy")
     if verdict == "note":
         verdict = "improving" if any(f.name == "stopped_early" for f in active) else "healthy"
-    early = len(h.full) < 3 or h.full[-1]["step"] < t["steps"]
-    if verdict in ("healthy", "improving") and early:
+    if verdict in ("healthy", "improving") and h.early(t):
         return "too_early"
     poor = bool(h.full) and h["quality"][-1] > t["poor"]  # which is never called healthy
     return "unclear" if verdict == "healthy" and poor else verdict
