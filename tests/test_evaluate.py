@@ -9,7 +9,8 @@ import torch
 from pooled import photographs
 
 from gan_lightning.errors import UserError
-from gan_lightning.evaluate import evaluate_cli, real_data
+from gan_lightning.evaluate import _of_checkpoint, evaluate_cli, real_data
+from gan_lightning.sampling import Sampler, build_trusted
 
 
 def test_a_folder_of_images_is_scored(
@@ -32,14 +33,10 @@ def test_a_folder_of_images_is_scored(
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["n"] == 90
-    assert (
-        found["extractor"] == "lite2"
-        and found["scores"][0]["ceiling"] > found["scores"][0]["value"]
-    )
-    assert (
-        "resized to 64x64" in said.err
-        and (tmp_path / "samples" / "nearest_photographs.png").is_file()
-    )
+    assert found["extractor"] == "lite2"
+    assert {score["ceiling"] for score in found["scores"]} == {None}  # no generator, none untrained
+    assert "resized to 64x64" in said.err and "remarks" not in said.err.partition("made: ")[2]
+    assert (tmp_path / "samples" / "made" / "nearest_photographs.png").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "data",
         "made",
@@ -76,3 +73,15 @@ def test_another_folder_need_not_have_the_classes_a_checkpoint_was_trained_on(
     )
     assert torch.bincount(own.train_labels).tolist() == [12, 12]
     assert other.train_labels is None and len(other.train_images) == 12
+
+
+def test_the_untrained_yardstick_is_no_grey_image(tmp_path: Path) -> None:
+    """Before its first step BatchNorm knows no statistics, and its images would be alike."""
+    network = {"_target_": "gan_lightning.networks.dcgan.Generator", "image_size": 32}
+    network |= {"latent_dim": 8, "channels": 32, "min_channels": 8, "image_channels": 3}
+    config = {"network": {"generator": network | {"norm": "batch"}}, "latent_dim": 8}
+    generator = build_trusted(config["network"]["generator"]).eval()
+    sampler = Sampler(generator, config, torch.device("cpu"), False)
+    _, untrained = _of_checkpoint(sampler, None, None, 1.0, 64)  # type: ignore[arg-type]
+    assert untrained.shape == (64, 3, 32, 32)
+    assert untrained.float().std(0).mean() > 10 > sampler.images(64).float().std(0).mean()

@@ -42,7 +42,7 @@ def test_every_score_has_its_yardsticks(reals: Reals) -> None:
         assert sign * (s.ceiling - s.value) > 3 * abs(s.value - s.floor), s  # type: ignore[operator]
     near = scores.scores[-1]
     assert near.value < 0.1 and near.floor < 0.1  # type: ignore[operator]
-    assert near.ceiling > 0.95  # type: ignore[operator]  # of planted copies
+    assert near.ceiling is None  # an untrained generator copies nothing
     json.dumps(scores.as_dict())
 
 

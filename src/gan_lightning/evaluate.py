@@ -4,25 +4,27 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gan_lightning.data.images import to_uint8
+from gan_lightning.data.cache import scan
+from gan_lightning.data.check import nothing_usable
+from gan_lightning.data.images import Shape
 from gan_lightning.data.loader import ImageData
 from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImages
+from gan_lightning.ema import recalibrated
 from gan_lightning.errors import UserError
 from gan_lightning.files import is_exported
-from gan_lightning.latents import seeded
+from gan_lightning.latents import classes, latents, seeded
 from gan_lightning.measure.copies import Copies
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
 from gan_lightning.measure.scoring import save_strip
 from gan_lightning.measure.snapshot import Reals, Snapshot, like_the_data
-from gan_lightning.sampling import Sampler, build_trusted, load_generator
+from gan_lightning.sampling import BLOCK, Sampler, build_trusted, load_generator
 from gan_lightning.text import console
 
 WALKS = [f"{name}.{kind}" for name in ("interpolation", "morph") for kind in ("png", "gif", "mp4")]
@@ -32,7 +34,6 @@ TORCHVISION = {
     "fashion_mnist": ("FashionMNIST", 28, 1),
     "cifar10": ("CIFAR10", 32, 3),
 }
-Make = Callable[[int], Tensor]  # a number to so many uint8 images (n, C, H, W)
 
 
 def evaluate_cli(
@@ -59,15 +60,13 @@ def evaluate_cli(
         settings = sampler.config.get("dataset", {}) if sampler else {}
         reals = _reals(data, data_root, settings, features, cache_dir, inception_weights)
         n = min(num_images or reals.limit, reals.limit)
-        made = _of_checkpoint(sampler, reals, trust, truncation, n) if sampler else None
-        fakes, untrained = made or (_folder(where, reals.data, n), _stand_in(reals.data))
-        copies = Copies(reals)
-        ceilings = evaluate(Snapshot(reals, untrained(min(n, len(fakes)))))
-        known = {s.protocol: s.value for s in ceilings.scores}
-        scores = evaluate(Snapshot(reals, fakes, known), seconds=4.0, copies=copies)
+        ceilings = {}
         if sampler is None:
-            stands = "grey images with faint noise stand for one"
-            scores.warnings.append(f"untrained: a folder brings no generator, so {stands}")
+            fakes = _folder(where, reals.data, n)
+        else:
+            fakes, untrained = _of_checkpoint(sampler, reals, trust, truncation, n)
+            ceilings = {s.protocol: s.value for s in evaluate(Snapshot(reals, untrained)).scores}
+        scores = evaluate(Snapshot(reals, fakes, ceilings), seconds=4.0, copies=Copies(reals))
         folder = Path(out) if out else _pictures_of(where)
         picture = folder / "nearest_photographs.png"
         try:
@@ -111,8 +110,8 @@ def _reals(
 
 def _of_checkpoint(
     sampler: Sampler, reals: Reals, trust: str | None, truncation: float, n: int
-) -> tuple[Tensor, Make]:
-    """n images of a generator, and a function that makes some of an untrained one."""
+) -> tuple[Tensor, Tensor]:
+    """n images of a generator, and of one that has learnt nothing, as a run's yardsticks have them."""
     labels = None
     if sampler.num_classes:
         labels = like_the_data(reals.data.train_labels, n, seeded(0))
@@ -121,25 +120,21 @@ def _of_checkpoint(
         torch.manual_seed(0)
         fresh = build_trusted(sampler.config["network"]["generator"], trust)
     fresh = fresh.to(sampler.device).eval()
-    untrained = Sampler(fresh, sampler.config, sampler.device, False)
-
-    def make(count: int) -> Tensor:
-        return untrained.images(count, 0, None if labels is None else labels[:count])
-
-    return fakes, make
-
-
-def _stand_in(data: Any) -> Make:
-    """What most untrained generators give: grey with faint noise."""
-    shape = data.train_images.shape[1:]
-    return lambda n: to_uint8(0.08 * torch.randn((n, *shape), generator=seeded(0)))
+    some = (
+        latents(range(BLOCK), sampler.config["latent_dim"]),
+        classes(range(BLOCK), sampler.num_classes),
+    )
+    batches = (x.to(sampler.device).split(sampler.piece) for x in some if x is not None)
+    # or what BatchNorm has never measured would leave nothing but grey
+    fresh = recalibrated(fresh, zip(*batches, strict=True))
+    return fakes, Sampler(fresh, sampler.config, sampler.device, False).images(n, 0, labels)
 
 
-def _pictures_of(checkpoint: Path) -> Path:
-    """The run's own images/ where a checkpoint lies in a run, else samples/: not beside images."""
-    run = checkpoint.absolute().parent.parent
-    ours = checkpoint.is_file() and (run / "config.yaml").is_file()
-    return run / "images" if ours else Path("samples")
+def _pictures_of(path: Path) -> Path:
+    """A checkpoint's run's own images/, else samples/NAME: not beside what is scored."""
+    run = path.absolute().parent.parent
+    ours = path.is_file() and (run / "config.yaml").is_file()
+    return run / "images" if ours else Path("samples") / path.absolute().stem
 
 
 def real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir: str) -> ImageData:
@@ -175,8 +170,10 @@ def _folder(path: Path, real: Any, most: int) -> Tensor:
         size = "x".join(map(str, source.typical_size()))
         resized = f"are resized to {height}x{width}, the size of the real ones"
         print(f"{path}: images of {size} pixels {resized}")
-    options: dict[str, Any] = {"fit": "stretch", "holdout": 0, "cache_dir": str(real.cache_dir)}
-    made = ImageData(source, (height, width), channels, shrink_batch=True, **options)
-    made.prepare()
-    n = min(most, len(made.train_images))
-    return made.train_images[torch.arange(n) * len(made.train_images) // n]
+    found, made = scan(source, Shape(height, width, channels, "stretch"), real.cache_dir)
+    if found.bad:
+        print(f"{path}: {len(found.bad)} files are no usable images and are left out")
+    if not len(made):
+        raise nothing_usable(found, str(path))
+    n = min(most, len(made))
+    return made[torch.arange(n) * len(made) // n]

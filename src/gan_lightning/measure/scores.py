@@ -21,8 +21,7 @@ Pair = tuple[float, float | None]  # value, half width of its 95 % interval
 class Score:
     """One number and its yardsticks: floor = other real images, ceiling = untrained generator.
 
-    For near_copies the floor is the rate of held-out photographs, the ceiling that of photographs
-    with noise. `low`, `high`: 95 % interval, None where it was not asked for. `n`: images used.
+    Of near_copies the floor is the rate of held-out photographs. `low`, `high`: 95 % interval, None where it was not asked for. `n`: images used.
     """
 
     name: str
@@ -201,7 +200,7 @@ def _add_copies(result: Scores, copies: Copies, fakes: Tensor, seconds: float) -
     held, planted = copies.calibrated["rates"].tolist()
     floor = None if copies.data.holdout_images is None else held
     name = f"near_copies_{result.extractor}_{n}"
-    result.scores.append(Score(name, rate, *wilson(rate, n), floor, planted, n))
+    result.scores.append(Score(name, rate, *wilson(rate, n), floor, n=n))
     order = closeness.argsort()[:16]
     result.details["nearest"] = {"sample": order.tolist(), "photograph": where[order].tolist()}
     if planted < 0.95:
