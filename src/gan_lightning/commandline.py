@@ -129,12 +129,13 @@ def _in_form(overrides: list[str]) -> None:
     if key and value:
         compact = f"{key}={value.replace(' ', '')}"
         meant = shlex.quote(compact if value[0] in "[{" else assign(key, value))
+    elif re.match(rf"({known}|\w+\.[\w.]+|(?!.*/).*?\w)[:\s]\s*\S", part):
+        key, value = re.split(r"[:\s]\s*", part, maxsplit=1)
+        meant = shlex.quote(assign(key, value))
     elif "/" in part:
         meant = f"dataset=folder {shlex.quote(assign('dataset.root', part))}"
     elif part in ("help", "version"):
         meant = f"--{part}"
-    elif re.search(r"\w[:\s]", part):
-        meant = shlex.quote(re.sub(r"[:\s]", "=", part, count=1))
     else:
         meant = f"{part}=..." if re.fullmatch(r"[\w.]+", part) else "key=value"
     raise UserError(

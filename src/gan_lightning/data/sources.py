@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -207,11 +208,13 @@ class TorchvisionImages:
                 splits = [cls(self.root, train=train) for train in (True, False)]
             except Exception as error:
                 self._leave_nothing(folder, made)
+                why = re.sub(r".*got:|<urlopen error|>", "", str(error), flags=re.DOTALL)
                 raise UserError(
                     f"{self.dataset} cannot be read from {folder} and could not be downloaded"
-                    f" ({' '.join(str(error).split())[:120]}): put {', '.join(names)} there,"
+                    f" ({' '.join(why.split())[:120]}): put {', '.join(names)} there,"
                     " name another folder with dataset.root=..., or go on without them:"
-                    " python train.py dataset=egg"
+                    " python train.py dataset=egg; photographs of your own are"
+                    " experiment=few_photos dataset.root=..."
                 ) from None
         arrays = [np.asarray(split.data) for split in splits]
         pixels = np.concatenate(arrays)
