@@ -38,7 +38,7 @@ def test_what_matters_comes_first_and_nothing_twice():
 
 def test_what_never_changes_is_no_pane():
     moving = boards.Moving()
-    p, rule, loss = "7 settings that move/p", "6 findings/stuck", "3 losses/d"
+    p, rule, loss = "7 settings that move/augment_p", "6 findings/stuck", "3 losses/d"
     assert moving({p: 0.5, rule: 0.0, loss: 1.0}, 8) == [(8, {loss: 1.0})]
     assert moving({p: 0.5, rule: 0.0, loss: 1.0}, 16) == [(16, {loss: 1.0})]
     # its first value comes with the first that differs

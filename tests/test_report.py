@@ -10,8 +10,8 @@ from PIL import Image
 from gan_lightning import record
 from gan_lightning.errors import UserError
 from gan_lightning.report import write_comparison, write_report
-from gan_lightning.report.compare import differences, expand, flat
-from gan_lightning.report.images import shrunk, spread, tile_scores, tile_sides
+from gan_lightning.report.compare import differences, expand
+from gan_lightning.report.images import moment, shrunk, spread, tile_scores, tile_sides
 from gan_lightning.report.page import WORDS, number
 from gan_lightning.report.panes import panes, short, thin
 from gan_lightning.report.reading import Seen, read_curves, read_run
@@ -83,13 +83,13 @@ def data_of(page):
 
 def test_everything_is_on_the_page_and_nothing_is_fetched(run):
     page = write_report(run).read_text()
-    for words in ("Too &lt;b&gt;strong", "n_critic=1", "auc 0.99", "frechet_x_100", "epoch 0002"):
+    for words in ("Too &lt;b&gt;strong", "n_critic=1", "auc 0.99", "frechet_x_100", "epoch 2"):
         assert words in page
     assert "<b>strong" not in page and "well </script>" not in page
     assert not re.search(r"(https?:)?//[a-z]", page.replace("http://www.w3.org/2000/svg", ""))
     assert not list(run.glob("*.partial"))
     data = data_of(page)
-    assert [frame["name"] for frame in data["frames"]] == ["epoch 0001", "epoch 0002"]
+    assert [frame["name"] for frame in data["frames"]] == ["epoch 1", "epoch 2"]
     assert data["frames"][0]["scores"] == []
     assert data["frames"][1]["scores"] == [round(k / 63, 3) for k in range(64)]
     assert (data["tile"], data["seed"]) == ([SIDE, SIDE], 7)
@@ -166,6 +166,19 @@ def test_pictures_are_spread_evenly_and_the_last_stays():
     assert spread([1, 2], 5) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "english", "korean"),
+    [
+        ("kimg_000004.208", "4,208 images", "4,208장"),
+        ("kimg_000120", "120,000 images", "120,000장"),
+        ("epoch_0003", "epoch 3", "에폭 3"),
+        ("by_hand", "by_hand", "by_hand"),
+    ],
+)
+def test_moments_are_said_in_words(name, english, korean):
+    assert (moment(name, "en"), moment(name, "ko")) == (english, korean)
+
+
 def test_a_large_picture_is_made_smaller(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
@@ -198,6 +211,9 @@ def test_comparing(tmp_path):
     assert path == (tmp_path / "s" / "compare.html").resolve()
     order = re.findall(r"<tr><td>(\d)</td>", page)
     assert order == ["2", "1", "0"]  # 48 before 49 before 50
+    assert "<strong>46</strong>" in page  # 48 above 2
+    (runs[0] / "result.json").write_text('{"objective": 1.5}')  # it was better on the way
+    assert re.findall(r"<tr><td>(\d)</td>", write_comparison(runs).read_text()) == ["0", "2", "1"]
     assert "lr=0.01" in page and "observer.seed" not in page
     write_report(runs[2])
     assert '<a href="./2/report.html">2</a>' in write_comparison(runs).read_text()
@@ -248,13 +264,10 @@ def test_short_rows_under_a_long_header_are_read_in_no_time(tmp_path):
 
 
 def test_differences():
-    assert flat({"a": {"b": 1, "c": [2]}, "d": None}) == {"a.b": "1", "a.c": "[2]", "d": "None"}
-    runs = [Seen(None, config={"a": 1, "b": {"c": k}, "ckpt_path": k}) for k in (1, 2)]
-    assert differences([*runs, Seen(None, config={"a": 1})]) == [
-        {"b.c": "1"},
-        {"b.c": "2"},
-        {"b.c": "-"},
-    ]
+    typed = [["a=1", f"lr={k}.123456789", f"ckpt_path={k}", "seed=1"] for k in (1, 2)]
+    runs = [Seen(None, config={"overrides": one}) for one in (*typed, ["seed=1", "a=1"])]
+    assert differences(runs) == ["lr=1.123", "lr=2.123", ""]
+    assert differences([runs[0], Seen(None, config={"overrides": 3})])[1] == ""
 
 
 def test_the_record_has_a_part_for_each_start(tmp_path):

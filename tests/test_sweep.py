@@ -12,6 +12,7 @@ from PIL import Image
 
 from gan_lightning import sweep
 from gan_lightning.commandline import explain
+from gan_lightning.config import varied
 from gan_lightning.errors import UserError
 from gan_lightning.sweep import (
     Summary,
@@ -21,7 +22,6 @@ from gan_lightning.sweep import (
     launcher,
     objective_of,
     runs,
-    varied,
 )
 
 
@@ -70,9 +70,11 @@ def test_the_best_comes_first(four):
         ("2", "diverged", None, None),
         ("3", "failed", None, None),
     ]
-    assert varied(found) == {"0": "lr=0.1", "1": "lr=0.2", "2": "lr=0.3", "3": "lr=0.4"}
+    assert varied([r.overrides for r in found]) == ["lr=0.2", "lr=0.1", "lr=0.3", "lr=0.4"]
     found[0].overrides[1] = "lr=0.20000123456"
-    assert varied(found)["1"] == "lr=0.2"  # as many digits as anybody wants to read
+    assert (
+        varied([r.overrides for r in found])[0] == "lr=0.2"
+    )  # as many digits as anybody wants to read
     assert found[0].picture == str(four / "1/images/fake_images_kimg_000002.png")
 
 

@@ -50,6 +50,8 @@ def panes(values: Mapping[str, float]) -> dict[str, float]:
             name = re.sub(r"_\d+k?$", "", name)
             if floor is not None and name.startswith(("frechet", "fid")):
                 name, value = f"above_real_{name}", value - floor  # the first of its group
+        if group in ("lr", "augment"):  # which share a pane's group
+            name = f"{group}_{name}"
         found[f"{GROUPS[group]}/{name}" if group in GROUPS else key] = value
     return found
 

@@ -1,9 +1,12 @@
 """Keys, values and overrides: reading them by name, and writing them so that Hydra and the shell read them back."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+LONG = r"\d\.\d{5,}(e[+-]?\d+)?"  # numbers with more digits than anybody wants to read
 
 
 def lookup(config: Any, path: str) -> Any:
@@ -16,6 +19,13 @@ def lookup(config: Any, path: str) -> Any:
 def key_of(override: str) -> str:
     """The key that a typed override sets, adds or removes: `+a.b=1` -> `a.b`."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def varied(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Of each run's overrides those that not all runs share, in one line, long numbers cut short."""
+    common = set.intersection(*map(set, lines)) if len(lines) > 1 else set()
+    own = (" ".join(one for one in line if one not in common) for line in lines)
+    return [re.sub(LONG, lambda number: f"{float(number[0]):.4g}", one) for one in own]
 
 
 def let_last_rate_win(cfg: DictConfig, overrides: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 import os
-import re
+import shlex
 import textwrap
 import time
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from gan_lightning.config import key_of, lookup
+from gan_lightning.config import key_of, lookup, varied
 from gan_lightning.errors import UserError
 from gan_lightning.files import read_json, read_yaml, write_json, write_whole
 from gan_lightning.patterns import ANY
@@ -22,7 +22,6 @@ from gan_lightning.text import console
 # no override of a job: a job that was told of its sweep would begin it anew
 SWEEP_ONLY = ("sweep", "hydra.mode", "hydra/sweeper", "hydra/launcher")
 WORDS = {"stopped": "not finished", "ended": "no score"}
-LONG = r"\d\.\d{5,}(e[+-]?\d+)?"  # numbers with more digits than anybody wants to read
 
 
 @dataclass
@@ -115,16 +114,6 @@ def _run(name: str, folder: Path) -> Run:
     )
 
 
-def varied(found: Sequence[Run]) -> dict[str, str]:
-    """Of each run's overrides those that not all runs share, in one line, by folder."""
-    common = set.intersection(*(set(run.overrides) for run in found)) if len(found) > 1 else set()
-    names = {}
-    for run in found:
-        own = " ".join(o for o in run.overrides if o not in common) or "(as it is)"
-        names[run.folder] = re.sub(LONG, lambda number: f"{float(number[0]):.4g}", own)
-    return names
-
-
 def summarise(root: Path) -> list[Run]:
     """Prints the table and writes it to sweep.json, and the pictures to contact_sheet.png, both in the sweep's folder."""
     from rich.table import Table
@@ -132,10 +121,13 @@ def summarise(root: Path) -> list[Run]:
     found = runs(root)
     if not found:
         return found
-    names = varied(found)
-    table = Table(title=f"{len(found)} runs, best first (a lower score is better)")
-    for column in ("", "run", "overrides", "score", "kimg", "verdict"):
-        side: Any = "right" if column in ("", "score", "kimg") else "left"
+    own = varied([run.overrides for run in found])
+    names = {run.folder: said or "(as it is)" for run, said in zip(found, own, strict=True)}
+    table = Table(
+        title=f"{len(found)} runs, best first: by each run's best score above real images'"
+    )
+    for column in ("", "run", "overrides", "above real", "kimg", "verdict"):
+        side: Any = "right" if column in ("", "above real", "kimg") else "left"
         table.add_column(column, overflow="fold", justify=side)
     for place, run in enumerate(found, 1):
         kimg = "" if run.kimg is None else f"{run.kimg:g}"
@@ -144,6 +136,7 @@ def summarise(root: Path) -> list[Run]:
     write_json(root / "sweep.json", [asdict(run) for run in found])
     if contact_sheet(found, names, root / "contact_sheet.png"):
         print(f"pictures:     {root / 'contact_sheet.png'}", flush=True)
+    print(f"on one page:  gan-lightning report {shlex.quote(str(root))}", flush=True)
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from gan_lightning.config import key_of, lookup, varied
 from gan_lightning.errors import UserError
 from gan_lightning.files import inside, write_text
 from gan_lightning.report.images import uri
@@ -14,8 +15,7 @@ from gan_lightning.report.panes import short, thin
 from gan_lightning.report.reading import Seen, read_run
 
 COMPARED = 60  # runs on a page
-# settings that follow from others or say where something lies
-OWN = ("hydra", "overrides", "ckpt_path", "logger", "checkpoints")
+OWN = ("ckpt_path", "hydra.run.dir", "hydra.sweep.dir")  # where something lies
 
 
 def expand(folders: Sequence[Path]) -> list[Path]:
@@ -32,25 +32,15 @@ def expand(folders: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def flat(value: Any, key: str = "") -> dict[str, str]:
-    """Settings by dotted key, as text."""
-    if isinstance(value, dict):
-        parts = (flat(v, f"{key}.{k}" if key else str(k)) for k, v in value.items())
-        return {k: v for part in parts for k, v in part.items()}
-    return {key: str(value)}
-
-
-def differences(runs: Sequence[Seen]) -> list[dict[str, str]]:
-    """Of each run the settings that not all of them share."""
-    settings = [flat({k: v for k, v in run.config.items() if k not in OWN}) for run in runs]
-    keys = dict.fromkeys(key for one in settings for key in one)
-    varied = [key for key in keys if len({one.get(key) for one in settings}) > 1]
-    return [{key: one.get(key, "-") for key in varied} for one in settings]
+def differences(runs: Sequence[Seen]) -> list[str]:
+    """What was typed for each run and not for all of them, in one line."""
+    typed = (lookup(run.config, "overrides") for run in runs)
+    lines = [[str(one) for one in line] if isinstance(line, list) else [] for line in typed]
+    return varied([[one for one in line if key_of(one) not in OWN] for line in lines])
 
 
 def rank(run: Seen) -> float:
-    value = run.main["value"] if run.main else None
-    return math.inf if value is None else value
+    return math.inf if run.objective is None else run.objective
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:
@@ -71,7 +61,7 @@ def write_comparison(folders: Sequence[Path]) -> Path:
     return place / "compare.html"
 
 
-def _card(run: Seen, place: Path, differs: dict[str, str]) -> dict[str, Any]:
+def _card(run: Seen, place: Path, differs: str) -> dict[str, Any]:
     name = os.path.relpath(run.folder.resolve(), place)
     page = f"./{quote(name)}/report.html" if inside(run.folder, "report.html") else ""
     picture = uri(run.grids[-1]) if run.grids else ""
@@ -81,6 +71,7 @@ def _card(run: Seen, place: Path, differs: dict[str, str]) -> dict[str, Any]:
         "page": page,
         "picture": picture,
         "score": run.main,
+        "above": run.objective,
         "summary": summary,
         "differs": differs,
     }

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,22 @@ def _frame(seen: Seen, path: Path) -> dict[str, Any]:
     name = path.stem.removeprefix("fake_images_")
     beside = inside(seen.folder, f"images/nearest_{name}.png")
     return {
-        "name": name.replace("_", " "),
+        "name": moment(name, seen.language),
         "picture": uri(path),
         "nearest": uri(beside),
         "scores": tile_scores(inside(seen.folder, f"results/discriminator_outputs_{name}.npy")),
     }
+
+
+def moment(name: str, language: str) -> str:
+    """kimg_000004.208 as 4,208 images, epoch_0003 as epoch 3; another name as it is."""
+    kind, _, number = name.partition("_")
+    if not re.fullmatch(r"\d+(\.\d+)?", number):
+        return name
+    images, korean = f"{1000 * float(number):,.0f}", language == "ko"
+    if kind == "kimg":
+        return f"{images}장" if korean else f"{images} images"
+    return f"{'에폭' if korean else kind} {int(float(number))}"
 
 
 def spread(found: list[Path], most: int) -> list[Path]:

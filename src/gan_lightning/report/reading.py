@@ -46,6 +46,7 @@ SCORE = {
     "better?": str,
     str: ANY,
 }
+RESULT = {"objective": NUMBER, str: ANY}
 SCORES = {"scores": [SCORE], str: ANY}
 REMARK = {"name": str, "text": str, "action": str, str: ANY}
 CHECK = {"name": str, "counts": {str: str}, "remarks": [REMARK], str: ANY}
@@ -66,12 +67,20 @@ class Seen:
     curves: dict[str, Curve] = field(default_factory=dict)
     parts: list[dict[str, Any]] = field(default_factory=list)
     grids: list[Path] = field(default_factory=list)
+    result: float | None = None  # the best score above real images'
 
     @property
     def main(self) -> dict[str, Any] | None:
         """The Fréchet distance."""
         found = (s for s in self.scores if s["name"].startswith(("frechet", "fid")))
         return next(found, None)
+
+    @property
+    def objective(self) -> float | None:
+        """Its best score above real images', of a run that has not ended its last."""
+        if self.result is not None or not self.main or self.main["value"] is None:
+            return self.result
+        return float(self.main["value"] - (self.main["floor"] or 0))
 
     @property
     def language(self) -> str:
@@ -107,6 +116,7 @@ def read_run(folder: Path) -> Seen:
         read_curves(metrics) if metrics else {},  # logger=none has none
         record.read(folder),
         sorted(path for path in grids if inside(folder, f"images/{path.name}")),
+        _json(folder, "result.json", RESULT).get("objective"),
     )
 
 

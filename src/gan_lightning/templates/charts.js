@@ -1,5 +1,5 @@
 // Curves as SVG: hover for values, a log scale on request, bands for yardsticks, marks for findings.
-const WIDTH = 460, HEIGHT = 230, LEFT = 50, RIGHT = 8, TOP = 10, BOTTOM = 26;
+const WIDTH = 460, HEIGHT = 230, LEFT = 50, RIGHT = 8, TOP = 10, BOTTOM = 40;
 
 const svgNode = (name, attributes, parent) => {
   const node = document.createElementNS('http://www.w3.org/2000/svg', name);
@@ -65,9 +65,9 @@ function drawChart(pane, holder) {
       svgNode('text', { x: LEFT - 5, y: toY(at) + 4, 'text-anchor': 'end' }, svg).textContent = brief(at);
     }
     for (const step of roundSteps(0, right, 4)) {
-      svgNode('text', { x: x(step), y: HEIGHT - 8, 'text-anchor': step ? 'middle' : 'start' }, svg).textContent = brief(step);
+      svgNode('text', { x: x(step), y: HEIGHT - 24, 'text-anchor': step ? 'middle' : 'start' }, svg).textContent = brief(step);
     }
-    svgNode('text', { x: WIDTH - RIGHT, y: HEIGHT - BOTTOM - 5, 'text-anchor': 'end' }, svg).textContent = say.thousand;
+    svgNode('text', { x: WIDTH - RIGHT, y: HEIGHT - 6, 'text-anchor': 'end' }, svg).textContent = say.thousand;
     for (const band of pane.bands) {
       const y = toY(band.value);
       if (y < TOP - 1 || y > HEIGHT - BOTTOM + 1) continue;
