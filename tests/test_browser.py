@@ -50,11 +50,11 @@ def opened(request, browser, written):
 def test_the_slider_and_the_play_button(opened):
     last = opened.get_attribute("#generated", "src")
     opened.fill("#time", "0")
-    assert opened.inner_text("#when") == "epoch 0001"
+    assert opened.inner_text("#when") == "epoch 1"
     assert opened.get_attribute("#generated", "src") != last
     opened.click("#play")
     assert opened.inner_text("#play") == "Stop"
-    sync_api.expect(opened.locator("#when")).to_have_text("epoch 0002")
+    sync_api.expect(opened.locator("#when")).to_have_text("epoch 2")
     sync_api.expect(opened.locator("#play")).to_have_text("Play")
     assert opened.get_attribute("#generated", "src") == last
 
@@ -97,8 +97,8 @@ def test_values_under_the_pointer_and_the_log_scale(opened):
     assert "frechet 42" in chart.locator("figcaption").inner_text()
     opened.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + box["height"] / 2)
     assert "frechet 81" in chart.locator("figcaption").inner_text()  # at 128 of 192 images
-    # 81 between the yardsticks 2 and 99 on a plot of 194 units; then as the curve's largest value
-    assert svg.locator("polyline").get_attribute("points").split()[0].endswith(",46.0")
+    # 81 between the yardsticks 2 and 99 on a plot of 180 units; then as the curve's largest value
+    assert svg.locator("polyline").get_attribute("points").split()[0].endswith(",43.4")
     chart.locator("input").click()
     assert svg.locator("polyline").get_attribute("points").split()[0].endswith(",10.0")
     assert chart.locator("line[stroke-dasharray]").count() == 1  # the finding

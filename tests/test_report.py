@@ -260,7 +260,7 @@ def test_another_kind_of_picture_is_refused(tmp_path):
 def test_short_rows_under_a_long_header_are_read_in_no_time(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step," + ",".join(f"k{i}" for i in range(20_000)) + "\n" + "1,2\n" * 20_000)
-    assert len(read_curves(path)["k0"]) == 20_000
+    assert read_curves(path)["k0"] == [(1, 2)]
 
 
 def test_differences():

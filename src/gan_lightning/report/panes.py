@@ -26,10 +26,7 @@ def panes(seen: Seen) -> list[dict[str, Any]]:
     found = []
     for title, wanted in PANES.items():
         keys = [k for k in sorted(seen.curves) if k.startswith(wanted) and not k.endswith("_floor")]
-        curves = {
-            key: list(dict(seen.curves[key]).items()) for key in keys
-        }  # the last word at a moment
-        curves = {key: curve for key, curve in curves.items() if len(curve) > 1}
+        curves = {key: seen.curves[key] for key in keys if len(seen.curves[key]) > 1}
         moving = title != "curve_augment" or any(
             len({y for _, y in c}) > 1 for c in curves.values()
         )

@@ -127,7 +127,7 @@ def _json(folder: Path, name: str, pattern: Any) -> dict[str, Any]:
 
 def read_curves(path: Path) -> dict[str, Curve]:
     """Key to (images shown, value) pairs, finite ones."""
-    curves: dict[str, Curve] = {}
+    curves: dict[str, dict[float, float]] = {}  # the last word on a moment counts
     with untrusted(path):
         header, *rows = csv.reader(read_text(path).replace("\0", "").splitlines()) or [[]]
         at = header.index("step") if "step" in header else len(header)
@@ -137,5 +137,5 @@ def read_curves(path: Path) -> dict[str, Curve]:
                 step = float(row[at])
                 for key, text in zip(header, row, strict=False):
                     if key != "step" and text and math.isfinite(value := float(text)):
-                        curves.setdefault(key, []).append((step, value))
-    return curves
+                        curves.setdefault(key, {})[step] = value
+    return {key: list(curve.items()) for key, curve in curves.items()}
