@@ -334,7 +334,7 @@ COMMANDS = {
     "check @FOLDER --cache-dir @FILE/x": "is a file (",
     "check @FOLDER": "holds no usable image",
     "diagnose /not/there": "/not/there does not exist: give the folder of a run",
-    "diagnose @FOLDER": "holds no signals.jsonl: it should be the folder of a run",
+    "diagnose @FOLDER": "holds no signals.jsonl: give the folder of a run",
     "diagnose @RUN --language de": "'--language': 'de' is not one of",
     "diagnose @RUN/checkpoints/last.ckpt": "is a file: give the folder of a run, its folder is ",
     "report @FILE": "is a file: give the folder of a run",

@@ -166,7 +166,7 @@ def interpolate(
     device: Device = None,
     truncation: Shorten = 1.0,
 ) -> None:
-    """Walk between latents: interpolation.png and interpolation.gif."""
+    """Walk between latents, as PNG and as GIF."""
     options = dict(locals())
     if isinstance(seed, list):
         if rows not in (None, len(seed) - 1):
@@ -270,13 +270,15 @@ def evaluate(
     out: Annotated[
         str | None,
         option(
-            path, "FOLDER", "for nearest_photographs.png; the run's images/ or samples/ if left out"
+            path,
+            "FOLDER",
+            "for nearest_photographs.png; the run's images/ or samples/NAME if left out",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
     trust: Trust = None,
 ) -> int:
-    """Score a checkpoint, or any folder of generated images, against real ones."""
+    """Score a checkpoint, or a folder of images."""
     options = dict(locals())
     check_data(path, data, data_root)
     if expanded(path).is_dir() and not is_exported(path) and truncation != 1:
@@ -370,7 +372,9 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(arguments, prog_name="gan-lightning", standalone_mode=False) or 0
     except TyperException as error:
         said = error.format_message().rstrip(".").replace("Value error, ", "")
-        complain(f"{said}; gan-lightning --help shows what is possible")
+        context = getattr(error, "ctx", None)
+        page = context.command_path if context else "gan-lightning"
+        complain(f"{said}; {page} --help shows what is possible")
         return 2
     except UserError as error:
         return complain(str(error))

@@ -138,10 +138,13 @@ def _numbers(finding: dict[str, Any]) -> list[str]:
     ]
 
 
-def show(v: Verdict, everything: bool = False, console: Console | None = None) -> None:
+def show(
+    v: Verdict, everything: bool = False, console: Console | None = None, hint: str = "all"
+) -> None:
     """The verdict in the terminal: in words, the first finding's reason, and the command to run next.
 
-    `everything`: all findings with their reasons, and the names of all checks.
+    `everything`: all findings with their reasons, and the names of all checks. `hint`: the label
+    that says where else these are.
     """
     from rich.text import Text
 
@@ -174,7 +177,7 @@ def show(v: Verdict, everything: bool = False, console: Console | None = None) -
             say(f"{label(name)}: {', '.join(found)}", "dim")
     elif checks:
         counts = (label(f"{name}_count", n=str(len(found))) for name, found in checks.items())
-        say(f"{', '.join(counts)} ({label('all')})", "dim")
+        say(f"{', '.join(counts)} ({label(hint)})", "dim")
     if v["command"]:
         say(f"{label('next')}:")
         console.print(Text(f"  {v['command']}", style="bold"), soft_wrap=True)
@@ -217,10 +220,11 @@ def read(run_dir: str | Path) -> History:
     """A run's records from signals.jsonl, but for a last unfinished line. Raises UserError."""
     path = files.inside(run_dir, "signals.jsonl")
     if path is None:
-        raise UserError(
-            f"{run_dir} holds no signals.jsonl: it should be the folder of a run that was started"
-            " without diagnosis=off"
-        )
+        below = sorted(Path(run_dir).glob("*/signals.jsonl"))
+        right = "give the folder of a run that was started without diagnosis=off"
+        if below:
+            right = f"give one of the {len(below)} runs in it, as {below[0].parent}"
+        raise UserError(f"{run_dir} holds no signals.jsonl: {right}")
     facts: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
     for record in files.read_json_lines(path, (RECORD, {"kind": str, str: files.ANY})):
@@ -260,7 +264,7 @@ def diagnose_cli(
         spoken = spoken if spoken in LANGUAGES else "en"
         verdict = judge(h, thresholds, language or spoken, run_dir)
         left_out = [m for m in h.setting("diagnosis.rules", []) if m not in more]
-    show(verdict, everything)
+    show(verdict, everything, hint="all_option")
     if left_out:
         plain_console().print(f"without the rules of {', '.join(map(str, left_out))}: see --rules")
     return 0
