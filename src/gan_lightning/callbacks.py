@@ -54,7 +54,7 @@ class ConsoleLine(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        self.start = (time.monotonic(), module.nimg, module.progress)
+        self.start = (time.monotonic(), module.nimg)
         self.warm = False
         console = Console()
         self.print = console.print
@@ -73,20 +73,21 @@ class ConsoleLine(Callback):
             self.shown = 0.0
 
     @staticmethod
-    def _deadline(trainer: Any) -> bool:
-        return any(isinstance(callback, Deadline) for callback in trainer.callbacks)
+    def _deadline(trainer: Any) -> "Deadline | None":
+        return next((one for one in trainer.callbacks if isinstance(one, Deadline)), None)
 
     def _speed(self, module: Any) -> float:
         """Images a second."""
         return (module.nimg - self.start[1]) / max(time.monotonic() - self.start[0], 1e-9)
 
-    def _told(self, module: Any) -> None:
+    def _told(self, trainer: Any, module: Any) -> None:
         """How long it takes, once the first steps are timed."""
-        speed, begun = self._speed(module), self.start[2]
-        spent, done = time.monotonic() - self.start[0], module.progress - begun
+        speed, deadline = self._speed(module), self._deadline(trainer)
         line = f"time:    {speed:,.0f} images a second"
-        if done > 0:
-            left = spent * (1 - module.progress) / done
+        ends = [(module.planned_nimg - module.nimg) / speed] if module.planned_nimg else []
+        ends += [deadline.time_remaining() or 0.0] if deadline else []
+        if ends:
+            left = min(ends)
             if left < BRIEF:
                 return
             line += f": about {duration(left)} more, until {clock(left)}"
@@ -111,14 +112,14 @@ class ConsoleLine(Callback):
     ) -> None:
         now = time.monotonic()
         if not self.warm:  # the first step takes long and says nothing of the others
-            self.warm, self.start = True, (now, module.nimg, module.progress)
+            self.warm, self.start = True, (now, module.nimg)
         if self.progress is not None and now - self.shown > 0.5:
             description = self._describe(trainer, module)
             self.progress.update(self.task, completed=module.progress, description=description)
             self.shown = now
         if self.told and module.step >= self.told and now - self.start[0] > 1:
             self.told = 0
-            self._told(module)
+            self._told(trainer, module)
         before, self.seen = self.seen, module.step // self.every if self.every else 0
         if self.seen > before and module.last_logits is not None:
             self._line(trainer, module, batch_idx)
