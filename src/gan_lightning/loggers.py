@@ -24,8 +24,8 @@ from torch import Tensor
 
 from gan_lightning import pictures
 from gan_lightning.boards import GROUPS, Board
-from gan_lightning.errors import UserError
 from gan_lightning.files import append_text, naming, write_text
+from gan_lightning.places import needs
 
 AXES = 32  # of the projector's features: it turns them into 3 in any case
 
@@ -169,19 +169,11 @@ def _quiet(before: Any, folder: str) -> Any:
 # -- other trackers ------------------------------------------------------------------------
 
 
-def _needed(package: str, extra: str) -> None:
-    """Raises UserError where a package is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise UserError(f"logger={extra} needs a package: pip install {package}")
-
-
 class Wandb(Board, WandbLogger):
     """Weights & Biases, by Lightning's logger. Nothing leaves the machine with `offline`."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        _needed("wandb", "wandb")
+        needs("logger=wandb", "wandb", "wandb")
         super().__init__(*args, **settings)
 
     def show_picture(self, name: str, picture: Tensor, nimg: int) -> None:
@@ -210,7 +202,7 @@ class MLflow(Board, MLFlowLogger):
     """MLflow, by Lightning's logger."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        _needed("mlflow", "mlflow")
+        needs("logger=mlflow", "mlflow", "mlflow")
         super().__init__(*args, **settings)
 
     def show_picture(self, name: str, picture: Tensor, nimg: int) -> None:
@@ -229,7 +221,7 @@ class Trackio(Board, Logger):
     """Trackio, which keeps runs on this machine: `trackio show`."""
 
     def __init__(self, project: str = "gan-lightning", run_name: str | None = None) -> None:
-        _needed("trackio", "trackio")
+        needs("logger=trackio", "trackio", "trackio")
         super().__init__()
         self.project, self.run_name = project, run_name
         self.settings: dict[str, Any] = {}

@@ -19,17 +19,23 @@ def grid(images: Tensor, columns: int = 8, gap: int = 0, margin: int = 2) -> Ten
 
 def labelled_grid(images: Tensor, labels: Sequence[object], columns: int = 8) -> Image.Image:
     """As `grid`, with a short text beneath each image, such as its seed."""
-    tiles, texts = [to_image(image) for image in images], [str(label) for label in labels]
-    font = ImageFont.load_default(10)
-    wide = max(tiles[0].width, *(int(font.getlength(text)) + 1 for text in texts)) + 4
-    high, columns = tiles[0].height + 16, min(columns, len(tiles))
-    sheet = Image.new(tiles[0].mode, (columns * wide, -(-len(tiles) // columns) * high))
+    return captioned([to_image(image) for image in images], list(map(str, labels)), columns)
+
+
+def captioned(tiles: Sequence[Image.Image], texts: Sequence[str], columns: int) -> Image.Image:
+    """Pictures in rows, each over its text, of several lines or none."""
+    font, lines = ImageFont.load_default(10), max(text.count("\n") + 1 for text in texts)
+    widths = [max(map(font.getlength, text.split("\n"))) for text in texts]
+    wide = max(*(tile.width for tile in tiles), *(int(width) + 1 for width in widths)) + 4
+    tall, columns = max(tile.height for tile in tiles), min(columns, len(tiles))
+    size = columns * wide, -(-len(tiles) // columns) * (tall + 4 + 12 * lines)
+    sheet = Image.new(tiles[0].mode, size)
     pen = ImageDraw.Draw(sheet)
-    for k, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
-        left, top = k % columns * wide, k // columns * high
+    for k, (tile, text, width) in enumerate(zip(tiles, texts, widths, strict=True)):
+        left, top = k % columns * wide, k // columns * (tall + 4 + 12 * lines)
         sheet.paste(tile, (left + (wide - tile.width) // 2, top + 2))
-        middle = left + (wide - font.getlength(text)) / 2
-        pen.text((middle, top + tile.height + 3), text, "#b0b0b0", font)
+        place = left + (wide - width) / 2, top + tile.height + 3
+        pen.multiline_text(place, text, "#b0b0b0", font, spacing=0)
     return sheet
 
 

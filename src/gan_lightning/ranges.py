@@ -53,6 +53,7 @@ Channels = Annotated[
 Layers = Annotated[Sequence[Width], Len(1, 64), Said("a list of layer sizes, as [256,512]")]
 Groups = Annotated[int, Interval(ge=0, le=2**16)]  # images of a minibatch-stddev group; 0: off
 Grey = Annotated[int, Interval(ge=0, le=255), Said("a grey level from 0 (black) to 255 (white)")]
+Fit = Literal["crop", "pad", "stretch"]
 Norm = Literal["none", "batch", "group", "spectral"]
 Text = Annotated[str, Predicate(lambda text: text.strip() != "")]
 Folder = Annotated[Text, Said("the path of a folder")]
@@ -133,6 +134,12 @@ def complaint(key: str, kind: Any, value: Any) -> tuple[str, str] | None:
     return key, _line(key, words(kind), value)
 
 
+def must_be(key: str, kind: Any, value: Any) -> None:
+    """Raises UserError where the type does not admit the value, or one in it."""
+    if wrong := complaint(key, kind, value):
+        raise UserError(wrong[1])
+
+
 def _line(key: str, right: str, value: Any) -> str:
     if value is None and right.startswith("a block"):
         return f"{key}=null is not possible: leave it out, or set the single keys in it"
@@ -173,8 +180,8 @@ def checked(function: Callable[P, None]) -> Callable[P, None]:
         for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
             if isinstance(value, Sequence) and not isinstance(value, str):
                 value = list(value)  # of OmegaConf, or a tuple
-            if name in kinds and (wrong := complaint(name, kinds[name], value)):
-                raise UserError(wrong[1])
+            if name in kinds:
+                must_be(name, kinds[name], value)
         function(*args, **kwargs)
 
     return wrapper

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 
 from gan_lightning.config import key_of, lookup, varied
 from gan_lightning.errors import UserError
-from gan_lightning.files import read_json, read_yaml, write_json, write_whole
+from gan_lightning.files import read_json, read_yaml, write_json
 from gan_lightning.patterns import ANY
 from gan_lightning.ranks import find_place
 from gan_lightning.text import console
@@ -146,32 +146,24 @@ def contact_sheet(
     """The last grid of each run that has one, best first, at most `most`, each `side` pixels wide with its caption below."""
     from PIL import Image
 
+    from gan_lightning import pictures
+
     shown = [run for run in found if run.picture][:most]
     if not shown:
         return False
-    tiles = [_tile(run, names[run.folder], side) for run in shown]
-    columns, height = min(len(tiles), 4), max(tile.height for tile in tiles) + 8
-    size = columns * (side + 8), -(-len(tiles) // columns) * height
-    sheet = Image.new("RGB", size, "white")
-    for k, tile in enumerate(tiles):
-        sheet.paste(tile, (k % columns * (side + 8) + 4, k // columns * height + 4))
-    write_whole(path, lambda file: sheet.save(file, format="PNG"))
+    tiles = []
+    for run in shown:
+        with Image.open(str(run.picture), formats=("PNG",)) as file:
+            picture = file.convert("RGB")
+        tall = max(1, round(picture.height * side / picture.width))
+        tiles.append(picture.resize((side, tall)))
+    captions = [f"{run.folder}: {run.score}\n{wrapped(names[run.folder], side)}" for run in shown]
+    pictures.save_image(pictures.captioned(tiles, captions, 4), path)
     return True
 
 
-def _tile(run: Run, name: str, side: int) -> Any:
-    """A run's picture over its score and what is particular to it."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    with Image.open(str(run.picture), formats=("PNG",)) as file:
-        picture = file.convert("RGB")
-    picture = picture.resize((side, max(1, round(picture.height * side / picture.width))))
-    lines = [f"{run.folder}: {run.score}", *textwrap.wrap(name, side // 7)]  # 7 pixels a letter
-    tile = Image.new("RGB", (side, picture.height + 16 * len(lines) + 4), "white")
-    tile.paste(picture)
-    text, place = "\n".join(lines), (2, picture.height + 2)
-    ImageDraw.Draw(tile).text(place, text, "black", ImageFont.load_default(12), spacing=3)
-    return tile
+def wrapped(text: str, side: int) -> str:
+    return "\n".join(textwrap.wrap(text, side // 7))  # 7 pixels a letter
 
 
 # -- from the beginning to the end of one ------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,22 +86,17 @@ def scan(
     return found
 
 
-@contextmanager
-def _alone(cache_dir: Path, key: str, name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Within, no other process builds the same."""
+def _alone(cache_dir: Path, key: str, name: str, say: Callable[[str], None]) -> Any:
+    """A lock, held: within it no other process builds the same."""
     from filelock import FileLock, Timeout
 
     cache_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(cache_dir / f"{key}.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         say(f"waiting for another run that is decoding {name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _load(facts: Path, pixels: Path, shape: Shape) -> tuple[tuple[Scan, Tensor] | None, str]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gan_lightning.errors import UserError
+from gan_lightning.ranges import Channels, Fit, Grey, Size, must_be
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 # Pillow only warns at first, and one such file can fill the memory
@@ -48,31 +48,10 @@ class Shape:
     background: int = 255
 
     def __post_init__(self) -> None:
-        height, width = self.height, self.width
-        size = height if height == width else f"[{height},{width}]"
-        for key, value, possible, right in (
-            ("fit", self.fit, self.fit in ("crop", "pad", "stretch"), "crop, pad or stretch"),
-            (
-                "image_channels",
-                self.channels,
-                self.channels in (1, 3, 4),
-                "1 (grey), 3 (colour) or 4 (with alpha)",
-            ),
-            (
-                "image_size",
-                size,
-                4 <= height <= 2048 and 4 <= width <= 2048,
-                "4 to 2048 pixels, for example 64,",
-            ),
-            (
-                "background",
-                self.background,
-                0 <= self.background <= 255,
-                "a grey level from 0 to 255 (white)",
-            ),
-        ):
-            if not possible:
-                raise UserError(f"dataset.{key}={value} is not possible: {right} is right")
+        must_be("dataset.image_size", Size, [self.height, self.width])
+        must_be("dataset.image_channels", Channels, self.channels)
+        must_be("dataset.fit", Fit, self.fit)
+        must_be("dataset.background", Grey, self.background)
 
     @classmethod
     def of(
@@ -84,13 +63,10 @@ class Shape:
     ) -> "Shape":
         """From `dataset.image_size`: pixels, or (height, width); None is 64."""
         given = 64 if image_size is None else image_size
-        size = list(given) if isinstance(given, Sequence) else [given, given]
-        if len(size) != 2 or not all(isinstance(side, int) for side in size):
-            raise UserError(
-                f"dataset.image_size={image_size} is not possible:"
-                " pixels or [height,width] are, as 64"
-            )
-        return cls(size[0], size[1], channels, fit, background)
+        size = given if isinstance(given, int | str) else list(given)
+        must_be("dataset.image_size", Size, size)
+        height, width = size if isinstance(size, list) else (size, size)
+        return cls(height, width, channels, fit, background)
 
 
 class Original(NamedTuple):

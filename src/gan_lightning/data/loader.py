@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval
@@ -20,9 +20,10 @@ from gan_lightning.data.images import ImageStore, Shape, Source
 from gan_lightning.data.remarks import CheckReport
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded
-from gan_lightning.ranges import Channels, Folder, Grey, Said, Seed, Size
+from gan_lightning.ranges import Channels, Fit, Folder, Grey, Said, Seed, Size, must_be
 
 Batch = tuple[Tensor, Tensor | None]
+BatchSize = Annotated[int, Interval(ge=1, le=2**20)]
 Holdout = Annotated[float, Interval(ge=0, le=0.5), Said("a fraction from 0 (off) to 0.5")]
 
 
@@ -114,9 +115,9 @@ class ImageData(LightningDataModule):
         source: Source,
         image_size: Size | None = None,
         image_channels: Channels = 3,
-        batch_size: Annotated[int, Interval(ge=1, le=2**20)] | None = None,
+        batch_size: BatchSize | None = None,
         *,
-        fit: Literal["crop", "pad", "stretch"] = "crop",
+        fit: Fit = "crop",
         flip: bool = False,
         background: Grey = 255,
         holdout: Holdout = 0.1,
@@ -129,12 +130,8 @@ class ImageData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.spec = Shape.of(image_size, image_channels, fit, background)
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"dataset.batch_size={batch_size} is not possible: 1 or more is right")
-        if not 0 <= holdout <= 0.5:
-            raise UserError(
-                f"dataset.holdout={holdout} is not possible: a fraction from 0 (off) to 0.5 is right"
-            )
+        must_be("dataset.batch_size", BatchSize | None, batch_size)
+        must_be("dataset.holdout", Holdout, holdout)
         self.source, self.name = source, source.name
         self.shrink_batch = shrink_batch or batch_size is None
         self.batch_size = batch_size or 64
