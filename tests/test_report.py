@@ -1,18 +1,22 @@
 """The page holds what the run left behind, in itself, and escapes what comes from outside."""
 
+import inspect
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import gan_lightning.data.check
 from gan_lightning import record
+from gan_lightning.diagnosis.rules import load
 from gan_lightning.errors import UserError
-from gan_lightning.report import write_comparison, write_report
+from gan_lightning.report import page, write_comparison, write_report
 from gan_lightning.report.compare import differences, expand
 from gan_lightning.report.images import moment, shrunk, spread, tile_scores, tile_sides
-from gan_lightning.report.page import WORDS, number
+from gan_lightning.report.page import WORDS, in_korean, number
 from gan_lightning.report.panes import panes, short, thin
 from gan_lightning.report.reading import Seen, read_curves, read_run
 
@@ -103,6 +107,34 @@ def test_everything_is_on_the_page_and_nothing_is_fetched(run):
 def test_korean(tmp_path):
     page = write_report(make_run(tmp_path / "run", language="ko")).read_text()
     assert '<html lang="ko">' in page and "판별자" in page and "Verdict" not in page
+
+
+def test_the_data_check_in_korean():
+    remark = {
+        "name": "near copies",
+        "text": "2 of 9",
+        "action": "remove",
+        "numbers": {"images": 2.0},
+    }
+    remark["files"] = [["a.jpg", "b.jpg", "c.jpg"]]
+    other = {"name": "of another version", "text": "a {b}", "action": "c"}
+    odd = {"name": "small originals", "text": "half", "action": "d", "numbers": {}}
+    counts = {"images": "9 usable, 1 files that are not", "modes": "RGB 9"}
+    found = in_korean({"counts": counts, "remarks": [remark, other, odd]})
+    assert found["counts"] == {
+        "이미지": "사용할 수 있는 이미지 9장, 사용할 수 없는 파일 1개",
+        "색 모드": "RGB 9",
+    }
+    copies, *rest = found["remarks"]
+    assert copies["title"] == "거의 같은 이미지" and "이미지 2장이" in copies["text"]
+    assert copies["action"].endswith(": a.jpg, b.jpg, c.jpg") and rest == [other, odd]
+
+
+def test_every_remark_has_korean_words():
+    source = inspect.getsource(gan_lightning.data.check)
+    named = set(re.findall(r"""(?:Remark|remark|_copies)\(\s*(?:seen, )?"([^"]+)\"""", source))
+    known = load(Path(page.__file__).parent / "check_ko.yaml")
+    assert named == known["remarks"].keys() and len(named) == len(gan_lightning.data.check.CHECKS)
 
 
 def test_both_languages_say_everything():

@@ -1,6 +1,8 @@
 """RUN_DIR/report.html: the verdict, the pictures over time, the scores, the curves, the settings."""
 
+import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,40 @@ def number(value: Any) -> str:
     )
 
 
+def in_korean(check: dict[str, Any]) -> dict[str, Any]:
+    """The data check as the Korean page says it; what has no words there stays as it is."""
+    known = load(Path(__file__).parent / "check_ko.yaml")
+
+    def row(text: str) -> str:
+        for pattern, korean in known["values"].items():
+            if found := re.fullmatch(pattern, text):
+                return found.expand(korean)
+        return text
+
+    def said(remark: dict[str, Any]) -> dict[str, Any]:
+        words = known["remarks"].get(remark["name"], {"texts": []})
+        names = [str(file) for group in remark.get("files", []) for file in group]
+        more = f" … ({len(names)})" if len(names) > 5 else ""
+        values = {"names": ", ".join(names[:5]) + more, **remark.get("numbers", {})}
+        for text in words["texts"]:
+            with suppress(KeyError, ValueError, TypeError):
+                action = words.get("action", remark["action"]).format(**values)
+                return remark | {
+                    "title": words["title"],
+                    "text": text.format(**values),
+                    "action": action,
+                }
+        return remark
+
+    counts = {known["counts"].get(name, name): row(text) for name, text in check["counts"].items()}
+    return check | {"counts": counts, "remarks": [said(remark) for remark in check["remarks"]]}
+
+
 def write_report(run_dir: Path) -> Path:
     """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no run."""
     seen = read_run(run_dir)
+    if seen.language == "ko" and seen.check:
+        seen.check = in_korean(seen.check)
     moments = frames(seen)
     findings = [f for f in seen.diagnosis.get("findings", []) if not f["resolved"]]
     gone = [f for f in seen.diagnosis.get("findings", []) if f["resolved"]]

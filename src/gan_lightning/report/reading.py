@@ -48,7 +48,14 @@ SCORE = {
 }
 RESULT = {"objective": NUMBER, str: ANY}
 SCORES = {"scores": [SCORE], str: ANY}
-REMARK = {"name": str, "text": str, "action": str, str: ANY}
+REMARK = {
+    "name": str,
+    "text": str,
+    "action": str,
+    "numbers?": {str: NUMBER},
+    "files?": [[str]],
+    str: ANY,
+}
 CHECK = {"name": str, "counts": {str: str}, "remarks": [REMARK], str: ANY}
 
 Curve = list[tuple[float, float]]  # images shown, value
