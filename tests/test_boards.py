@@ -61,6 +61,7 @@ def test_the_table_of_runs_has_what_was_typed_and_no_places():
     assert found == {
         "dataset": "egg",
         "loss": "bce",
+        "as typed": "ema.rampup=0.5 loss=bce optimizer_g.betas=[0,0.9]",
         "lr": 0.1,
         "dataset.batch_size": 4,
         "ema.rampup": 0.5,

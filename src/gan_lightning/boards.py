@@ -31,6 +31,7 @@ MATTER = (  # settings in the table of runs, beside what was typed
     "lr latent_dim n_critic dataset.batch_size dataset.image_size network.generator.channels"
     " loss.gamma augment.p ema.halflife_kimg total_kimg seed"
 ).split()
+UNSAID = r"\+*(hydra|retry|ckpt_path|sweep)"
 CHOICES = "experiment dataset network loss augment aid".split()
 
 
@@ -137,13 +138,17 @@ def show_samples(trainer: Any, features: Tensor, images: Tensor, kinds: Sequence
 def settings(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
     """What a table of runs shows of a configuration: its choices, what usually matters, and what was typed."""
     chosen = {group: choices[group] for group in CHOICES if choices.get(group)}
-    typed = [key_of(override) for override in config.get("overrides", ())]
-    typed = [key for key in typed if not key.startswith(("hydra", "retry", "ckpt_path", "sweep"))]
-    for key in dict.fromkeys([*MATTER, *typed]):
+    # places have no meaning for another machine
+    typed = [one for one in config.get("overrides", ()) if not re.match(UNSAID, one)]
+    if line := " ".join(one for one in typed if "/" not in one):
+        chosen["as typed"] = (
+            line  # TensorBoard shows the first five, and "lr" would not be among them
+        )
+    for key in dict.fromkeys([*MATTER, *map(key_of, typed)]):
         value = lookup(config, key)
         if isinstance(value, list):
             value = str(value)
-        place = isinstance(value, str) and "/" in value  # of no meaning for another machine
+        place = isinstance(value, str) and "/" in value
         if isinstance(value, int | float | str) and key not in chosen and not place:
             chosen[key] = value
     return chosen
