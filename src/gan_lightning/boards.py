@@ -136,7 +136,7 @@ def show_samples(trainer: Any, features: Tensor, images: Tensor, kinds: Sequence
 
 
 def settings(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table of runs shows of a configuration: its choices, what usually matters, and what was typed."""
+    """What a table of runs shows: its choices, what usually matters, and what was typed."""
     chosen = {group: choices[group] for group in CHOICES if choices.get(group)}
     # places have no meaning for another machine
     typed = [one for one in config.get("overrides", ()) if not re.match(UNSAID, one)]

@@ -248,7 +248,7 @@ class Checkpoints(Callback):
 
 
 def compare_ranks(trainer: Trainer, module: Any) -> None:
-    """Raises UserError where the processes' weights are no longer equal to the bit: such a run is worth nothing."""
+    """Raises UserError where the processes' weights are no longer equal to the bit."""
     mine = hashlib.sha256()
     for weight in module.parameters():
         mine.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -263,7 +263,7 @@ def compare_ranks(trainer: Trainer, module: Any) -> None:
 
 
 class RandomState(Callback):
-    """Puts every random state into checkpoints and back, per process; placed last, so that training continues from it.
+    """Every random state, into checkpoints and back, per process; placed last, for training to go on from.
 
     Of several processes also each one's buffers: under manual optimisation DDP leaves them to themselves, and LeCam's
     averages and ADA's strength have a say in the gradients.

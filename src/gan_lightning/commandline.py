@@ -1,4 +1,4 @@
-"""The command line of `python train.py` before Hydra's turn: mistakes are answered before anything is written.
+"""The command line of `python train.py` before Hydra's turn: mistakes cost no file.
 
 Overrides are parsed and composed by Hydra, and what comes out is held against `schema`. Hydra's and OmegaConf's own
 words are passed on where they name the key and help.
@@ -72,7 +72,7 @@ def checked(arguments: Sequence[str], conf: str) -> tuple[list[str], set[Path]]:
 
 
 def separated(arguments: Sequence[str]) -> tuple[Namespace, list[str], list[str]]:
-    """Hydra's options as parsed, the arguments that they were, and the overrides, wherever among them these stood."""
+    """Hydra's options as parsed, the arguments that they were, and the overrides."""
     from hydra._internal.utils import get_args_parser  # there is no public one
 
     def refuse(message: str) -> None:
@@ -101,7 +101,7 @@ def separated(arguments: Sequence[str]) -> tuple[Namespace, list[str], list[str]
 
 
 def home(options: Namespace, conf: str) -> tuple[str, str, list[str]]:
-    """The folder of the configuration, its name, and the override that adds --config-dir. Raises UserError."""
+    """Folder and name of the configuration, and the override for --config-dir. UserError."""
     more = []
     if options.config_path is not None:
         conf = os.path.abspath(os.path.join(os.path.dirname(conf), options.config_path))
@@ -171,7 +171,7 @@ def _unreadable(override: str) -> str:
 
 
 def _variants(parsed: Override) -> list[str]:
-    """The single overrides that a sweep's override stands for, the first ones; itself where it is none."""
+    """The first single overrides that a sweep's stands for; itself where it is none."""
     line, prefix, value = str(parsed.input_line), parsed.get_key_element(), parsed.value()
     if not parsed.is_sweep_override():
         return [line]
@@ -194,7 +194,7 @@ def _variants(parsed: Override) -> list[str]:
 
 
 def _check_all(name: str, more: list[str], parsed: list[Override], multirun: bool) -> set[Path]:
-    """Composes and checks the run, or each value of a sweep with the others' first; the folders that stand already."""
+    """Checks the run, or each value of a sweep with the others' first; folders that stand already."""
     variants = [found for found in map(_variants, parsed) if found]
     first = [found[0] for found in variants]
     cfg = _composed(name, [*more, *first], [_parsed(one) for one in first])
@@ -270,7 +270,7 @@ def _no_option(group: str, wrong: Any, options: Sequence[str]) -> str:
 
 
 def _say_which(name: str, parsed: list[Override]) -> None:
-    """Raises UserError for the override that keeps the others from being composed, where it is one by itself."""
+    """Raises UserError for the one override that keeps the others from being composed."""
     groups = [override for override in parsed if _options(override.key_or_group)]
     lines = [str(override.input_line) for override in groups]
     try:
@@ -318,7 +318,7 @@ def _has(name: str, group: str, option: str, key: str) -> bool:
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    """The line for a key that is nowhere, with those that look alike as a whole or in their last part."""
+    """The line for a key that is nowhere, with those that look like it or end like it."""
     last = key.rpartition(".")[2].lower()
     far = " " if key.startswith("diag") else "diagnosis.thresholds."
     known = [one for one in known if not f"{key}.".startswith(f"{one}.") and far not in one]
@@ -334,7 +334,7 @@ def _unknown(key: str, known: list[str]) -> str:
 
 
 def _check(cfg: DictConfig, overrides: list[str], multirun: bool) -> set[Path]:
-    """Raises UserError for values and paths that cannot be right; the folders that stand on the way to the run's."""
+    """Raises UserError for impossible values and paths; the folders that stand already."""
     for part in ("launcher", "sweeper"):
         if not OmegaConf.is_dict(cfg.hydra[part]):
             raise UserError(f"hydra.{part} is a group: hydra/{part}=... chooses one")
@@ -367,7 +367,7 @@ def _check(cfg: DictConfig, overrides: list[str], multirun: bool) -> set[Path]:
 
 
 def explain(error: BaseException) -> str:
-    """One line for an error of Hydra's or OmegaConf's: what they say themselves, with the key where they know it."""
+    """One line for an error of Hydra's or OmegaConf's, with the key where they know it."""
     cause = error.__cause__ or error
     if isinstance(cause, UserError):
         return str(cause)

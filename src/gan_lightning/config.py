@@ -1,4 +1,4 @@
-"""Keys, values and overrides: reading them by name, and writing them so that Hydra and the shell read them back."""
+"""Keys, values and overrides, read by name and written so that Hydra and the shell read them."""
 
 import re
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def assign(key: str, value: object) -> str:
 
 
 def quoted(argument: str) -> str:
-    """An override as typed, in quotes where Hydra's grammar does not take its value as it is (/사진, ~/photos, /photos (1))."""
+    """An override as typed, in quotes where Hydra's grammar needs them (/사진, /photos (1))."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -15,7 +15,7 @@ before_run: set[Path] = set()  # the folders that were there before Hydra made t
 
 
 def guarded(main: Callable[[], Any], conf: str) -> int:
-    """Runs Hydra's `main` once the command line is checked; the exit code. HYDRA_FULL_ERROR=1 asks for stack traces."""
+    """Runs Hydra's `main` once the command line is checked; the exit code."""
     try:
         code = _guarded(main, conf)
     except SystemExit as end:
@@ -55,7 +55,7 @@ def _guarded(main: Callable[[], Any], conf: str) -> int:
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Turns a mistake of the user's into its one line and exit code 1; HYDRA_FULL_ERROR=1 asks for the stack trace."""
+    """A user's mistake as one line and exit code 1; HYDRA_FULL_ERROR=1 asks for the stack trace."""
     if traces_wanted():
         yield
         return

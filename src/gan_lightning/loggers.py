@@ -1,4 +1,4 @@
-"""Lightning's loggers, with curves that stay when a run goes on in its folder, and errors that name the file."""
+"""Lightning's loggers, with curves that stay when a run goes on, and errors that name the file."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ AXES = 32  # of the projector's features: it turns them into 3 in any case
 
 
 class _Rows(ExperimentWriter):
-    """Adds to the rows that are there (folder.py has left those that count); a link is not written through."""
+    """Adds to the rows that folder.py has left; a link is not written through."""
 
     def _check_log_dir_exists(self) -> None:
         self.metrics_keys = self._there()[0]
@@ -76,7 +76,7 @@ class TensorBoard(Board, TensorBoardLogger):
     """tensorboard/events…, with errors that name the folder."""
 
     def go_on(self, nimg: int | None) -> None:
-        """What earlier files hold of later steps is not shown; without an earlier part all of it is not."""
+        """What earlier files hold of later steps, or of another run, is not shown."""
         if os.path.isdir(self.log_dir) and os.listdir(self.log_dir):
             self._kwargs["purge_step"] = 0 if nimg is None else nimg + 1
         threading.excepthook = _quiet(threading.excepthook, self.log_dir)
@@ -87,7 +87,7 @@ class TensorBoard(Board, TensorBoardLogger):
 
     @rank_zero_only
     def show_settings(self, settings: Mapping[str, Any]) -> None:
-        """The tab HParams. What is known of all runs, and which settings differ, TensorBoard finds out itself."""
+        """The tab HParams; which settings differ TensorBoard finds out itself."""
         from torch.utils.tensorboard.summary import hparams
 
         flat = {name: str(x) if isinstance(x, bool) else x for name, x in settings.items()}
@@ -104,7 +104,7 @@ class TensorBoard(Board, TensorBoardLogger):
         self.experiment.add_text(name, text, nimg)
 
     def show_samples(self, features: Tensor, images: Tensor, kinds: Sequence[str]) -> None:
-        """The tab Projector: points with thumbnails of at most 64 pixels, all in less than a megabyte or two."""
+        """The tab Projector: points with thumbnails of at most 64 pixels."""
         folder = Path(self.log_dir) / "projector"
         x = features.float() - features.float().mean(0)
         _, _, axes = torch.pca_lowrank(x, min(AXES, *x.shape), center=False)
@@ -155,7 +155,7 @@ LAYOUT = {  # the tab Custom Scalars: what belongs together, in one chart
 
 
 def _quiet(before: Any, folder: str) -> Any:
-    """TensorBoard writes in a thread: an error of the disk comes up in the next call, named, without a trace."""
+    """TensorBoard writes in a thread: a disk's error comes up in the next call, named, without a trace."""
 
     def hook(args: Any) -> None:
         if type(args.thread).__name__ != "_AsyncWriterThread":

@@ -1,4 +1,4 @@
-"""Paths that people type, looked at before anything is read, made or written: one line says what would be right.
+"""Paths that people type, looked at before anything is made: one line says what would be right.
 
 Nothing heavy is imported. `key` is what the path was typed behind, as "dataset.root=" or "--out ".
 """
@@ -36,7 +36,7 @@ def run_folder(typed: str) -> Path:
 
 
 def can_be_folder(key: str, typed: str, write: bool = False) -> None:
-    """Raises UserError where something else stands at this path or on the way to it, or, to `write`, nothing may be made."""
+    """Raises UserError where no folder can be made or, to `write`, none may be written into."""
     path = expanded(typed).absolute()
     first = next(part for part in (path, *path.parents) if os.path.lexists(part))
     if not first.is_dir():

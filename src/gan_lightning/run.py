@@ -42,7 +42,7 @@ def say(text: str = "") -> None:
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Trains as configured; returns the objective for sweepers (lower is better), None without an evaluation."""
+    """Trains as configured; the objective for sweepers (lower is better), None without a score."""
     quieten()
     started = time.monotonic()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
@@ -140,7 +140,7 @@ def prepare_module(
     before: dict[str, Any],
     on_gpu: bool,
 ) -> GAN:
-    """The module for these data, which `before` fits; its `config` is the whole configuration. Raises UserError."""
+    """The module for these data, which `before` fits; `config` is the whole one. UserError."""
     if cfg.conditional:
         if not data.num_classes:
             raise UserError(
@@ -205,7 +205,7 @@ def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
 
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Training, in which signals mean what interrupt.py says, and after which only the first error of a full disk counts."""
+    """Training, with signals as interrupt.py has them; of a full disk only the first error counts."""
     # Lightning's own handlers would speak to other processes in the middle of a step
     trainer._signal_connector.register_signal_handlers = interrupt.take  # type: ignore[method-assign]
     if trainer.strategy.launcher is not None:  # whose processes begin before any callback is called
@@ -274,7 +274,7 @@ def build_module(cfg: DictConfig, config: dict[str, Any], on_gpu: bool = False) 
 
 
 def make_optimizer(cfg: DictConfig) -> Any:
-    """The configured optimiser, fused where it can be, without arguments it does not know (SGD has no betas)."""
+    """The configured optimiser, fused where it can be, without arguments it does not know."""
     made = instantiate(cfg)
     known = inspect.signature(made.func).parameters
     arguments = {

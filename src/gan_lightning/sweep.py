@@ -1,4 +1,4 @@
-"""How a sweep ends: a table of its runs, best first, and a sheet of their last pictures, whatever became of them."""
+"""How a sweep ends: a table of its runs, best first, and a sheet of their last pictures."""
 
 import math
 import os
@@ -26,7 +26,7 @@ WORDS = {"stopped": "not finished", "ended": "no score"}
 
 @dataclass
 class Run:
-    """One run of a sweep: `state` is ended, diverged (a fatal finding), failed or stopped (nothing says how it ended)."""
+    """One run of a sweep: `state` is ended, diverged, failed, or stopped (nothing says how)."""
 
     folder: str  # within the sweep's
     overrides: list[str]
@@ -53,7 +53,7 @@ def job_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def objective_of(folder: Path, code: int) -> float:
-    """What a sweeper is told of a run that ended with this exit code: the objective, infinity where it diverged.
+    """What a sweeper is told of a run with this exit code: the objective, infinity where it diverged.
 
     Raises UserError for a run that failed or came to no score, with what would help.
     """
@@ -115,7 +115,7 @@ def _run(name: str, folder: Path) -> Run:
 
 
 def summarise(root: Path) -> list[Run]:
-    """Prints the table and writes it to sweep.json, and the pictures to contact_sheet.png, both in the sweep's folder."""
+    """Prints the table, and writes sweep.json and contact_sheet.png into the sweep's folder."""
     from rich.table import Table
 
     found = runs(root)
@@ -143,7 +143,7 @@ def summarise(root: Path) -> list[Run]:
 def contact_sheet(
     found: Sequence[Run], names: dict[str, str], path: Path, side: int = 320, most: int = 60
 ) -> bool:
-    """The last grid of each run that has one, best first, at most `most`, each `side` pixels wide with its caption below."""
+    """The last grids, best first, at most `most`, `side` pixels wide, each over its caption."""
     from PIL import Image
 
     from gan_lightning import pictures
@@ -166,7 +166,7 @@ def wrapped(text: str, side: int) -> str:
     return "\n".join(textwrap.wrap(text, side // 7))  # 7 pixels a letter
 
 
-# -- from the beginning to the end of one ------------------------------------------------------------------------------
+# -- from the beginning to the end of one ---------------------------------------------------
 
 _begun: Path | None = None
 
@@ -207,7 +207,7 @@ def one_process() -> None:
     """Raises UserError where several processes would each run the whole sweep."""
     if find_place(os.environ).world != 1:
         raise UserError(
-            "a sweep starts its runs' processes itself: start it as one process, with trainer.devices=N for several"
+            "a sweep starts its runs' processes itself: start one, with trainer.devices=N"
         )
 
 
