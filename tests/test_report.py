@@ -118,13 +118,16 @@ def test_the_data_check_in_korean():
     }
     remark["files"] = [["a.jpg", "b.jpg", "c.jpg"]]
     other = {"name": "of another version", "text": "a {b}", "action": "c"}
-    odd = {"name": "small originals", "text": "half", "action": "d", "numbers": {}}
+    odd = {"name": "small originals", "text": "half", "action": "{names:>99}", "numbers": {}}
     counts = {"images": "9 usable, 1 files that are not", "modes": "RGB 9"}
     found = in_korean({"counts": counts, "remarks": [remark, other, odd]})
     assert found["counts"] == {
         "이미지": "사용할 수 있는 이미지 9장, 사용할 수 없는 파일 1개",
         "색 모드": "RGB 9",
     }
+    large = odd | {"numbers": {"median_side": 9.0}}
+    (small,) = in_korean({"counts": {}, "remarks": [large]})["remarks"]
+    assert "9픽셀" in small["text"] and small["action"] == "{names:>99}"
     copies, *rest = found["remarks"]
     assert copies["title"] == "거의 같은 이미지" and "이미지 2장이" in copies["text"]
     assert copies["action"].endswith(": a.jpg, b.jpg, c.jpg") and rest == [other, odd]

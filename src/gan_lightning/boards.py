@@ -141,9 +141,8 @@ def settings(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str,
     # places have no meaning for another machine
     typed = [one for one in config.get("overrides", ()) if not re.match(UNSAID, one)]
     if line := " ".join(one for one in typed if "/" not in one):
-        chosen["as typed"] = (
-            line  # TensorBoard shows the first five, and "lr" would not be among them
-        )
+        # TensorBoard shows the first five names, and "lr" would not be among them
+        chosen["as typed"] = line
     for key in dict.fromkeys([*MATTER, *map(key_of, typed)]):
         value = lookup(config, key)
         if isinstance(value, list):

@@ -21,7 +21,8 @@ Pair = tuple[float, float | None]  # value, half width of its 95 % interval
 class Score:
     """One number and its yardsticks: floor = other real images, ceiling = untrained generator.
 
-    Of near_copies the floor is the rate of held-out photographs. `low`, `high`: 95 % interval, None where it was not asked for. `n`: images used.
+    Of near_copies the floor is the rate of held-out photographs. `low`, `high`: 95 % interval,
+    None where it was not asked for. `n`: images used.
     """
 
     name: str

@@ -63,12 +63,10 @@ def in_korean(check: dict[str, Any]) -> dict[str, Any]:
         values = {"names": ", ".join(names[:5]) + more, **remark.get("numbers", {})}
         for text in words["texts"]:
             with suppress(KeyError, ValueError, TypeError):
-                action = words.get("action", remark["action"]).format(**values)
-                return remark | {
-                    "title": words["title"],
-                    "text": text.format(**values),
-                    "action": action,
-                }
+                done = {"title": words["title"], "text": text.format(**values)}
+                # a stranger's own text is no format
+                action = words["action"].format(**values) if "action" in words else remark["action"]
+                return remark | done | {"action": action}
         return remark
 
     counts = {known["counts"].get(name, name): row(text) for name, text in check["counts"].items()}
