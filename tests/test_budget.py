@@ -72,7 +72,7 @@ def test_it_goes_on_where_it_was(clock):
 
 
 def test_where_not_all_fits_each_kind_has_its_part():
-    """Of 10 earned seconds 2.5 are for pictures, 4 for the diagnosis, 3.5 for scores."""
+    """Of 10 earned seconds 2 are for pictures, 5 for the diagnosis, 3 for scores."""
     costs = Costs()
     costs.took("picture", 2.0)
     costs.took("signals", 4.0, 64)
@@ -81,7 +81,7 @@ def test_where_not_all_fits_each_kind_has_its_part():
     assert costs.of(plan) == pytest.approx(7.4)
     assert costs.affordable(plan, 7, 2.0) == Plan()
     assert costs.affordable(plan, 10, 10 - 7.4) == Plan(scored=100)
-    assert costs.affordable(plan, 16, 16 - 7.4) == Plan(True, 0, 100)
+    assert costs.affordable(plan, 16, 16 - 7.4) == Plan(False, 64, 100)
     assert costs.affordable(plan, 20, 20 - 7.4) == Plan(True, 64, 100)
     # after the picture 3 seconds are left, and the signals cost 4
     assert costs.affordable(plan, 20, 5.0) == Plan(True, 0, 100)

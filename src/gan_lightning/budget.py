@@ -13,7 +13,7 @@ MINUTE = 60.0
 HEAD_START = 0.15  # of the budget that may be spent before the run has earned it
 END = 0.3  # of the budget that is kept for the end
 # of what has been earned, where not everything fits every time: for pictures, diagnosis, scores
-PARTS = {"picture": 0.25, "signals": 0.4, "score": 0.35}
+PARTS = {"picture": 0.2, "signals": 0.5, "score": 0.3}
 
 
 class Budget:
