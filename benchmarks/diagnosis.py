@@ -296,7 +296,11 @@ def saturate(module: Any, data: Any) -> None:
         with torch.no_grad():
             layer.bias.clamp_(min=10.0)
 
-    module.generator.image.register_forward_pre_hook(push)
+    last_layer(module.generator).register_forward_pre_hook(push)
+
+
+def last_layer(network: Any) -> Any:
+    return [layer for layer in network.modules() if getattr(layer, "bias", None) is not None][-1]
 
 
 def infinity(module: Any, data: Any) -> None:
@@ -308,7 +312,7 @@ def infinity(module: Any, data: Any) -> None:
         original(*arguments)
         if module.step == 400:
             with torch.no_grad():
-                module.generator.image.weight[0, 0, 0, 0] = float("inf")
+                last_layer(module.generator).weight[0, 0, 0, 0] = float("inf")
 
     module.g_step = step
 
@@ -493,6 +497,10 @@ def one(plant: str, overrides: list[str]) -> None:
         def fit(self: Any, module: Any, **more: Any) -> None:
             whole = copy.copy(more["datamodule"])
             PLANTS[plant](module, more["datamodule"])
+            if more["datamodule"].train_images is not whole.train_images:
+                more[
+                    "datamodule"
+                ].content_hash += plant  # or what is kept of all would be taken for theirs
 
             def begin_whole(scoring: Scoring, reals: Reals) -> None:
                 """The same yardstick for every run, also where images were taken away."""
