@@ -46,8 +46,7 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     fitting = 128 if on_gpu else 64
     side = next((s for s in (128, 64, 32) if s <= min(fitting, *size)), 32)
     settle("dataset.image_size", side, f"the images are {size[1]} x {size[0]}, on {where}")
-    chosen_size = cfg.dataset.image_size
-    height, width = height_width(chosen_size if isinstance(chosen_size, int) else list(chosen_size))
+    height, width = height_width(cfg.dataset.image_size)
     pixels = height * width
     settle(
         "dataset.batch_size",

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from gan_lightning.files import (
     untrusted,
 )
 from gan_lightning.latents import classes, latents
+from gan_lightning.networks.blocks import height_width
 from gan_lightning.patterns import ANY, SCALAR, NoMatch, match, plain
 
 BLOCK = 256  # images at once in memory as numbers
@@ -128,9 +130,8 @@ class Sampler:
     @property
     def piece(self) -> int:
         """Images at once through the network: fewer of large ones, which would take gigabytes."""
-        size = self.config["network"]["generator"].get("image_size") or 1
-        height, width = size if isinstance(size, list) else (size, size)
-        return max(1, min(PIECE, PIECE * 128**2 // max(1, height * width)))
+        pixels = math.prod(height_width(self.config["network"]["generator"].get("image_size") or 1))
+        return max(1, min(PIECE, PIECE * 128**2 // max(1, pixels)))
 
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
