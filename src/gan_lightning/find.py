@@ -14,7 +14,7 @@ from gan_lightning.data.images import Shape, fit, flatten, open_file, reason_for
 from gan_lightning.drawing import opened, save_films, walk
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_safetensors
-from gan_lightning.latents import classes, latents
+from gan_lightning.latents import classes, inputs, latents, picked
 from gan_lightning.networks.pretrained import EfficientNetLite, rgb
 from gan_lightning.places import make_folder
 from gan_lightning.sampling import Sampler
@@ -81,34 +81,24 @@ class Finder:
             labels = labels.to(sampler.device)
         self.labels = labels
         with torch.no_grad():
-            made = [
-                self.eye.see(self._images(self.z[part], self._some(labels, part)))
-                for part in torch.arange(RANDOM).split(CHUNK)
-            ]
+            parts = torch.arange(RANDOM).split(CHUNK)
+            made = [self.eye.see(self._images(self.z[i], picked(labels, i))) for i in parts]
         self.seen = [torch.cat(maps) for maps in zip(*made, strict=True)]
 
     def find(
-        self,
-        targets: Tensor,
-        tell: Callable[[], None] = lambda: None,
-        one_class: bool = False,
+        self, targets: Tensor, tell: Callable[[], None] = lambda: None, one_class: bool = False
     ) -> Found:
         """Of float images (n, C, H, W) in [-1, 1]; `tell` is called after every step.
 
         `one_class`: all in the class that suits the first, as there is no way between classes.
         """
-        targets = targets.to(self.sampler.device)
         with torch.no_grad():
-            goal = self.eye.see(targets)
-            random = torch.stack(
-                [
-                    self.eye.distances(self.seen, [x[k : k + 1] for x in goal])
-                    for k in range(len(targets))
-                ]
-            )
+            goal = self.eye.see(targets.to(self.sampler.device))
+            each = zip(*(x.split(1) for x in goal), strict=True)
+            random = torch.stack([self.eye.distances(self.seen, one) for one in each])
         start = random.topk(self.restarts, largest=False).indices  # (n, restarts)
         rows = start.flatten()
-        labels = self._some(self.labels, rows)
+        labels = picked(self.labels, rows)
         if labels is not None and one_class:
             labels = labels[:1].expand(len(rows))
         goal = [x.repeat_interleave(self.restarts, 0) for x in goal]
@@ -117,14 +107,8 @@ class Finder:
             images = to_uint8(self._images(z, labels))
             ends = self.eye.distances(self.eye.see(to_float(images)), goal).view_as(start)
         best = ends.argmin(1) + torch.arange(len(targets), device=z.device) * self.restarts
-        chosen = self._some(labels, best)
-        return Found(
-            z[best].cpu(),
-            None if chosen is None else chosen.cpu(),
-            images[best].cpu(),
-            ends.amin(1).cpu(),
-            random.cpu(),
-        )
+        chosen = None if labels is None else labels[best].cpu()
+        return Found(z[best].cpu(), chosen, images[best].cpu(), ends.amin(1).cpu(), random.cpu())
 
     def _improved(
         self, z: Tensor, labels: Tensor | None, goal: list[Tensor], tell: Callable[[], None]
@@ -145,12 +129,7 @@ class Finder:
         return z.detach()
 
     def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        inputs = (z,) if labels is None else (z, labels)
-        return self.sampler.generator(*inputs).float()
-
-    @staticmethod
-    def _some(labels: Tensor | None, rows: Tensor) -> Tensor | None:
-        return None if labels is None else labels[rows]
+        return self.sampler.generator(*inputs(z, labels)).float()
 
 
 # -- the command -------------------------------------------------------------------------------
@@ -218,7 +197,7 @@ def enlarged(images: Tensor) -> Tensor:
 
 
 def _morph(folder: Path, targets: Tensor, found: Found, sampler: Sampler, mp4: bool) -> str:
-    labels = None if found.labels is None else found.labels[:1]
+    labels = picked(found.labels, slice(1))
     way = walk(sampler, found.z[:1], found.z[1:], 24, labels)[0]  # (24, C, H, W)
     some = way[torch.linspace(0, len(way) - 1, 8).round().long()]
     strip = torch.cat([targets[:1], some, targets[1:]])

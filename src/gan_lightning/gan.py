@@ -1,7 +1,7 @@
 """Both networks and their alternation; `d_step` and `g_step` mirror each other."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.augment import Augment
-from gan_lightning.ema import EMA, recalibrated
+from gan_lightning.ema import EMA, in_mode, recalibrated
 from gan_lightning.errors import UserError
-from gan_lightning.latents import latents
+from gan_lightning.latents import inputs, latents
 from gan_lightning.losses import Loss
 from gan_lightning.networks.aid import SlicedAid
 from gan_lightning.schedule import Schedule
@@ -173,14 +173,12 @@ class GAN(LightningModule):
         )
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        images = self.fast[0](z) if labels is None else self.fast[0](z, labels)
-        return images.to(self.dtype)  # under autocast they come in bf16
+        return self.fast[0](*inputs(z, labels)).to(self.dtype)  # bf16 under autocast
 
     def discriminate(self, images: Tensor, labels: Tensor | None, exact: bool = False) -> Tensor:
         """Logits (B,) of augmented images; `exact`: by a network that can be differentiated twice."""
         network = self.discriminator if exact else self.fast[1]
-        images = self.augment(images)
-        logits = network(images) if labels is None else network(images, labels)
+        logits = network(*inputs(self.augment(images), labels))
         return logits.to(self.dtype)  # bf16 is too coarse for the difference of two
 
     def logits(
@@ -293,14 +291,14 @@ class GAN(LightningModule):
         if isinstance(z, int):
             z = latents(range(z), self.latent_dim)
         network = self.shown_generator() if ema else self.generator
-        with evaluating(network):
+        with in_mode(network, training=False):
             return network(z.to(self.weight), *self.further(labels, len(z)))
 
     @torch.no_grad()
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Raw logits (B,) of images (B, C, H, W), in eval mode and without augmentation."""
         images = images.to(self.weight)
-        with evaluating(self.discriminator):
+        with in_mode(self.discriminator, training=False):
             return self.discriminator(images, *self.further(labels, len(images)))
 
     def further(self, labels: Tensor | None, count: int) -> tuple[Tensor, ...]:
@@ -363,15 +361,3 @@ class GAN(LightningModule):
         for key in [key for key in own if key.startswith(optional) and key not in loaded]:
             raw = key.replace("generator_ema.", "generator.")
             loaded[key] = loaded.get(raw, own[key]).clone()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a moment; every part comes back to the mode it was in."""
-    modes = [(part, part.training) for part in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

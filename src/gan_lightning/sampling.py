@@ -24,7 +24,7 @@ from gan_lightning.files import (
     same_kind,
     untrusted,
 )
-from gan_lightning.latents import classes, latents
+from gan_lightning.latents import classes, inputs, latents, picked
 from gan_lightning.networks.blocks import height_width
 from gan_lightning.patterns import ANY, SCALAR, NoMatch, match, plain
 
@@ -140,8 +140,8 @@ class Sampler:
 
     def pieces(self, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
         """The images as float (b, C, H, W) on the device, a few at a time."""
-        inputs = (z,) if labels is None else (z, labels)
-        for piece in zip(*(x.to(self.device).split(self.piece) for x in inputs), strict=True):
+        parts = (x.to(self.device).split(self.piece) for x in inputs(z, labels))
+        for piece in zip(*parts, strict=True):
             yield self.generator(*piece).float()
 
     def make(
@@ -161,7 +161,7 @@ class Sampler:
         for start in range(0, len(seeds), BLOCK):
             block = slice(start, start + BLOCK)
             z = truncation * latents(seeds[block], self.config["latent_dim"])
-            yield self.generate(z, None if labels is None else labels[block])
+            yield self.generate(z, picked(labels, block))
 
     def images(
         self,

@@ -20,6 +20,7 @@ from gan_lightning.data.images import ImageStore, Shape, Source
 from gan_lightning.data.remarks import CheckReport
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded
+from gan_lightning.latents import picked
 from gan_lightning.ranges import Channels, Fit, Folder, Grey, Said, Seed, Size, must_be
 
 Batch = tuple[Tensor, Tensor | None]
@@ -90,7 +91,7 @@ class BatchStream:
             picture = self.store[order[part]]
             if self.flip:
                 picture = torch.where(flips[part, None, None, None], picture.flip(-1), picture)
-            labels = None if self.labels is None else self.labels[order[part]]
+            labels = picked(self.labels, order[part])
             # Lightning saves between two `next`, and never asks for the one after the last: move
             # on before handing out.
             self.position += 1
@@ -268,10 +269,10 @@ class ImageData(LightningDataModule):
         for mirrored in (False, True) if self.flip else (False,):
             for rows in order.split(64):
                 floats = images.to_float(self.train_images[rows].to(device))
-                labels = self.train_labels
+                labels = picked(self.train_labels, rows)
                 yield (
                     floats.flip(3) if mirrored else floats,
-                    None if labels is None else labels[rows].to(device),
+                    None if labels is None else labels.to(device),
                 )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -1,8 +1,4 @@
-"""Feature extractors: uint8 images (N, C, H, W) -> float32 (N, F), without a network connection.
-
-An extractor is a module with a `name` and a `hash` (8 hex digits of its weights and protocol).
-Another one needs no entry here: give its `_target_` as `features`.
-"""
+"""Feature extractors: uint8 images (N, C, H, W) -> float32 (N, F). Another one: give its `_target_` as `features`."""
 
 import copy
 import hashlib
@@ -58,10 +54,9 @@ class Extractor(nn.Module):
 
 
 class Lite2(Extractor):
-    """EfficientNet-Lite2's last map, averaged over the places: 352 features that know shapes.
+    """EfficientNet-Lite2's last map of images of 160 x 160 pixels' area, averaged over the places: 352 features.
 
-    Images are shown to it with 160 x 160 pixels' area. No training here ever sees this network:
-    the aid uses Lite0.
+    No training here ever sees this network: the aid uses Lite0.
     """
 
     name, scaled, chunk = "lite2", True, 32
@@ -111,9 +106,7 @@ class Digits(Extractor):
         with torch.inference_mode():
             return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
 
-    def train_on(
-        self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor], rounds: int = 4
-    ) -> None:
+    def train_on(self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor]) -> None:
         """Train until the test accuracy reaches `needed`, two epochs at a time. UserError."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -121,7 +114,7 @@ class Digits(Extractor):
                 if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
                     layer.reset_parameters()
         draw = torch.Generator().manual_seed(0)
-        for _ in range(rounds):
+        for _ in range(4):
             self._cycle(images, labels, draw)
             right = self.probabilities(self(test[0])).argmax(1) == test[1]
             self.accuracy = float(right.float().mean())
@@ -132,10 +125,8 @@ class Digits(Extractor):
             f" it needs {self.needed:.0%}; choose features=lite2 for these images"
         )
 
-    def _cycle(
-        self, images: Tensor, labels: Tensor, draw: torch.Generator, batch: int = 128
-    ) -> None:
-        steps = 2 * (len(images) // batch)
+    def _cycle(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> None:
+        steps = 2 * (len(images) // 128)
         if steps == 0:
             few = f"{len(images)} labelled images are too few"
             raise UserError(f"features=digits: {few}; choose lite2")
@@ -143,7 +134,7 @@ class Digits(Extractor):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps)
         order = torch.cat([torch.randperm(len(images), generator=draw) for _ in range(3)])
         self.train().requires_grad_(True)
-        for rows in order[: steps * batch].split(batch):
+        for rows in order[: steps * 128].split(128):
             logits = self.head(self.features(images[rows]))
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
@@ -226,10 +217,10 @@ def build_extractor(
     cache_dir: str | Path = "data/cache",
     inception_weights: str | None = None,
 ) -> Extractor:
-    """The extractor named 'digits', 'lite2', 'inception', by a `_target_` block, or null: by dataset.
+    """The extractor named 'digits', 'lite2', 'inception', or by a `_target_` block.
 
-    Null is digits for MNIST, lite2 for all else. Inception without weights falls back to that with
-    one line. UserError for an unknown name, or for digits where the data carry no labels.
+    None, and Inception without weights: digits for MNIST, lite2 for all else. UserError for an unknown name, or for
+    digits where the data carry no labels.
     """
     with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
         return _build(features, data, Path(cache_dir), inception_weights).eval()

@@ -19,10 +19,7 @@ Pair = tuple[float, float | None]  # value, half width of its 95 % interval
 
 @dataclass(frozen=True)
 class Score:
-    """One number and its yardsticks: floor = other real images, ceiling = untrained generator.
-
-    Of near_copies the floor is the rate of held-out photographs. `low`, `high`: 95 % interval, None where it was not asked for. `n`: images used.
-    """
+    """A number of `n` images, its 95 % interval, what other real images (floor) and an untrained generator get."""
 
     name: str
     value: float
@@ -49,7 +46,7 @@ MakeScore = Callable[[Snapshot], Score | Iterable[Score]]
 
 @dataclass
 class Scores:
-    """All scores of one snapshot; the first is the main one. None, and the reason, below 50."""
+    """All scores of one snapshot, the main one first; below 50 images none, and why."""
 
     extractor: str
     extractor_hash: str
@@ -69,10 +66,8 @@ class Scores:
         """A table for boards."""
         lines = ["| score | value | real | untrained | better |", "|---|---|---|---|---|"]
         for s in self.scores:
-            value, *yardsticks = (
-                "" if x is None else f"{x:.4g}" for x in (s.value, s.floor, s.ceiling)
-            )
-            lines.append(f"| {s.name} | **{value}** | {' | '.join(yardsticks)} | {s.better} |")
+            real, untrained = ("" if x is None else f"{x:.4g}" for x in (s.floor, s.ceiling))
+            lines.append(f"| {s.name} | **{s.value:.4g}** | {real} | {untrained} | {s.better} |")
         return "\n".join(lines) + f"\n\n{self.n} images, features: {self.extractor}\n"
 
     def table(self, title: str) -> Any:
@@ -97,7 +92,7 @@ class Scores:
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
-    """95 % interval of a rate seen in n trials (Wilson 1927), which says something at 0 and 1 too."""
+    """95 % interval of a rate seen in n trials (Wilson 1927)."""
     z2 = 1.96**2
     middle, half = rate + z2 / (2 * n), 1.96 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
     # rounded, or 0 of n would begin at 1e-19
@@ -112,10 +107,9 @@ def evaluate(
     copy_seconds: float = math.inf,
     more: Iterable[MakeScore] = (),
 ) -> Scores:
-    """Every score of a snapshot.
+    """Every score of a snapshot, and `more` of others'.
 
-    `seconds`: for resampled intervals, 0: none. `copies`: to search for near-copies, among the
-    first 500 fakes and for `copy_seconds` at most. `more`: scores of others.
+    `seconds`: for resampled intervals, 0: none. `copies`: searches the first 500 fakes, for `copy_seconds` at most.
     """
     reals, folds = snapshot.reals, len(snapshot.reals.folds)
     given, n = len(snapshot.fakes), min(len(snapshot.fakes), reals.limit) // folds * folds
@@ -126,9 +120,8 @@ def evaluate(
         result.warnings.append(f"no score: {n} {what} are too few, {needed}")
         return result
     if given < 1000:
-        result.warnings.append(
-            f"n = {n}: compare only with scores of the same n, and look at the interval"
-        )
+        same = "compare only with scores of the same n, and look at the interval"
+        result.warnings.append(f"n = {n}: {same}")
     result.scores += distances(snapshot, n, seconds)
     if copies is not None:
         _add_copies(result, copies, snapshot.fakes[: min(n, 500)], copy_seconds)

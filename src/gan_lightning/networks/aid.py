@@ -110,8 +110,8 @@ class SlicedAid(nn.Module):
             needed = "the aid needs at least 8 real images to compare with"
             raise UserError(f"{needed}, not {count}: aid=none")
         if self.num_classes:
-            labels = torch.cat(seen)[:MOST]
-            self.classes = torch.bincount(labels, minlength=self.num_classes) / len(labels)
+            known = torch.cat(seen)[:MOST]
+            self.classes = torch.bincount(known, minlength=self.num_classes) / len(known)
         for i, part in enumerate(found):
             x = torch.cat(part)[:MOST]
             mean = x.mean(0)
@@ -120,7 +120,7 @@ class SlicedAid(nn.Module):
             basis = directions[:kept].T * (len(x) ** 0.5 / values[:kept])
             real = (x - mean) @ basis
             if self.num_classes:
-                real = torch.cat([real, self._one_hot(labels)], 1)
+                real = torch.cat([real, self._one_hot(known)], 1)
             values = {"mean": mean, "basis": basis, "real": real, "queue": real[:0]}
             for name, value in values.items():
                 setattr(self, f"{name}_{i}", value.contiguous())
