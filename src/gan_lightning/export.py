@@ -74,10 +74,7 @@ def config_of(sampler: Sampler) -> dict[str, Any]:
 
 
 class ForScores(nn.Module):
-    """Latents, and labels for a conditional generator, to uint8 RGB images and to its own floats.
-
-    The first is what torch-fidelity takes: grey three times, of RGBA the colours.
-    """
+    """Latents, and labels if conditional, to uint8 RGB images, which torch-fidelity takes, and to floats."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
@@ -89,10 +86,8 @@ class ForScores(nn.Module):
 
 
 def write_onnx(sampler: Sampler, path: Path) -> float:
-    """ONNX with a batch of any size: z (B, latent_dim), labels (B,) of a conditional generator, to
-    images (B, 3, H, W) uint8 and pixels (B, C, H, W) in [-1, 1]. UserError where these are not torch's.
-
-    Returns the largest difference of pixels that was seen.
+    """ONNX with a batch of any size: z (B, latent_dim), labels (B,) if conditional, to images (B, 3, H, W) uint8 and
+    pixels (B, C, H, W) in [-1, 1]. Their largest difference from torch's; UserError where that is too large.
     """
     import onnxruntime
 

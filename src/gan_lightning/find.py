@@ -27,8 +27,7 @@ STAGES = 3  # maps at strides 4, 8 and 16
 
 
 class Eye(nn.Module):
-    """How far images are from each other: in features of EfficientNet-Lite0, each place's vector
-    of length 1 (after Zhang et al. 2018), and in pixels; 0 for the same image."""
+    """How far images are apart, in pixels and in features of EfficientNet-Lite0 (after Zhang et al. 2018)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +49,7 @@ class Eye(nn.Module):
 
 @dataclass
 class Found:
-    """z (n, latent_dim) and labels (n,) or None; images uint8 (n, C, H, W). `distances` (n,) are theirs,
-    `random` (n, RANDOM) those of the images that the search began with."""
+    """Latents with their images uint8 (n, C, H, W); `random` (n, RANDOM): distances at the start."""
 
     z: Tensor
     labels: Tensor | None
@@ -61,15 +59,12 @@ class Found:
 
 
 class Finder:
-    """The search for latents: the best of random ones, each then improved by Adam (Kingma and Ba 2015).
+    """The search for latents: the best of random ones, each improved by Adam (Kingma and Ba 2015)."""
 
-    Latents stay as long as nearly all random ones are: beyond, generators make what they never learnt.
-    """
+    restarts = 3  # of those
 
-    def __init__(
-        self, sampler: Sampler, steps: int = 150, restarts: int = 3, label: int | None = None
-    ) -> None:
-        self.sampler, self.steps, self.restarts = sampler, steps, restarts
+    def __init__(self, sampler: Sampler, steps: int = 150, label: int | None = None) -> None:
+        self.sampler, self.steps = sampler, steps
         self.dim = sampler.config["latent_dim"]
         self.eye = Eye().to(sampler.device)
         sampler.generator.requires_grad_(False)
@@ -115,7 +110,7 @@ class Finder:
     ) -> Tensor:
         z.requires_grad_(True)
         adam = torch.optim.Adam([z], lr=0.1, betas=(0.9, 0.99))
-        # random latents' lengths have a standard deviation of 0.7 whatever their dimension
+        # random latents' lengths deviate by 0.7; beyond, generators make what they never learnt
         shortest, longest = (max(0.1, math.sqrt(self.dim) + side) for side in (-2, 2))
         for step in range(self.steps):
             adam.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * step / self.steps))
@@ -170,10 +165,9 @@ def find_cli(
 def read_photo(path: str, sampler: Sampler) -> Tensor:
     """A photograph as the generator's images are, uint8 (C, H, W). UserError."""
     channels, height, width = sampler.images(1).shape[1:]
-    data = sampler.config["dataset"]
-    background = data.get("background")
-    background = 255 if background is None else background
-    shape = Shape(height, width, channels, data.get("fit") or "crop", background)
+    known = {key: sampler.config["dataset"].get(key) for key in ("fit", "background")}
+    known = {key: value for key, value in known.items() if value is not None}
+    shape = Shape(height, width, channels, **known)
     try:
         image = open_file(expanded(path), 2 * max(height, width)).image
         return torch.from_numpy(fit(flatten(image, channels, shape.background), shape).copy())
@@ -191,7 +185,7 @@ def _write(folder: Path, targets: Tensor, found: Found, sampler: Sampler) -> Non
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Pixels as squares, so that the smaller side has 128 or more."""
+    """Pixels as squares, the smaller side of 128 or more."""
     factor = max(1, -(-128 // min(images.shape[2:])))
     return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 

@@ -24,8 +24,8 @@ MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 class GAN(LightningModule):
     """A generator and a discriminator trained against each other, by manual optimisation on raw logits.
 
-    generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both take labels (B,) as
-    a second argument where `num_classes` is set. Progress is `nimg`, the real images shown on all processes together.
+    generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both take labels (B,) too
+    where `num_classes` is set. Progress is `nimg`, the real images shown on all processes.
     """
 
     def __init__(
@@ -71,14 +71,12 @@ class GAN(LightningModule):
         self.time_fraction = 0.0  # of the time that the run may take, where it is limited
         self.last: dict[str, Tensor] = {}  # by name, what the latest steps have measured
         self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last step: real, fake
-        self.recalibrated: tuple[Any, nn.Module] | None = (
-            None  # (made for, EMA generator to be seen)
-        )
+        self.recalibrated: tuple[Any, nn.Module] | None = None  # made for, EMA generator
 
     # -- one batch -------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
-        """A discriminator step, every `n_critic`-th time followed by a generator step, then the EMA."""
+        """A discriminator step, every `n_critic`-th time then the generator's and the EMA's."""
         real = batch[0].contiguous(memory_format=self.memory_format)
         labels = batch[1] if self.num_classes else None
         images = len(real) * self.trainer.world_size
@@ -135,7 +133,7 @@ class GAN(LightningModule):
         self.discriminator.requires_grad_(True)
 
     def aid_term(self, aid: SlicedAid, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """What the aid adds to the generator's loss; where it has heads, they take a step before theirs."""
+        """What the aid adds to the generator's loss; its heads take a step before theirs."""
         heads = aid.heads if aid.heads and self.progress >= aid.heads.start else None
         gain = 2 if heads else 1  # each has every second step to itself then
         if heads is None or self.step // self.n_critic % 2:
@@ -164,13 +162,11 @@ class GAN(LightningModule):
 
     @property
     def joint(self) -> bool:
-        """One pass over real and fake together: the same where no layer looks across the batch, and faster."""
+        """One pass over real and fake together, which is faster, as no layer looks across the batch."""
         return getattr(self.discriminator, "batch_independent", False)
 
     def latents(self, count: int) -> Tensor:
-        return torch.randn(
-            count, self.latent_dim, device=self.weight.device, dtype=self.weight.dtype
-        )
+        return self.weight.new_empty(count, self.latent_dim).normal_()
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.fast[0](*inputs(z, labels)).to(self.dtype)  # bf16 under autocast
@@ -263,7 +259,7 @@ class GAN(LightningModule):
     # -- to be looked at -------------------------------------------------------------------------
 
     def shown_generator(self) -> nn.Module:
-        """The EMA generator with BatchNorm recalibrated, made once a step; without an EMA the generator."""
+        """The EMA generator with BatchNorm recalibrated, once a step; without an EMA the generator."""
         if self.generator_ema is None:
             return self.generator
         made_for = self.step, self.weight.device, self.weight.dtype
@@ -284,10 +280,7 @@ class GAN(LightningModule):
 
     @torch.no_grad()
     def sample(self, z: Tensor | int, labels: Tensor | None = None, ema: bool = True) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim), in eval mode.
-
-        A number gives the images of that many seeds from 0 on; training's random state is not touched.
-        """
+        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim), or of the seeds below a number, in eval mode."""
         if isinstance(z, int):
             z = latents(range(z), self.latent_dim)
         network = self.shown_generator() if ema else self.generator
@@ -350,7 +343,7 @@ class GAN(LightningModule):
         self.adapt_weights(checkpoint["state_dict"])
 
     def adapt_weights(self, loaded: dict[str, Tensor]) -> None:
-        """Going on with EMA, ADA, LeCam or the aid newly on or off is allowed: they start from what there is."""
+        """EMA, ADA, LeCam and the aid may be newly on or off: they start from what there is."""
         if self.aid is not None:
             saved = {k.removeprefix("aid."): w for k, w in loaded.items() if k.startswith("aid.")}
             self.aid.shape_like(saved)

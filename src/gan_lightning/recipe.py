@@ -1,4 +1,4 @@
-"""Fills in what the configuration leaves `null`, from the images and the device, and says what and why."""
+"""Fills in what the configuration leaves `null`, from the images and the device."""
 
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Sized(Protocol):
 
 
 def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]]:
-    """Sets every `null` knob in place; returns (override, reason) pairs in the order chosen."""
+    """Sets every `null` knob; returns (override, reason) pairs in the order chosen."""
     from gan_lightning.networks.blocks import height_width
 
     chosen: list[tuple[str, str]] = []
@@ -78,7 +78,7 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
 
 
 def fast_bf16(on_gpu: bool) -> bool:
-    """Whether the device computes in bf16 itself: on a CPU without it bf16 is many times slower than fp32."""
+    """Whether the device computes in bf16 itself: without it bf16 is far slower than fp32."""
     import torch
 
     if on_gpu:
@@ -89,14 +89,13 @@ def fast_bf16(on_gpu: bool) -> bool:
 def gamma(pixels: int, batch: int) -> float:
     """R1's strength, 0.5 for 64 pixels in batches of 16.
 
-    It does not carry over between resolutions: it grows with the pixels and falls with the batch, as the 0.0002 ·
-    pixels / batch of Karras et al. (2020), here ten times that for the far smaller networks; ten times more again
+    Ten times the 0.0002 · pixels / batch of Karras et al. (2020), for far smaller networks; ten times more again
     leaves the generator without a signal (benchmarks/RECIPES.md).
     """
     return 0.002 * pixels / batch
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: 10 to 40 minutes of two CPU cores (by size and aid), an hour of a GPU."""
+    """Thousand images to show: 10 to 40 minutes of two CPU cores, an hour of a GPU."""
     small, middle, large = (9000.0, 3000.0, 1200.0) if on_gpu else (300.0, 100.0, 40.0)
     return small if pixels <= 32**2 else middle if pixels <= 64**2 else large
