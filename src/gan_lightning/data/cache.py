@@ -26,8 +26,7 @@ _VERSION = 3  # part of every cache key: raise it when decoding or fitting chang
 
 @dataclass
 class Scan:
-    """All usable pictures of a source in the order of `numbers`, a list for each of Picture's
-    facts, and which files are `bad` and why."""
+    """All usable pictures of a source, a list for each of Picture's facts, and which files are `bad` and why."""
 
     numbers: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -45,6 +44,10 @@ class Scan:
         return len(self.numbers)
 
 
+FACTS = {  # Scan's names for Picture's
+    **{"sizes": "size", "modes": "mode", "digests": "digest"},
+    **{"spreads": "spread", "chromas": "chroma", "sharpness": "sharpness"},
+}
 WORDS = {name: [str] for name in ("names", "modes", "digests")}
 FIGURES = {name: [float] for name in ("spreads", "chromas", "sharpness")}
 LISTS = {"numbers": [int], "sizes": [[int]], **WORDS, **FIGURES}
@@ -54,12 +57,9 @@ STORED = {**LISTS, "bad": {str: str}, "thumbs": str, "key": str, "check": int}
 def scan(
     source: Source, shape: Shape, cache_dir: Path, say: Callable[[str], None] = print
 ) -> tuple[Scan, Tensor]:
-    """Decodes every picture once, or finds what an earlier scan left in `cache_dir`, which then
-    need not be writable.
+    """The scan and the pixels, uint8 (N, C, H, W), memory-mapped: from `cache_dir`, or decoded and left there.
 
-    Returns the scan and the pixels, uint8 (N, C, H, W), memory-mapped. Concurrent calls share one
-    build; an interrupted build is never taken for a whole one, and a damaged one is built again.
-    Raises UserError where the cache holds nothing of these pictures and cannot be written.
+    Concurrent calls share one build, and a damaged one is built again. Raises UserError where it cannot be written.
     """
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape)])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
@@ -115,8 +115,8 @@ def _load(facts: Path, pixels: Path, shape: Shape) -> tuple[tuple[Scan, Tensor] 
             return (result, torch.empty(size, dtype=torch.uint8)), ""
         if not pixels.is_file() or pixels.stat().st_size != math.prod(size):
             raise NoMatch(f"{pixels.name} is not of the right size")
-        # Pages are shared with other runs. Copy-on-write, so that nothing can change the file; but
-        # memory is set aside for the copies, which a large set may not find.
+        # Copy-on-write, so that nothing can change the file, whose pages are shared; but memory is
+        # set aside for the copies, which a large set may not find.
         small = math.prod(size) <= CHECKED
         array = np.memmap(pixels, np.uint8, "c" if small else "r", shape=size)
         if small and zlib.crc32(array.reshape(-1).data) != check:
@@ -143,20 +143,15 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path, key: str) ->
                 continue
             result.numbers.append(number)
             result.names.append(name)
-            result.sizes.append(picture.size)
-            result.modes.append(picture.mode)
-            result.digests.append(picture.digest)
-            result.spreads.append(picture.spread)
-            result.chromas.append(picture.chroma)
-            result.sharpness.append(picture.sharpness)
+            for many, one in FACTS.items():
+                getattr(result, many).append(getattr(picture, one))
             thumbs.extend(picture.thumb.tobytes())
             data = picture.pixels.tobytes()
             check = zlib.crc32(data, check)
             file.write(data)
 
     write_whole(pixels, decode_into, durable=True)
-    values = vars(result) | {"thumbs": thumbs.hex(), "check": check}
-    text = json.dumps(values)
+    text = json.dumps(vars(result) | {"thumbs": thumbs.hex(), "check": check})
     write_whole(facts, lambda file: file.write(text.encode()), durable=True)
 
 
