@@ -1,7 +1,7 @@
-"""Augmentation of real and generated images in front of the discriminator, so that few photographs suffice.
+"""Augmentation in front of the discriminator, so that few photographs suffice.
 
-DiffAugment (Zhao et al. 2020) is this with a fixed `p`; ADA (Karras et al. 2020) moves `p`. No library's: random
-parameters per image without a host synchronisation, and twice differentiable, as R1 goes through them.
+DiffAugment (Zhao et al. 2020) is this with a fixed `p`; ADA (Karras et al. 2020) moves `p`. Not a library's:
+random parameters per image without a host synchronisation, twice differentiable for R1.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def _between(images: Tensor, low: float, high: float) -> Tensor:
 
 
 def color(images: Tensor, on: Tensor) -> Tensor:
-    """Brightness +-0.5, saturation 0 to 2, contrast 0.5 to 1.5; not clamped, which would cut gradients."""
+    """Brightness +-0.5, saturation 0 to 2, contrast 0.5 to 1.5; clamping would cut gradients."""
     images = images + on * _between(images, -0.5, 0.5)
     grey = images.mean(1, keepdim=True)
     images = torch.lerp(grey, images, 1 + on * (_between(images, 0, 2) - 1))
@@ -105,7 +105,7 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def adapt(self, real_logits: Tensor, images: int, level: float | Tensor = 0.0) -> None:
-        """One step of ADA's controller, without a host synchronisation, after `images` real ones on all processes.
+        """One step of ADA's controller, after `images` real ones on all processes.
 
         real_logits (B,): of this one's; level: the logits, or those of fakes (B,), above which they say real.
         """

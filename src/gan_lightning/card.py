@@ -1,4 +1,4 @@
-"""The card of a generator for a model hub: what it was trained on, how good it is, and what is not known."""
+"""The card of a generator for a model hub."""
 
 import re
 from pathlib import Path
@@ -69,7 +69,7 @@ It can show only what its photographs show, and repeats what is one-sided in the
 
 
 def write_card(folder: Path, sampler: Sampler, checkpoint: Path, license: str | None) -> None:
-    """README.md, with the scores of the run in which the checkpoint lies, and samples.png. UserError."""
+    """README.md, with the scores of the checkpoint's run, and samples.png. UserError."""
     images = sampler.images(SHOWN)
     pictures.save_image(pictures.labelled_grid(images, range(SHOWN)), folder / "samples.png")
     rows = scores_of(checkpoint, sampler.nimg)

@@ -32,7 +32,7 @@ def sample_cli(
     device: str | None,
     truncation: float,
 ) -> None:
-    """Images as PNG, numbered or, of a list of seeds, named by them; or all as one array. UserError."""
+    """Images as PNG, numbered or named by a list's seeds, or all as one array. UserError."""
     sampler = opened(checkpoint, trust, device, label)
     seeds: Sequence[int]
     if listed := isinstance(seed, list):

@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights, with the half-life counted in images (Karras et al. 2022)."""
+"""Exponential moving average of weights, with the half-life in images (Karras et al. 2022)."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, ema: nn.Module, network: nn.Module, images: int, nimg: int) -> None:
-        """Moves the EMA's parameters towards the network's and copies its buffers (BatchNorm's statistics)."""
+        """Moves the EMA's parameters towards the network's and copies its buffers."""
         weight = 1 - self.decay(images, nimg)
         torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), weight)
         if buffers := list(ema.buffers()):
@@ -59,10 +59,10 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 @torch.no_grad()
 def recalibrated(ema: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
-    """A copy with BatchNorm's statistics measured on `inputs` (what `forward` takes, batch by batch), if it has any.
+    """A copy with BatchNorm's statistics, if any, measured on batches of `inputs`.
 
-    The copied statistics are the last weights' and not the averaged ones': images drift in brightness with them.
-    Such standing statistics are Brock et al.'s (2019).
+    With the last weights' statistics, which are not the averaged ones', images drift in brightness.
+    Standing statistics are Brock et al.'s (2019).
     """
     if not batch_norms(ema):
         return ema

@@ -74,7 +74,7 @@ def config_of(sampler: Sampler) -> dict[str, Any]:
 
 
 class ForScores(nn.Module):
-    """Latents, and labels if conditional, to uint8 RGB images, which torch-fidelity takes, and to floats."""
+    """To uint8 RGB images, which torch-fidelity takes, and to floats."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Reads files that may come from anyone, and writes files so that they appear whole or not at all.
 
-What is read is plain values and tensors of the types and names that the caller writes down as a pattern: no file can
+What is read is plain values and tensors that the caller's pattern names: no file can
 name code to run, an attribute to set or a value to interpolate.
 """
 
@@ -29,7 +29,7 @@ LARGEST_YAML, LARGEST_TEXT, LARGEST_PICTURE = 2**20, 16 * 2**20, 32 * 2**20  # b
 
 @contextmanager
 def untrusted(path: str | Path) -> Iterator[None]:
-    """Within, whatever goes wrong is said in one line that names the file. HYDRA_FULL_ERROR=1: as it is."""
+    """Within, what goes wrong is said in a line that names the file; HYDRA_FULL_ERROR=1: as it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the answer is one line
@@ -72,7 +72,7 @@ def inside(folder: str | Path, name: str) -> Path | None:
 
 
 def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
-    """A text file as UTF-8, odd bytes replaced. UserError beyond `largest` bytes and for no plain file."""
+    """A text file, odd bytes replaced. UserError beyond `largest` bytes and for no plain file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file")
@@ -113,7 +113,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values; raises UserError for anything else, before running any of it.
+    """A checkpoint's tensors and plain values; UserError for anything else, before running it.
 
     `config` comes as plain values (its `${...}` stay text), `state_dict` as sound tensors by name. All else is as it
     stands in the file: whoever uses it has to `match` it.
@@ -179,7 +179,7 @@ def _check_archive(path: Path) -> None:
 
 
 def sound(weight: Any, where: str) -> Any:
-    """A dense tensor on the CPU with each value at a place of its own in the file; raises NoMatch."""
+    """A dense tensor on the CPU, each value at its own place in the file; raises NoMatch."""
     import torch
 
     if type(weight) not in (torch.Tensor, torch.nn.Parameter):
@@ -237,7 +237,7 @@ class _Raw(io.FileIO):
 def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = False) -> None:
     """`write(file)` into a new file beside `path`, which then takes its place, also of a link.
 
-    Nothing is left behind where writing fails; an OSError names `path`. `durable`: it is on the disk before.
+    Nothing is left where writing fails; an OSError names `path`. `durable`: it is on the disk before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -343,7 +343,7 @@ def no_links(folder: Path, *names: str) -> None:
 
 
 def clear_abandoned(*folders: Path) -> None:
-    """Deletes partial files of processes of this machine that are gone, and another machine's after an hour."""
+    """Deletes partial files of this machine's dead processes, and others' after an hour."""
     for partial in (path for folder in folders for path in Path(folder).glob(".*.partial")):
         with suppress(OSError):
             writer = re.search(rf"\.{_HOST}-(\d+)-\w+\.partial$", partial.name)

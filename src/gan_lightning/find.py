@@ -1,4 +1,4 @@
-"""`gan-lightning find`: the latent whose image comes closest to a photograph, and ways between two of them."""
+"""`gan-lightning find`: the latent of a photograph, and ways between two of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ STAGES = 3  # maps at strides 4, 8 and 16
 
 
 class Eye(nn.Module):
-    """How far images are apart, in pixels and in features of EfficientNet-Lite0 (after Zhang et al. 2018)."""
+    """How far images are apart, in pixels and in features (after Zhang et al. 2018)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def find_cli(
     trust: str | None,
     device: str | None,
 ) -> None:
-    """found.png and latent.safetensors; with a second photograph also morph.png and morph.gif. UserError."""
+    """found.png, latent.safetensors; with `to` also morph.png and morph.gif. UserError."""
     from rich.progress import Progress
 
     sampler = opened(checkpoint, trust, device, label)

@@ -1,4 +1,4 @@
-"""The run's folder: nothing in it leads elsewhere, and what an earlier part of the run left stays."""
+"""The run's folder: nothing leads elsewhere, and what an earlier part of the run left stays."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ RESULTS = ("scores.json", "result.json", "diagnosis.json", "diagnosis.md")
 
 
 def moment_name(nimg: int, every: float) -> str:
-    """For files: thousands of images, with decimals where the cadence of `every` images has them."""
+    """For files: thousands of images, with decimals where the cadence `every` has them."""
     return f"kimg_{nimg // 1000:06d}" if every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
 
 
@@ -54,7 +54,7 @@ def write_config(run_dir: Path, text: str) -> None:
 
 
 def _trim(path: Path, cut: Callable[[str, int], Iterator[str]], nimg: int | None) -> None:
-    """Leaves what `cut` gives of the file, nothing without an `nimg`; a new file, not through a link."""
+    """Leaves what `cut` gives of the file, nothing without an `nimg`; not through a link."""
     kept = ""
     if nimg is not None and path.is_file() and not path.is_symlink():
         with suppress(UserError, csv.Error):  # larger than any that this program writes

@@ -22,7 +22,7 @@ MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 
 
 class GAN(LightningModule):
-    """A generator and a discriminator trained against each other, by manual optimisation on raw logits.
+    """A generator and a discriminator trained against each other, on raw logits.
 
     generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both take labels (B,) too
     where `num_classes` is set. Progress is `nimg`, the real images shown on all processes.
@@ -162,11 +162,12 @@ class GAN(LightningModule):
 
     @property
     def joint(self) -> bool:
-        """One pass over real and fake together, which is faster, as no layer looks across the batch."""
+        """One pass over real and fake, which is faster, as no layer looks across the batch."""
         return getattr(self.discriminator, "batch_independent", False)
 
     def latents(self, count: int) -> Tensor:
-        return self.weight.new_empty(count, self.latent_dim).normal_()
+        weight = self.weight
+        return torch.randn(count, self.latent_dim, device=weight.device, dtype=weight.dtype)
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.fast[0](*inputs(z, labels)).to(self.dtype)  # bf16 under autocast
@@ -259,7 +260,7 @@ class GAN(LightningModule):
     # -- to be looked at -------------------------------------------------------------------------
 
     def shown_generator(self) -> nn.Module:
-        """The EMA generator with BatchNorm recalibrated, once a step; without an EMA the generator."""
+        """The EMA generator, recalibrated once a step; without an EMA the generator."""
         if self.generator_ema is None:
             return self.generator
         made_for = self.step, self.weight.device, self.weight.dtype
@@ -280,7 +281,7 @@ class GAN(LightningModule):
 
     @torch.no_grad()
     def sample(self, z: Tensor | int, labels: Tensor | None = None, ema: bool = True) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim), or of the seeds below a number, in eval mode."""
+        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim) or the seeds below a number."""
         if isinstance(z, int):
             z = latents(range(z), self.latent_dim)
         network = self.shown_generator() if ema else self.generator

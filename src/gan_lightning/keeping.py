@@ -1,4 +1,4 @@
-"""When the last checkpoint is written: after the first step, before what takes long, every two minutes."""
+"""When the last checkpoint is written: never two minutes ago."""
 
 import os
 import threading
@@ -25,7 +25,7 @@ class Keeper(Protocol):
 
 
 class Guard(Callback):
-    """Placed first, before what may take long between two steps: has last.ckpt written, whose date says it is all.
+    """Placed first: has last.ckpt written before what may take long; its date says that it is all.
 
     With several processes it is also where they agree, every second or so, on stopping and on writing.
     """
@@ -96,7 +96,7 @@ class Guard(Callback):
             interrupt.saving.release()
 
     def _agree(self, trainer: Trainer, late: bool, step: float) -> bool:
-        """Whether to write, the same in every process, and `agreed`; not after every step, as it costs time."""
+        """Whether to write, the same in every process, and `agreed`; asks about once a second."""
         if self.steps < self.next:
             return False
         soon = max(1, min(50, int(1.0 / max(step, 1e-3))))

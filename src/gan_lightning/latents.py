@@ -1,4 +1,4 @@
-"""What a generator starts from. A seed is one image's: the same seed, the same latent, whoever asks."""
+"""What a generator starts from: the same seed, the same latent, whoever asks."""
 
 from collections.abc import Sequence
 from typing import Any

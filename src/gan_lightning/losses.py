@@ -1,4 +1,4 @@
-"""Adversarial losses on raw logits, with their gradient penalties. Law: a higher logit means "more real".
+"""Adversarial losses with their penalties. Law: a higher logit means "more real".
 
 `d(real_logits, fake_logits)` is what the discriminator minimises, `g(real_logits, fake_logits)` what the generator
 does; both take shape (B,) and return a 0-d mean.
@@ -85,7 +85,7 @@ class Loss(nn.Module):
 
 
 class BCE(Loss):
-    """Non-saturating cross-entropy (Goodfellow et al. 2014) with targets 0 and 1 - label_smoothing (Salimans et al. 2016)."""
+    """Non-saturating (Goodfellow et al. 2014), with label smoothing for real (Salimans et al. 2016)."""
 
     probabilities = True
 
@@ -149,7 +149,7 @@ class Wasserstein(Loss):
 
 
 class RpGAN(Loss):
-    """Each fake against one real (Jolicoeur-Martineau 2018); with R1 + R2 this is R3GAN (Huang 2024)."""
+    """Each fake against one real (Jolicoeur-Martineau 2018); with R1 + R2 R3GAN (Huang 2024)."""
 
     paired = True
     needs_penalty = True
@@ -164,7 +164,7 @@ class RpGAN(Loss):
 
 
 def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
-    """Mean over the batch of ‖d logit / d image‖², 0-d, differentiable; `logits` (B,) have a graph."""
+    """Mean over the batch of ‖d logit / d image‖², 0-d; `logits` (B,) have a graph."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 

@@ -1,4 +1,4 @@
-"""What a value may be: annotated types, taken strictly ("5" is no number, 1 is not true), their words, the check."""
+"""What a value may be: annotated types, taken strictly ("5" is no number), in words too."""
 
 import functools
 import inspect

@@ -68,7 +68,7 @@ def end(run_dir: Path, nimg: int, seconds: float) -> None:
 
 
 def commit() -> str | None:
-    """The revision of this program's checkout, with -dirty where files have changed; None for none."""
+    """The revision of this checkout, -dirty where files have changed; None for none."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

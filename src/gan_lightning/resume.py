@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what a run takes over, value by value, and Lightning's door to the files."""
+"""Going on from a checkpoint: what a run takes over of it, value by value."""
 
 import random
 import shlex
@@ -72,7 +72,7 @@ SAME = (  # of the configuration, in the file and now
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """A checkpoint to go on from: only what this program writes, each value of its type. Raises UserError."""
+    """A checkpoint to go on from: only what is written here, each value of its type. UserError."""
     checkpoint = read_checkpoint(path)
     if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
         right = "give a checkpoint that a run wrote"
@@ -123,7 +123,7 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
 
 
 def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
-    """Raises UserError where names, shapes or kinds of weights or optimisers' values are not this module's."""
+    """Raises UserError where weights or optimisers' values are not this module's."""
     with untrusted(path):
         loaded = state["state_dict"]
         module.adapt_weights(loaded)
@@ -157,7 +157,7 @@ def _check_random(state: dict[str, Any]) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[Any], Any]) -> None:
-    """One group over all weights; of each the values that this optimiser keeps, of its shape or single numbers."""
+    """One group over all weights; of each the values that this optimiser keeps."""
     example = torch.nn.Parameter(torch.zeros(2))
     example.grad = torch.zeros(2)
     optimizer = make([example])

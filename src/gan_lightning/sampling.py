@@ -39,7 +39,7 @@ WRONG += (OverflowError, AttributeError)  # what wrong arguments of a network br
 def build_trusted(
     node: dict[str, Any], trust: str | None = None, weights: dict[str, Tensor] | None = None
 ) -> torch.nn.Module:
-    """A network from a file's configuration: a class that is defined in gan_lightning.networks or in package `trust`.
+    """A file's network: a class that is defined in gan_lightning.networks or in package `trust`.
 
     `weights`: what it will hold; where they are not its own, nothing of their size is made. Raises UserError.
     Not by Hydra, which would follow names through imports (x.layers.torch.load) and build what is nested in values.
@@ -193,7 +193,7 @@ def known_config(given: dict[str, Any]) -> dict[str, Any]:
 def load_generator(
     path: str | Path, trust: str | None = None, device: str | None = None
 ) -> Sampler:
-    """The generator, by the EMA of its weights if any, of a checkpoint, a .safetensors file or a folder for a model hub.
+    """The generator, its EMA if any, of a checkpoint, a .safetensors file or a folder for a hub.
 
     Raises UserError, see `read_checkpoint`.
     """

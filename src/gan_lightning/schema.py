@@ -231,7 +231,7 @@ def needed(key: str) -> bool:
 
 
 def validate(cfg: DictConfig, typed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The configuration as plain values. Raises UserError naming a key, if possible one of `typed`, and what is right."""
+    """The configuration as plain values. UserError on a key, one of `typed` first."""
     unresolved = OmegaConf.to_container(cfg)
     for key in (key for key, value in leaves(unresolved) if value == "???"):
         raise _missing(key, kind(key, unresolved))

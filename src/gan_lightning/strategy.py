@@ -1,4 +1,4 @@
-"""Lightning's ways with several processes, and what alternating networks, dying processes and SLURM need."""
+"""What alternating networks, dying processes and SLURM need of Lightning."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from gan_lightning.ranks import Place, slurm_run
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Lightning's launcher without its observer, which kills this process without a word when a child dies.
+    """Lightning's launcher without its observer, which kills this process when a child dies.
 
     `together.Company` looks after the children and says which one it was.
     """
@@ -61,7 +61,7 @@ def environment(place: Place) -> list[ClusterEnvironment]:
 
 
 def must_requeue() -> bool:
-    """Whether SLURM's signal that the time is nearly over (`--signal=SIGUSR1@120`) has stopped this run."""
+    """Whether SLURM's signal (`--signal=SIGUSR1@120`) has stopped this run."""
     return interrupt.asked() == signal.SIGUSR1 and slurm_run(os.environ) is not None
 
 

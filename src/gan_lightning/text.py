@@ -1,4 +1,4 @@
-"""Text of others on the terminal: what a file name or a stranger's file holds is shown, never obeyed."""
+"""Text of others on the terminal: it is shown, never obeyed."""
 
 import sys
 from typing import Any

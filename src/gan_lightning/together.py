@@ -93,7 +93,7 @@ def leave(failure: str | None = None) -> bool:
 
 
 def take_place(cfg: Any, overrides: list[str], on_gpu: bool) -> Place:
-    """This process's place, after setting trainer.devices and trainer.num_nodes (`ranks.settle`). Raises UserError."""
+    """This process's place, after `ranks.settle`. Raises UserError."""
     place = company.place if company else Place()
     typed = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     count, nodes = settle(place, cfg.trainer, typed, on_gpu)
@@ -106,7 +106,7 @@ def take_place(cfg: Any, overrides: list[str], on_gpu: bool) -> Place:
 
 
 def gather(place: Place) -> "Company | None":
-    """Starts watching over the others, before Lightning starts its own; None for a process that trains alone."""
+    """Watches over the others from before Lightning starts its own; None for one that is alone."""
     global company
     if place.world == 1:
         return None
@@ -123,7 +123,7 @@ def gather(place: Place) -> "Company | None":
 
 
 class Company:
-    """The store at which the processes meet, and a thread that says "alive" for this one and looks after the others.
+    """The store where processes meet, and a thread that says "alive" and looks after the others.
 
     Where one has died, `over` says which, and this process ends at most `GRACE` seconds later, whatever it waits for.
     `every`: seconds between two looks.

@@ -26,7 +26,7 @@ _VERSION = 3  # part of every cache key: raise it when decoding or fitting chang
 
 @dataclass
 class Scan:
-    """All usable pictures of a source, a list for each of Picture's facts, and which files are `bad` and why."""
+    """All usable pictures of a source, a list for each fact, and why files are `bad`."""
 
     numbers: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -57,9 +57,9 @@ STORED = {**LISTS, "bad": {str: str}, "thumbs": str, "key": str, "check": int}
 def scan(
     source: Source, shape: Shape, cache_dir: Path, say: Callable[[str], None] = print
 ) -> tuple[Scan, Tensor]:
-    """The scan and the pixels, uint8 (N, C, H, W), memory-mapped: from `cache_dir`, or decoded and left there.
+    """The scan and pixels, uint8 (N, C, H, W): from `cache_dir`, or decoded and left there.
 
-    Concurrent calls share one build, and a damaged one is built again. Raises UserError where it cannot be written.
+    Concurrent calls share a build; a damaged one is built again. UserError where it cannot be written.
     """
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape)])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()

@@ -36,7 +36,7 @@ def nothing_usable(scan: Scan, name: str) -> UserError:
 
 
 class Pictures:
-    """What the checks look at: the scan, the fitted pixels uint8 (N, C, H, W), and what they have in common."""
+    """What the checks look at; `pixels` are the fitted ones, uint8 (N, C, H, W)."""
 
     def __init__(self, scan: Scan, pixels: Tensor, shape: Shape, cache_dir: Path) -> None:
         self.scan, self.pixels, self.shape, self.cache_dir = scan, pixels, shape, cache_dir
@@ -55,7 +55,7 @@ class Pictures:
     def remark(
         self, name: str, which: np.ndarray, text: str, action: str, **numbers: float
     ) -> Remark | None:
-        """A remark on the files where `which` (N,) is true, if any: {n}, {number}, {files} in its texts."""
+        """A remark on the files where `which` (N,) is true, if any: {n} of {number}, {files}."""
         files = [self.names[row] for row in np.flatnonzero(which)]
         if not files:
             return None
@@ -111,7 +111,7 @@ class Pictures:
 
     @cached_property
     def some(self) -> Tensor:
-        """At most 512 of the fitted pictures, (n, C, 16, 16) in [-1, 1]; floats of all may not fit into memory."""
+        """At most 512 of the fitted pictures, (n, C, 16, 16) in [-1, 1]."""
         rows = torch.linspace(0, self.number - 1, min(self.number, 512)).long().unique()
         parts = (self.pixels[part] for part in rows.split(64))
         return torch.cat([F.adaptive_avg_pool2d(to_float(part), 16) for part in parts])
@@ -264,7 +264,7 @@ def _two_borders(seen: Pictures) -> Remark | None:
 
 
 def _cold_colours(seen: Pictures) -> Remark | None:
-    """A whole folder of negatives can only be told by the world, most of which is warm (red over green over blue)."""
+    """A whole folder of negatives: most of the world is warm (red over green over blue)."""
     if seen.shape.channels < 3:
         return None
     colours = seen.some[:, :3].mean((2, 3))

@@ -29,7 +29,7 @@ def _linear(colour: Sequence[int] | np.ndarray) -> np.ndarray:
 def _waves(
     rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: float, high: float, count: int
 ) -> np.ndarray:
-    """A random field of about unit variance: plane waves of `low` to `high` periods over the image."""
+    """A random field: plane waves of `low` to `high` periods over the image."""
     angle, phase = rng.uniform(0, 2 * np.pi, (2, count)).astype(np.float32)
     rate = np.pi * np.exp(rng.uniform(np.log(low), np.log(high), count)).astype(np.float32)
     total = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
@@ -81,7 +81,7 @@ def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -
 
 
 class _Egg:
-    """A surface of revolution: r(u)^2 = b^2 (1 - u^2) e^(k u), u = -1..1 from the pointed to the blunt end.
+    """A surface of revolution: r(u)^2 = b^2 (1 - u^2) e^(k u), u = -1..1, pointed end first.
 
     x and y are -1..1 over the image.
     """
@@ -99,7 +99,7 @@ class _Egg:
         return self.cos * x + self.sin * y, self.cos * y - self.sin * x
 
     def outline(self, dx: float = 0, dy: float = 0) -> tuple[np.ndarray, ...]:
-        """Of the egg moved by (dx, dy): u, v, r^2, d(r^2)/d(x) along it, distance to the outline, each (H, W)."""
+        """Of the egg moved by (dx, dy): u, v, r^2, d(r^2)/dx, distance to the outline, each (H, W)."""
         along, v = self.turned(self.x - np.float32(self.cx + dx), self.y - np.float32(self.cy + dy))
         u = (along / self.a).clip(-3, 3)
         grow = self.b * self.b * np.exp(self.k * u)

@@ -38,7 +38,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Shape:
-    """What every picture becomes; the grey level `background` is behind alpha and beside padded pictures."""
+    """What every picture becomes; `background`: the grey level behind alpha and padding."""
 
     height: int
     width: int
@@ -74,7 +74,7 @@ class Original(NamedTuple):
 
 
 class Source(Protocol):
-    """Where pictures come from; all but `open` is cheap. The test split's `num_test` are numbered from len(self) on."""
+    """Where pictures come from; all but `open` is cheap. The test split comes after len(self)."""
 
     name: str
 
@@ -96,9 +96,9 @@ class Source(Protocol):
 
 
 def find_files(root: Path) -> tuple[list[str], dict[str, str]]:
-    """All regular files below `root` (relative, sorted) that are not hidden, and why others are none.
+    """The regular files below `root` (relative, sorted), and why others are none.
 
-    Links are followed, each folder once.
+    Links are followed, each folder once; hidden files are left alone.
     """
     files: list[str] = []
     bad: dict[str, str] = {}
@@ -176,7 +176,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def open_file(path: Path, at_least: int = 0) -> Original:
-    """`at_least`: a JPEG may be decoded smaller, with no side below this. Raises whatever Pillow raises."""
+    """`at_least`: a JPEG may be decoded smaller, to sides of this. Raises what Pillow raises."""
     if path.stat().st_size == 0:
         raise Unusable("empty file")
     with open(path, "rb") as file:
@@ -205,7 +205,7 @@ def open_file(path: Path, at_least: int = 0) -> Original:
 
 
 def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.Image:
-    """Any Pillow mode -> "L", "RGB" or "RGBA"; below four channels alpha is laid over a grey level."""
+    """Any Pillow mode -> "L", "RGB" or "RGBA"; alpha that does not stay is laid over a grey level."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # convert() would clip at 255
         values = np.nan_to_num(np.asarray(image).astype(np.float64))
         if image.mode.startswith("I;16") or 255 < values.max() <= 65535:
@@ -223,7 +223,7 @@ def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.I
 
 
 def fit(image: Image.Image, shape: Shape) -> np.ndarray:
-    """An "L", "RGB" or "RGBA" image as uint8 (C, H, W): its centre, all of it between bars, or stretched."""
+    """An "L", "RGB" or "RGBA" image as uint8 (C, H, W): its centre, or padded, or stretched."""
     size, how = (shape.width, shape.height), Image.Resampling.LANCZOS
     if shape.fit == "crop":
         image = ImageOps.fit(image, size, how)

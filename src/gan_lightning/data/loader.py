@@ -1,4 +1,4 @@
-"""From a source of pictures to batches of floats in [-1, 1], with a held-out slice and exact resume."""
+"""From a source of pictures to batches of floats in [-1, 1], with exact resume."""
 
 import hashlib
 import json
@@ -170,7 +170,7 @@ class ImageData(LightningDataModule):
         self.content_hash = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
 
     def _read(self) -> tuple[Tensor, list[int], list[int], str]:
-        """All pixels, their numbers in the source, the rows that are not trained on, and a key of the whole."""
+        """All pixels, their numbers in the source, the held-out rows, and a key of it all."""
         source, shape = self.source, self.spec
         array = source.array()
         if array is not None and array.shape[1:] == (shape.channels, shape.height, shape.width):
@@ -256,7 +256,7 @@ class ImageData(LightningDataModule):
         self._state = state_dict or None
 
     def real_batches(self, device: torch.device) -> Iterator[Batch]:
-        """Training images in [-1, 1] with labels, in a fixed random order; mirrored ones too if `flip`."""
+        """Training images in [-1, 1] with labels, in a fixed order; mirrored ones too if `flip`."""
         draw = torch.Generator().manual_seed(0)
         order = torch.randperm(len(self.train_images), generator=draw)
         for mirrored in (False, True) if self.flip else (False,):

@@ -52,7 +52,7 @@ class CheckReport:
         return Group(table, *(Text(line) for line in self.lines() or ["nothing to remark"]))
 
     def write(self, folder: Path, sheet: Tensor | None = None) -> None:
-        """check.json, each remark's files as remark_NAME.png, and a `sheet` (C, H, W) as contact_sheet.png."""
+        """check.json, remark_NAME.png with its files, and the `sheet` as contact_sheet.png."""
         told = asdict(replace(self, thumbnails={}))
         del told["thumbnails"]
         write_json(folder / "check.json", told)

@@ -23,7 +23,7 @@ def pairs_below(first: np.ndarray, second: np.ndarray, limit: float = 1.0) -> np
 
 
 def look_alike(thumbs: np.ndarray, limit: float = 1.0) -> np.ndarray:
-    """`pairs_below` of thumbnails uint8 (N, S, S), mirrored or not. Equal ones are chained, not all paired."""
+    """`pairs_below` of thumbnails uint8 (N, S, S), mirrored or not; equal ones are chained."""
     flat = thumbs.reshape(len(thumbs), -1)
     _, first, same = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     single = thumbs[first]
@@ -55,7 +55,7 @@ def groups(number: int, pairs: np.ndarray) -> list[list[int]]:
 
 
 def hold_out(digests: Sequence[str], thumbs: np.ndarray, fraction: float) -> list[int]:
-    """About `fraction` of the rows, by content alone; copies, also mirrored, are never parted. May be empty."""
+    """About `fraction` of the rows, by content; copies, also mirrored, stay together. May be empty."""
     target = round(len(digests) * fraction)
     if not target:
         return []

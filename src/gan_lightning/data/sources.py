@@ -26,7 +26,7 @@ from gan_lightning.text import printable
 
 
 class FolderImages:
-    """Every file below `root` but those named `without`; with `labels`, the folders directly below are the classes.
+    """Every file below `root` but those named `without`; with `labels`, folders there are classes.
 
     Raises UserError where `root` is no folder or holds no file.
     """
@@ -115,7 +115,7 @@ class FolderImages:
 
 
 class EggImages(FolderImages):
-    """Rendered eggs under `root`, made at first use if it is empty; only the default folder is created."""
+    """Rendered eggs under `root`, made if it is empty; only the default folder is created."""
 
     DEFAULT_ROOT = "data/egg"
     experiment = "egg"
@@ -165,7 +165,7 @@ class EggImages(FolderImages):
 
 
 class TorchvisionImages:
-    """A data set of torchvision (`MNIST`, `CIFAR10`, …) as raw arrays; downloads what is absent. Raises UserError."""
+    """A data set of torchvision (`MNIST`, `CIFAR10`, …); downloads what is absent. Raises UserError."""
 
     def __init__(
         self,

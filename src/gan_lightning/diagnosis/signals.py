@@ -1,4 +1,4 @@
-"""What the diagnosis measures of a snapshot, with the same meaning for every loss; no random state is touched.
+"""What the diagnosis measures of a snapshot, with the same meaning for every loss.
 
 Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F).
 """
@@ -26,7 +26,7 @@ REMEMBERED = 8  # snapshots over which the fakes of each mode are counted
 
 
 def auc(high: Tensor, low: Tensor) -> float:
-    """P(a logit of `high` > one of `low`), ties one half: the area under the ROC curve. NaN when one is empty."""
+    """The area under the ROC curve: P(a logit of `high` > one of `low`). NaN when one is empty."""
     if not len(high) or not len(low):
         return math.nan
     ordered, high = low.double().sort().values, high.double().contiguous()
@@ -42,7 +42,7 @@ def auc_error(n: int, m: int) -> float:
 def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> float:
     """(E D(train) - E D(held out)) / (E D(train) - E D(fake)) (Karras et al. 2020, ADA).
 
-    0: no overfitting, 1: held-out photographs look fake. NaN where D ranks fakes as high as training images.
+    0: no overfitting, 1: held-out images look fake. NaN where fakes rank as high as training images.
     """
     train, apart = train_logits.mean(), (train_logits.mean() - fake_logits.mean())
     return float((train - heldout_logits.mean()) / apart) if apart > 1e-6 else math.nan
@@ -68,7 +68,7 @@ def ends(images: Tensor) -> tuple[float, float]:
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
-    """Correlation of two sets' mean images, pooled to 8 x 8: near 1 for samples of one set, near -1 where one is inverted.
+    """Correlation of mean images, pooled to 8 x 8: near 1 for one set, near -1 where one is inverted.
 
     NaN where a mean image is flat or shapes differ.
     """
@@ -81,7 +81,7 @@ def agreement(a: Tensor, b: Tensor) -> float:
 def nyquist(images: Tensor) -> tuple[float, float]:
     """(amplitude in grey levels of 255, peak) of a pattern with a period of two pixels.
 
-    The amplitude is that of the Nyquist corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean power spectrum; the peak is
+    The amplitude is that of the corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean spectrum; the peak is
     their mean power over that of 0.6 to 0.9 of Nyquist, and tells a checkerboard from noise (flat).
     """
     grey = images.float().mean(1)
@@ -101,7 +101,7 @@ def nyquist(images: Tensor) -> tuple[float, float]:
 
 
 def _cosines(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of n values mirrored: frequencies over Nyquist (n + 1,), transform (n + 1, n), how often each counts."""
+    """Of n mirrored values: frequencies over Nyquist, transform (n + 1, n), how often each counts."""
     k = torch.arange(n + 1, device=like.device, dtype=like.dtype)
     times = torch.full_like(k, 2.0)
     times[[0, -1]] = 1.0
@@ -152,7 +152,7 @@ def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor) -> Tensor:
 def missing_modes(
     counts: Tensor, fractions: Tensor, below: float = 0.1, expected: float = 20
 ) -> tuple[float, int, float]:
-    """(fraction of the modes under `below` of their expected count, the rarest mode, its count over the expected).
+    """(fraction of modes under `below` of their expected count, the rarest, its count over that).
 
     Modes of which fewer than `expected` were due are left out (outlier photographs).
     """
@@ -178,7 +178,7 @@ def weights(network: nn.Module) -> list[Tensor]:
 
 
 def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> float:
-    """Median over weights but zero ones of |change| / |weight| per update, updates as independent ones."""
+    """Median over weights of |change| / |weight| per update, updates as independent ones."""
     now = [p.detach() for p in network.parameters() if p.ndim > 1]
     if not now:
         return math.nan
@@ -279,7 +279,7 @@ class Symptoms:
     def see(self, moment: Moment, memory: dict[str, list[Any]]) -> dict[str, float] | None:
         """The signals of a snapshot; None where a pixel is not finite.
 
-        `memory`: the fakes' mean feature ("mean") and modes ("counts") of the last snapshots, which it updates.
+        `memory`: "mean" feature and mode "counts" of the fakes at the last snapshots, which it updates.
         """
         if first_bad({"pixels": moment.raw}):
             return None

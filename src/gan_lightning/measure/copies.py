@@ -19,7 +19,7 @@ PIECE = 64  # images at once: each is seen in 18 versions
 
 
 def views(images: Tensor) -> list[Tensor]:
-    """18 versions of (N, C, H, W): as it is first, mirrored, shifted by a 64th (at least a pixel)."""
+    """18 versions of (N, C, H, W), itself first: mirrored, shifted by a 64th."""
     step = max(1, round(min(images.shape[2:]) / 64))
     shifts = [(y, x) for y in (0, -step, step) for x in (0, -step, step)]
     mirrored = images, images.flip(3)
@@ -27,7 +27,7 @@ def views(images: Tensor) -> list[Tensor]:
 
 
 def quiet(images: Tensor) -> Tensor:
-    """uint8 images averaged, which takes noise away, to 16 pixels on the shorter side: float (N, P) in [-1, 1].
+    """uint8 images without noise, averaged to 16 pixels on the shorter side: (N, P) in [-1, 1].
 
     The darkest and brightest tenth are levelled: noise that is clipped there would leave a shade.
     """
@@ -58,7 +58,7 @@ def relative_nearest(
 
 
 def copy_threshold(copies: Tensor, held_out: Tensor) -> float:
-    """Below this distance is a near-copy: between planted ones and held-out reals, of which at most 5 % are below."""
+    """Between planted copies and held-out reals, of which at most 5 % are below."""
     high, low = float(copies.quantile(0.99)), float(held_out.quantile(0.05))
     return math.sqrt(high * low) if high < low else low
 
@@ -92,7 +92,7 @@ class Copies:
         return pixels, self.reals.features(store, self.rows)
 
     def closeness(self, images: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Relative distance in pixels and in features (2, Q), of the version whose pixels came closest; the row (Q,)."""
+        """Relative distance in pixels and in features of the closest version (2, Q); the row (Q,)."""
         rows = torch.arange(len(images)).split(PIECE)
         found = [self._piece(images[i], None if exclude is None else exclude[i]) for i in rows]
         return torch.cat([near for near, _ in found], 1), torch.cat([where for _, where in found])
@@ -126,7 +126,7 @@ class Copies:
         return {"scale": scale, "threshold": torch.tensor(threshold), "rates": rates}
 
     def near(self, images: Tensor, seconds: float = math.inf) -> tuple[Tensor, Tensor]:
-        """Closeness (Q,) to the nearest training image, below 1 = near-copy in pixels and features, and its row (Q,).
+        """Closeness (Q,) to the nearest training image, below 1 = near-copy, and its row (Q,).
 
         Q is fewer than the images where `seconds` are over before all are seen.
         """
@@ -140,6 +140,6 @@ class Copies:
 
 
 def copies_strip(fakes: Tensor, train: Any, rows: Tensor) -> Tensor:
-    """uint8 picture (C, H', W'): each of at most 16 samples beside its row of `train`, a tensor or store."""
+    """uint8 picture (C, H', W'): each of at most 16 samples beside its row of `train`."""
     pairs = torch.cat([fakes[:16], train[rows[:16]]], 3)  # (n, C, H, 2W)
     return pictures.grid(pairs, 4, 255)

@@ -1,4 +1,4 @@
-"""Distances between two sets of features (N, F), (M, F): pure functions, which leave the global random state alone."""
+"""Distances between two sets of features (N, F), (M, F): pure functions."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (F,) and a factor L (F, F) of the covariance L L^T, in float64; singular ones are fine."""
+    """Mean (F,) and a factor L (F, F) of the covariance L L^T, in float64."""
     x = x.double()
     mean = x.mean(0)
     values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / (len(x) - 1))
@@ -112,7 +112,7 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor) -> dict[str, f
 
 
 def coverage_null(n_real: int, n_fake: int) -> float:
-    """Expected coverage of a perfect generator: 1 - P(the 5 nearest of all others are all reals)."""
+    """Coverage expected of a perfect generator: 1 - P(the 5 nearest others are all reals)."""
     k = min(5, n_real - 1)
     return 1 - math.prod((n_real - 1 - i) / (n_real - 1 + n_fake - i) for i in range(k))
 
@@ -124,18 +124,18 @@ def spread(x: Tensor) -> float:
 
 
 def diversity(fake: Tensor, real: Tensor) -> float:
-    """Mean distance of two fakes over that of two reals: 0 one image, about 1 as varied as the data."""
+    """Mean distance of two fakes over that of two reals: 0 is one image."""
     return spread(fake) / max(spread(real), 1e-12)
 
 
 def energy(fake: Tensor, real: Tensor) -> float:
-    """Energy distance in units of the reals' spread (Székely and Rizzo 2013), unbiased: 0 is expected of the same."""
+    """Energy distance in units of the reals' spread (Székely and Rizzo 2013), unbiased."""
     apart = 2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)
     return apart / max(spread(real), 1e-12)
 
 
 def permutation_test(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
-    """`energy` of two sets, and the largest of `rounds` random divisions of both together: higher is chance."""
+    """`energy` of two sets, and the largest of `rounds` random divisions of both together."""
     both, n = torch.cat([a, b]), len(a)
     distances, draw = torch.cdist(both, both), torch.Generator().manual_seed(0)
 

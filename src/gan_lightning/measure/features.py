@@ -1,4 +1,4 @@
-"""Feature extractors: uint8 images (N, C, H, W) -> float32 (N, F). Another one: give its `_target_` as `features`."""
+"""Feature extractors: uint8 images (N, C, H, W) -> float32 (N, F)."""
 
 import copy
 import hashlib
@@ -54,7 +54,7 @@ class Extractor(nn.Module):
 
 
 class Lite2(Extractor):
-    """EfficientNet-Lite2's last map of images of 160 x 160 pixels' area, averaged over the places: 352 features.
+    """EfficientNet-Lite2's last map of images of 160 x 160 pixels' area, averaged: 352 features.
 
     No training here ever sees this network: the aid uses Lite0.
     """

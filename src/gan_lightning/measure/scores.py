@@ -19,7 +19,7 @@ Pair = tuple[float, float | None]  # value, half width of its 95 % interval
 
 @dataclass(frozen=True)
 class Score:
-    """A number of `n` images, its 95 % interval, what other real images (floor) and an untrained generator get."""
+    """A number, its 95 % interval, what other reals (floor) and an untrained generator get."""
 
     name: str
     value: float
@@ -148,7 +148,7 @@ def distances(snapshot: Snapshot, n: int, seconds: float = 0.0) -> list[Score]:
 
 
 def _measured(reals: Reals, x: Tensor | None, n: int, seconds: float = 0.0) -> dict[str, Pair]:
-    """Every distance of features (n, F), the mean of the folds; None: other reals in their place."""
+    """Every distance of features (n, F), the mean of the folds; None: of other reals."""
     each, found = n // len(reals.folds), []
     for number, fold in enumerate(reals.folds):
         store, rows = fold.others

@@ -25,7 +25,7 @@ FEWEST = 100  # below half as many again no score is halved
 class Scoring:
     """What is known of a run's scores. Every argument is a key of conf/metrics.
 
-    `history`: an ENTRY per evaluation; `best`: that with the smallest value above the floor, of checkpoints/best.ckpt.
+    `history`: an ENTRY per evaluation; `best`: that of checkpoints/best.ckpt, least above the floor.
     """
 
     ENTRY = {
@@ -73,7 +73,7 @@ class Scoring:
             vars(self).update(match(state, self.STATE, "it"))
 
     def objective(self) -> float | None:
-        """What a search minimises: the best main score above what real images get; at the end where it is the only one."""
+        """What a search minimises: the best main score, or the last one, above what reals get."""
         if self.best:
             return _excess(self.best)
         return self.final.excess if self.final else None

@@ -175,7 +175,7 @@ class Snapshot:
 
 
 class Moment(Snapshot):
-    """A snapshot of a module (`GAN`, or alike) in training, each part made when asked for; to be used within `untouched`.
+    """A snapshot of a module in training, each part made when asked for; for use within `untouched`.
 
     `raw`: images by the weights as they are, of latents of this moment alone. `fakes`: `scored` in all, the grid of
     64 seeds from `seed` on and images of the raw ones' latents by the EMA, if any.
@@ -225,7 +225,7 @@ class Moment(Snapshot):
 
     @cached_property
     def shown(self) -> Tensor:
-        """uint8 (N, C, H, W) of the same latents by the EMA; what there is already is not repeated."""
+        """uint8 (N, C, H, W) of the same latents by the EMA."""
         count = max(self.few, self.scored - GRID)
         there = self.images and self.module.generator_ema is None
         parts = [to_uint8(self.raw[:count])] if there else []
@@ -280,7 +280,7 @@ class Moment(Snapshot):
 
     @cached_property
     def train_mode(self) -> Tensor:
-        """`raw` as made in train mode in batches of the training's size; with copies of BatchNorm's buffers."""
+        """`raw` in train mode, in training's batches, with copies of BatchNorm's buffers."""
         net, (z, labels) = self.module.generator, self._latents
         config = self.module.config.get("dataset", {})
         size = max(1, min(64, int(config.get("batch_size") or 64)))

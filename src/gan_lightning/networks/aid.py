@@ -1,4 +1,4 @@
-"""The aid: pretrained features in the generator's loss, so that a few hundred photographs teach shapes."""
+"""The aid: pretrained features in the generator's loss, so that few photographs teach shapes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ Strides = Annotated[
 
 
 class SlicedAid(nn.Module):
-    """Sliced Wasserstein distance between generated and real images in features of EfficientNet-Lite0 (in [0, inf)).
+    """Sliced Wasserstein distance of generated and real images in features of EfficientNet-Lite0.
 
     Compared are whitened principal components of each map, averaged over `places` x `places` fields, and with classes
     the joint distribution of features and class. Along random directions, every generated image is drawn to the real
@@ -132,7 +132,7 @@ class SlicedAid(nn.Module):
         return (F.one_hot(labels, len(frequency)) - frequency) / frequency.sqrt()
 
     def forward(self, fake: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The distance of generated images (B, C, H, W), labels (B,), 0-d and differentiable. Moves the queue."""
+        """The distance of generated images (B, C, H, W), labels (B,), 0-d. Moves the queue."""
         vectors = self.vectors(fake)
         # drawn anew at every step, alike on every process
         draw = torch.Generator().manual_seed(int(self.steps))

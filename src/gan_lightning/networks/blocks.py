@@ -20,7 +20,7 @@ def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
-    """The base (h, w), smaller side 4 to 7, and how often it is doubled: 28 -> (7, 7), 2. ValueError where none is."""
+    """The base (h, w), smaller side 4 to 7, and how often it is doubled. Raises ValueError."""
     height, width = height_width(image_size)
     times = 0
     while min(height, width) >= 8 << times and not (height | width) & ((2 << times) - 1):
@@ -38,7 +38,7 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
 def ladder(
     image_size: int | Sequence[int], channels: int, min_channels: int
 ) -> tuple[tuple[int, int], list[int]]:
-    """The base (h, w) and the channels there and after each doubling, halved down to `min_channels`."""
+    """The base (h, w), and channels there and after each doubling: halved, to `min_channels`."""
     (height, width), times = doublings(image_size)
     return (height, width), [max(min_channels, channels >> k) for k in range(times + 1)]
 
@@ -66,7 +66,7 @@ def normalise(norm: str, channels: int) -> nn.Module:
 
 
 def normed(norm: str, layer: nn.Module) -> nn.Module:
-    """Wraps a layer's weight in spectral normalisation (Miyato et al. 2018) where that is the norm."""
+    """Spectral normalisation (Miyato et al. 2018) of a layer's weight where that is the norm."""
     return spectral_norm(layer) if norm == "spectral" else layer
 
 
@@ -87,7 +87,7 @@ class UpConv(nn.Conv2d):
 
 
 class Blur(nn.Module):
-    """Every channel averaged by [1, 2, 1] / 4 both ways: after a doubling no pixel's place shows."""
+    """Every channel averaged by [1, 2, 1] / 4 both ways."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Blur(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` that draws 16 random bits per value on a CPU: floats took an eighth of the note's step (SPEED.md).
+    """`nn.Dropout` that draws 16 random bits per value on a CPU, where floats take long (SPEED.md).
 
     `p` is rounded to a multiple of 2^-16, and kept values scaled by that.
     """
@@ -119,7 +119,7 @@ class Dropout(nn.Dropout):
 
 
 class MinibatchStddev(nn.Module):
-    """Appends a channel with the standard deviation over groups of images: whether they are too alike (Karras et al. 2018).
+    """Appends a channel with the standard deviation over groups of images (Karras et al. 2018).
 
     A group is every (B / group)-th image; a batch that `group` does not divide is one group.
     """
@@ -139,7 +139,7 @@ class MinibatchStddev(nn.Module):
 
 
 class Head(nn.Module):
-    """Features (B, F) to logits (B,); conditional by projection on a class embedding (Miyato & Koyama 2018)."""
+    """Features (B, F) to logits (B,), with classes by projection (Miyato & Koyama 2018)."""
 
     def __init__(self, features: int, norm: str, num_classes: int | None) -> None:
         super().__init__()

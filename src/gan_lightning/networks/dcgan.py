@@ -72,7 +72,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B, C, H, W) -> (B,) raw logits: 4 x 4 of stride 2 down to the base, minibatch-stddev, 3 x 3, linear."""
+    """(B, C, H, W) -> (B,) logits: 4 x 4 of stride 2, minibatch-stddev, 3 x 3, linear."""
 
     @checked
     def __init__(

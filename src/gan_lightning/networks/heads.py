@@ -1,4 +1,4 @@
-"""Discriminators on frozen features, which need not learn what a shape is from a few hundred photographs."""
+"""Discriminators on frozen features, which need not learn what a shape is."""
 
 from collections.abc import Iterator, Sequence
 
@@ -66,7 +66,7 @@ class FeatureHeads(nn.Module):
         return torch.cat([part.flatten(1) for part in parts], 1)
 
     def d(self, real: Sequence[Tensor], fake: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the heads minimise, and that without its penalty, of the maps of real and fake images."""
+        """What the heads minimise, with and without its penalty, of maps of images."""
         penalise = self.gamma > 0 and int(self.steps) % self.penalty_every == 0
         self.steps += 1
         if not penalise:

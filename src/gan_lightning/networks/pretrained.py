@@ -25,7 +25,7 @@ CHANNELS = {0: (24, 40, 112, 320), 2: (24, 48, 120, 352)}  # and their channels
 
 
 class _Convolution(torch.autograd.Function):
-    """A frozen convolution, padded as TensorFlow's "same", with ReLU6 or none; differentiable once, in `x`."""
+    """A frozen convolution, padded as TensorFlow's "same", ReLU6 or none; differentiable in `x`."""
 
     @staticmethod
     def forward(
@@ -112,7 +112,7 @@ class FrozenBlock(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to the maps (B, C, H/s, W/s) at strides s = 4, 8, 16, 32; see CHANNELS.
+    """Images (B, 3, H, W) in [-1, 1] to the maps (B, C, H/s, W/s) at s of STRIDES, C of CHANNELS.
 
     Always in eval mode, and no part of a state_dict. Computes in the type of its buffers (`.to(torch.bfloat16)`).
     `variant`: 0 or 2. Raises UserError where the package is missing or changed.

@@ -1,4 +1,4 @@
-"""Residual networks without normalisation for small data, 32 to 256 pixels (after R3GAN, Huang et al. 2024).
+"""Residual networks without normalisation, 32 to 256 pixels (after R3GAN, Huang et al. 2024).
 
 Each resolution has `depth` blocks whose last layer starts at zero (fix-up): the untrained network is a plain
 resampling pyramid and needs no BatchNorm.
@@ -22,7 +22,7 @@ def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0
 
 
 class Block(nn.Module):
-    """x + f(x), f: 1 x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1; one of `blocks` in all."""
+    """x + f(x), f with 3 x 3 convolutions in groups of 16 channels; one of `blocks` in all."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
