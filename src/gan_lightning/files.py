@@ -31,8 +31,7 @@ LARGEST_YAML, LARGEST_TEXT, LARGEST_PICTURE = 2**20, 16 * 2**20, 32 * 2**20  # b
 def untrusted(path: str | Path) -> Iterator[None]:
     """Within, what goes wrong is said in a line that names the file; HYDRA_FULL_ERROR=1: as it is."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the answer is one line
+        with warnings.catch_warnings(action="ignore"):  # the answer is one line
             yield
     except UserError:
         raise
@@ -41,10 +40,10 @@ def untrusted(path: str | Path) -> Iterator[None]:
     except Exception as error:  # what a stranger's file can bring about has no end
         if isinstance(error, OSError) or traces_wanted() and not isinstance(error, NoMatch):
             raise
-        kind = "" if isinstance(error, NoMatch) else f"{type(error).__name__}: "
-        why = str(error) if isinstance(error, NoMatch) else first_line(error)
+        named = f"{type(error).__name__}: {first_line(error)}"
+        why = str(error) if isinstance(error, NoMatch) else named
         wrong = f"{path} was not written by this program, or is damaged"
-        raise UserError(f"{wrong}: {kind}{why}") from None
+        raise UserError(f"{wrong}: {why}") from None
 
 
 # -- reading -----------------------------------------------------------------------------------

@@ -4,23 +4,13 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-# the keys for which `null` means "chosen here"
+NETWORKS = ("network.generator", "network.discriminator")
+# the keys for which `null` means "chosen here"; the networks' image_size by way of the data set's
 CHOSEN = {
-    "dataset.image_size",
-    "network.generator.image_size",  # by way of the data set's
-    "network.discriminator.image_size",
-    "dataset.batch_size",
-    "network.generator.channels",
-    "network.generator.min_channels",
-    "network.discriminator.channels",
-    "network.discriminator.min_channels",
-    "network.generator.depth",
-    "augment.p",
-    "loss.gamma",
-    "trainer.precision",
-    "total_kimg",
-    "checkpoints.every_kimg",
+    f"{part}.{key}" for part in NETWORKS for key in ("image_size", "channels", "min_channels")
 }
+CHOSEN |= {"dataset.image_size", "dataset.batch_size", "network.generator.depth", "augment.p"}
+CHOSEN |= {"loss.gamma", "trainer.precision", "total_kimg", "checkpoints.every_kimg"}
 
 
 class Sized(Protocol):
@@ -55,9 +45,9 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     )
     batch = cfg.dataset.batch_size
     small, size_named = pixels <= 32**2, f"for {width} x {height} pixels"
-    for network in ("generator", "discriminator"):
-        settle(f"network.{network}.channels", 128 if small else 256, size_named)
-        settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
+    for network in NETWORKS:
+        settle(f"{network}.channels", 128 if small else 256, size_named)
+        settle(f"{network}.min_channels", 32 if small else 16, size_named)
     settle("network.generator.depth", 1 if small else 2, size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")

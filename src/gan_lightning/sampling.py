@@ -125,14 +125,10 @@ class Sampler:
 
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Latents (B, latent_dim), and labels (B,) if conditional, to uint8 images (B, C, H, W) on the CPU."""
-        return torch.cat([to_uint8(piece.cpu()) for piece in self.pieces(z, labels)])
-
-    def pieces(self, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
-        """The images as float (b, C, H, W) on the device, a few at a time."""
+        """Of latents (B, latent_dim), and labels (B,) if conditional, uint8 (B, C, H, W) on the CPU."""
         parts = (x.to(self.device).split(self.piece) for x in inputs(z, labels))
-        for piece in zip(*parts, strict=True):
-            yield self.generator(*piece).float()
+        made = (self.generator(*part).float().cpu() for part in zip(*parts, strict=True))
+        return torch.cat([to_uint8(part) for part in made])
 
     def make(
         self, seeds: Sequence[int], label: int | Tensor | None = None, truncation: float = 1.0

@@ -44,10 +44,6 @@ class Scan:
         return len(self.numbers)
 
 
-FACTS = {  # Scan's names for Picture's
-    **{"sizes": "size", "modes": "mode", "digests": "digest"},
-    **{"spreads": "spread", "chromas": "chroma", "sharpness": "sharpness"},
-}
 WORDS = {name: [str] for name in ("names", "modes", "digests")}
 FIGURES = {name: [float] for name in ("spreads", "chromas", "sharpness")}
 LISTS = {"numbers": [int], "sizes": [[int]], **WORDS, **FIGURES}
@@ -143,8 +139,12 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path, key: str) ->
                 continue
             result.numbers.append(number)
             result.names.append(name)
-            for many, one in FACTS.items():
-                getattr(result, many).append(getattr(picture, one))
+            result.sizes.append(picture.size)
+            result.modes.append(picture.mode)
+            result.digests.append(picture.digest)
+            result.spreads.append(picture.spread)
+            result.chromas.append(picture.chroma)
+            result.sharpness.append(picture.sharpness)
             thumbs.extend(picture.thumb.tobytes())
             data = picture.pixels.tobytes()
             check = zlib.crc32(data, check)

@@ -6,7 +6,7 @@ Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -188,14 +188,13 @@ def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> 
     return float(ratio.median()) / math.sqrt(max(1, updates)) if len(ratio) else math.nan
 
 
-def first_bad(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
+def first_bad(tensors: Mapping[str, Tensor]) -> str | None:
     """Name of the first tensor with a NaN or an infinity, or None. One device sync."""
-    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    named = [(name, t) for name, t in pairs if t.is_floating_point()]
+    named = {name: t for name, t in tensors.items() if t.is_floating_point()}
     if not named:
         return None
-    good = torch.stack([torch.isfinite(t.detach()).all() for _, t in named]).tolist()
-    return next((name for (name, _), ok in zip(named, good, strict=True) if not ok), None)
+    good = torch.stack([torch.isfinite(t.detach()).all() for t in named.values()]).tolist()
+    return next((name for name, ok in zip(named, good, strict=True) if not ok), None)
 
 
 def all_finite(module: nn.Module) -> str | None:

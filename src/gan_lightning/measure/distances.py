@@ -16,19 +16,14 @@ def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, vectors * values.clamp_min(0).sqrt()
 
 
-def frechet_of(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
-    """Squared Fréchet distance of two results of `gaussian`.
+def frechet(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+    """Squared Fréchet distance of two results of `gaussian` (Heusel et al. 2017).
 
     The trace of (A B)^(1/2) is the sum of the singular values of L_a^T L_b: no matrix root.
     """
     cross = torch.linalg.svdvals(a[1].T @ b[1]).sum()
     apart = (a[0] - b[0]).square().sum() + a[1].square().sum() + b[1].square().sum() - 2 * cross
     return max(0.0, float(apart))
-
-
-def frechet(real: Tensor, fake: Tensor) -> float:
-    """Squared Fréchet distance of the Gaussians fitted to both sets (Heusel et al. 2017)."""
-    return frechet_of(gaussian(real), gaussian(fake))
 
 
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:

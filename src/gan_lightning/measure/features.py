@@ -16,6 +16,7 @@ from gan_lightning.data.images import to_float
 from gan_lightning.data.sources import impatient
 from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import clear_abandoned, write_whole
+from gan_lightning.names import FEATURES
 from gan_lightning.networks.pretrained import SHA256, EfficientNetLite, rgb
 
 
@@ -47,10 +48,6 @@ class Extractor(nn.Module):
         with torch.inference_mode():
             parts = images.split(self.chunk)
             return torch.cat([self.features(part.to(device)).float().cpu() for part in parts])
-
-    @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Extractor":
-        return cls()
 
 
 class Lite2(Extractor):
@@ -144,18 +141,16 @@ class Digits(Extractor):
         self.eval().requires_grad_(False)
 
     @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Digits":
+    def build(cls, data: Any, cache_dir: Path) -> "Digits":
         """From the cache, or trained on data's labelled images, once."""
         if data.train_labels is None or data.holdout_images is None:
             needs = "needs a labelled dataset with a hold-out, such as mnist"
             raise UserError(f"features=digits {needs}; choose lite2")
-        net, path = cls(int(data.num_classes)), Path(cache_dir) / f"digits-{data.content_hash}.pt"
+        net, path = cls(int(data.num_classes)), cache_dir / f"digits-{data.content_hash}.pt"
 
         def train() -> dict[str, Any]:
-            print(
-                "metrics: training the digit classifier that measures the digits"
-                f" (about a minute, kept in {path})"
-            )
+            what = "training the digit classifier that measures the digits"
+            print(f"metrics: {what} (about a minute, kept in {path})")
             stores = data.train_images, data.holdout_images
             images, test = (store[torch.arange(len(store))] for store in stores)
             with torch.inference_mode(False), torch.enable_grad():
@@ -175,6 +170,8 @@ class Inception(Extractor):
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
+        if weights and not Path(weights).is_file():
+            raise UserError(f"metrics.inception_weights: no file {weights}")
         try:
             import torch_fidelity  # noqa: F401  (torchmetrics needs it and does not bring it along)
         except ImportError:
@@ -189,12 +186,6 @@ class Inception(Extractor):
     def features(self, images: Tensor) -> Tensor:
         return self.net(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3])
 
-    @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Inception":
-        if weights and not Path(weights).is_file():
-            raise UserError(f"metrics.inception_weights: no file {weights}")
-        return cls(weights)
-
 
 class Given(Extractor):
     """Any module named by `_target_`: takes uint8 (N, C, H, W), gives (N, F)."""
@@ -206,9 +197,6 @@ class Given(Extractor):
 
     def features(self, images: Tensor) -> Tensor:
         return self.module(images)
-
-
-EXTRACTORS: dict[str, type[Extractor]] = {kind.name: kind for kind in (Digits, Lite2, Inception)}
 
 
 def build_extractor(
@@ -238,14 +226,16 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         return extractor
     if features is None:
         features = "digits" if _many_digits(data) else "lite2"
-    if features not in EXTRACTORS:
-        known = ", ".join(EXTRACTORS)
+    if features not in FEATURES:
+        known = ", ".join(FEATURES)
         raise UserError(f"features={features}: unknown; choose {known}, or give a _target_")
+    if features != "inception":
+        return Digits.build(data, cache_dir) if features == "digits" else Lite2()
     try:
-        return EXTRACTORS[features].build(data, cache_dir, weights)
-    except Exception as problem:
-        if features != "inception" or isinstance(problem, UserError):
-            raise
+        return Inception(weights)
+    except UserError:
+        raise
+    except Exception as problem:  # whatever torch-fidelity and the network bring about
         spare = _build(None, data, cache_dir, None)
         print(
             f"metrics: Inception cannot be had here ({first_line(problem)}); scores use {spare.name!r} features"

@@ -170,7 +170,7 @@ def _against(reals: Reals, fold: int, x: Tensor, seconds: float) -> dict[str, Pa
     real, normal, radius = reals.known(fold)
 
     def frechet(rows: Tensor) -> float:
-        return D.frechet_of(normal, D.gaussian(x[rows]))
+        return D.frechet(normal, D.gaussian(x[rows]))
 
     wide = real.shape[1] > 1000  # resampling a Fréchet distance of 2,048 features takes minutes
     half = D.bootstrap(frechet, len(x), seconds=seconds) if seconds and not wide else None
