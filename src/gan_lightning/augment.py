@@ -1,6 +1,6 @@
 """Augmentation in front of the discriminator, so that few photographs suffice.
 
-DiffAugment (Zhao et al. 2020) is this with a fixed `p`; ADA (Karras et al. 2020) moves `p`. Not a library's:
+DiffAugment (Zhao et al. 2020) has a fixed `p`; ADA (Karras et al. 2020) moves it. Not a library's:
 random parameters per image without a host synchronisation, twice differentiable for R1.
 """
 
@@ -72,8 +72,9 @@ Ops = Annotated[
 class Augment(nn.Module):
     """Applies each of `ops` to each image with probability `p`.
 
-    ADA raises p while E[sign D(real)] is above `ada_target` and lowers it below, from 0 to 1 within `ada_kimg` thousand
-    images at most, and never above `max_p` (beyond .8 augmentations leak into the samples).
+    ADA raises p while E[sign D(real)] is above `ada_target` and lowers it below, from 0 to 1 within
+    `ada_kimg` thousand images at most, and never above `max_p` (beyond .8 augmentations leak into
+    the samples).
     """
 
     p: Tensor
@@ -107,7 +108,8 @@ class Augment(nn.Module):
     def adapt(self, real_logits: Tensor, images: int, level: float | Tensor = 0.0) -> None:
         """One step of ADA's controller, after `images` real ones on all processes.
 
-        real_logits (B,): of this one's; level: the logits, or those of fakes (B,), above which they say real.
+        real_logits (B,): of this one's; level: the logits, or those of fakes (B,), above which they
+        say real.
         """
         if self.ada_target is not None:
             seen = mean_over_processes(torch.sign(real_logits - level).mean())

@@ -86,8 +86,9 @@ class ForScores(nn.Module):
 
 
 def write_onnx(sampler: Sampler, path: Path) -> float:
-    """ONNX with a batch of any size: z (B, latent_dim), labels (B,) if conditional, to images (B, 3, H, W) uint8 and
-    pixels (B, C, H, W) in [-1, 1]. Their largest difference from torch's; UserError where that is too large.
+    """ONNX with a batch of any size: z (B, latent_dim), labels (B,) if conditional, to images (B,
+    3, H, W) uint8 and pixels (B, C, H, W) in [-1, 1]. Their largest difference from torch's;
+    UserError where that is too large.
     """
     import onnxruntime
 

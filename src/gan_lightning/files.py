@@ -29,7 +29,7 @@ LARGEST_YAML, LARGEST_TEXT, LARGEST_PICTURE = 2**20, 16 * 2**20, 32 * 2**20  # b
 
 @contextmanager
 def untrusted(path: str | Path) -> Iterator[None]:
-    """Within, what goes wrong is said in a line that names the file; HYDRA_FULL_ERROR=1: as it is."""
+    """What goes wrong within is said in a line that names the file, but for HYDRA_FULL_ERROR=1."""
     try:
         with warnings.catch_warnings(action="ignore"):  # the answer is one line
             yield
@@ -97,7 +97,7 @@ def read_json_lines(path: str | Path, pattern: Pattern) -> list[Any]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The plain values of a YAML file, nothing interpolated; aliases, as bombs have, are refused."""
+    """The plain values of a YAML file; aliases, as bombs have, are refused."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -114,8 +114,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's tensors and plain values; UserError for anything else, before running it.
 
-    `config` comes as plain values (its `${...}` stay text), `state_dict` as sound tensors by name. All else is as it
-    stands in the file: whoever uses it has to `match` it.
+    `config` comes as plain values (its `${...}` stay text), `state_dict` as sound tensors by name.
+    All else is as it stands in the file: whoever uses it has to `match` it.
     """
     import torch
 
@@ -165,7 +165,7 @@ def checkpoint_file(path: str | Path, key: str = "") -> Path:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises UserError for what torch.save does not write: no zip, or compressed entries, as bombs have."""
+    """Raises UserError for what is no zip, and for compressed entries, as bombs have."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -236,7 +236,8 @@ class _Raw(io.FileIO):
 def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = False) -> None:
     """`write(file)` into a new file beside `path`, which then takes its place, also of a link.
 
-    Nothing is left where writing fails; an OSError names `path`. `durable`: it is on the disk before.
+    Nothing is left where writing fails; an OSError names `path`. `durable`: it is on the disk
+    before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ class Eye(nn.Module):
 
 @dataclass
 class Found:
-    """Latents with their images uint8 (n, C, H, W); `random` (n, RANDOM): distances at the start."""
+    """Latents, their images uint8 (n, C, H, W), and `random` distances (n, RANDOM)."""
 
     z: Tensor
     labels: Tensor | None
@@ -59,7 +59,7 @@ class Found:
 
 
 class Finder:
-    """The search for latents: the best of random ones, each improved by Adam (Kingma and Ba 2015)."""
+    """The search for latents: the best of random ones, improved by Adam (Kingma and Ba 2015)."""
 
     restarts = 3  # of those
 

@@ -25,8 +25,8 @@ def moment_name(nimg: int, every: float) -> str:
 def claim(run_dir: Path, state: dict[str, Any], ckpt_path: str | None) -> int | None:
     """Makes the folder ready for a run that goes on from `state`, read from `ckpt_path`, if any.
 
-    Curves and pictures up to that checkpoint stay where it lies in this folder; returns the images shown then, else
-    None. Raises UserError where a link would lead elsewhere.
+    Curves and pictures up to that checkpoint stay where it lies in this folder; returns the images
+    shown then, else None. Raises UserError where a link would lead elsewhere.
     """
     here = bool(state) and Path(str(ckpt_path)).resolve().is_relative_to(run_dir.resolve())
     nimg = state["nimg"] if here else None

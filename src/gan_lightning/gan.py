@@ -24,8 +24,9 @@ MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 class GAN(LightningModule):
     """A generator and a discriminator trained against each other, on raw logits.
 
-    generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both take labels (B,) too
-    where `num_classes` is set. Progress is `nimg`, the real images shown on all processes.
+    generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both
+    take labels (B,) too where `num_classes` is set. Progress is `nimg`, the real images shown on
+    all processes.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class GAN(LightningModule):
         return self.fast[0](*inputs(z, labels)).to(self.dtype)  # bf16 under autocast
 
     def discriminate(self, images: Tensor, labels: Tensor | None, exact: bool = False) -> Tensor:
-        """Logits (B,) of augmented images; `exact`: by a network that can be differentiated twice."""
+        """Logits (B,) of augmented images; `exact`: twice differentiable."""
         network = self.discriminator if exact else self.fast[1]
         logits = network(*inputs(self.augment(images), labels))
         return logits.to(self.dtype)  # bf16 is too coarse for the difference of two

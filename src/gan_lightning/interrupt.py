@@ -1,8 +1,9 @@
 """Asked to stop: Ctrl-C, SIGTERM, a closed terminal, and SLURM's signal before the time is over.
 
-A thread hears of every signal as it arrives, also during a long computation. Before the first step the process ends
-there and then; while it trains the run looks at `asked()` between two steps and ends in good order. A second signal
-ends it at once, but for a checkpoint that is just being written.
+A thread hears of every signal as it arrives, also during a long computation. Before the first step
+the process ends there and then; while it trains the run looks at `asked()` between two steps and
+ends in good order. A second signal ends it at once, but for a checkpoint that is just being
+written.
 """
 
 import contextlib

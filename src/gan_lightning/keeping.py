@@ -27,7 +27,7 @@ class Keeper(Protocol):
 class Guard(Callback):
     """Placed first: has last.ckpt written before what may take long; its date says that it is all.
 
-    With several processes it is also where they agree, every second or so, on stopping and on writing.
+    Where several processes agree, every second or so, on stopping and on writing.
     """
 
     def __init__(self, keeper: Keeper) -> None:

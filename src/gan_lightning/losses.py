@@ -1,7 +1,7 @@
 """Adversarial losses with their penalties. Law: a higher logit means "more real".
 
-`d(real_logits, fake_logits)` is what the discriminator minimises, `g(real_logits, fake_logits)` what the generator
-does; both take shape (B,) and return a 0-d mean.
+`d(real_logits, fake_logits)` is what the discriminator minimises, `g(real_logits, fake_logits)`
+what the generator does; both take shape (B,) and return a 0-d mean.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,9 @@ Critic = Callable[[Tensor], Tensor]
 
 
 class Loss(nn.Module):
-    """gamma: R1, ½·gamma·‖∇D(real)‖² (Mescheder et al. 2018); r2: the same on generated images; both are taken every
-    `penalty_every` steps, times that (Karras et al. 2020). gp_weight: WGAN-GP's penalty. lecam_weight: LeCam's.
+    """gamma: R1, ½·gamma·‖∇D(real)‖² (Mescheder et al. 2018); r2: the same on generated images;
+    both are taken every `penalty_every` steps, times that (Karras et al. 2020). gp_weight:
+    WGAN-GP's penalty. lecam_weight: LeCam's.
     """
 
     paired = False  # g compares with real logits
@@ -170,7 +171,7 @@ def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def wgan_gp(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of (‖d critic / d x‖ - 1)² at points between real and fake (Gulrajani et al. 2017), 0-d."""
+    """Mean of (‖d critic / d x‖ - 1)² between real and fake (Gulrajani et al. 2017), 0-d."""
     weight = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(real, fake, weight).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)

@@ -18,9 +18,10 @@ class NoMatch(ValueError):
 def match(value: Any, pattern: Pattern, where: str = "it") -> Any:
     """`value`, all of which is as `pattern` says; raises NoMatch else, naming the place.
 
-    A type stands for exactly its values (float also for whole numbers), None for null, a tuple for any of its patterns,
-    a list of one pattern for lists and tuples of such items, a dict for a dict: "name" must be there, "name?" may, a
-    type stands for all other keys of that type, and no others are allowed.
+    A type stands for exactly its values (float also for whole numbers), None for null, a tuple for
+    any of its patterns, a list of one pattern for lists and tuples of such items, a dict for a
+    dict: "name" must be there, "name?" may, a type stands for all other keys of that type, and no
+    others are allowed.
     """
     if isinstance(pattern, tuple):
         for choice in pattern:
@@ -73,7 +74,7 @@ def shown(value: Any) -> str:
 
 
 def plain(value: Any, where: str = "it") -> Any:
-    """A copy of nested dicts (with names for keys) and lists of SCALAR; raises NoMatch for all else.
+    """A copy of nested dicts (by names) and lists of SCALAR; raises NoMatch for all else.
 
     Also where it is nested more than 30 deep, or comes to more than a hundred thousand values.
     """

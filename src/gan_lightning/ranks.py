@@ -11,7 +11,7 @@ from gan_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that train together; `world` is None where the configuration will tell."""
+    """This process among those that train together; None: the configuration will tell."""
 
     kind: str = "alone"  # or torchrun, slurm, nodes (a command on each), child (of Lightning's)
     rank: int = 0
@@ -102,10 +102,10 @@ def restarted(env: Mapping[str, str]) -> bool:
 
 
 def settle(place: Place, trainer: Any, typed: Mapping[str, str], on_gpu: bool) -> tuple[int, int]:
-    """Sets and returns `devices` and `num_nodes` of the configured trainer, as the processes were started.
+    """Sets and returns the trainer's `devices` and `num_nodes`, as processes were started.
 
-    Raises UserError where `typed`, the command line's values by key, ask for something else, where a node lacks what
-    it needs to find the others, and for more processes than cores.
+    Raises UserError where `typed`, the command line's values by key, ask for something else, where
+    a node lacks what it needs to find the others, and for more processes than cores.
     """
     if place.world and place.per_node:  # torchrun and SLURM have told
         started = {"devices": place.per_node, "num_nodes": place.world // place.per_node}

@@ -79,8 +79,8 @@ def fast_bf16(on_gpu: bool) -> bool:
 def gamma(pixels: int, batch: int) -> float:
     """R1's strength, 0.5 for 64 pixels in batches of 16.
 
-    Ten times the 0.0002 · pixels / batch of Karras et al. (2020), for far smaller networks; ten times more again
-    leaves the generator without a signal (benchmarks/RECIPES.md).
+    Ten times the 0.0002 · pixels / batch of Karras et al. (2020), for far smaller networks; ten
+    times more again leaves the generator without a signal (benchmarks/RECIPES.md).
     """
     return 0.002 * pixels / batch
 

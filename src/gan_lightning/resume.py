@@ -94,7 +94,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
 
 
 def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
-    """Raises UserError, naming the key to set, where this configuration cannot go on from a checkpoint."""
+    """Raises UserError, naming the key to set, where `config` cannot go on from `state`."""
     total, seen, epochs = (
         config["total_kimg"],
         state["nimg"] / 1000,
@@ -177,7 +177,7 @@ def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[
 
 
 class CheckpointFiles(CheckpointIO):
-    """Lightning's door to checkpoint files: they appear whole or not at all, and are checked here."""
+    """Checkpoint files for Lightning: whole or not at all, and checked."""
 
     def __init__(self, read: Callable[[Any], dict[str, Any]] = read_training_state) -> None:
         self.read = read

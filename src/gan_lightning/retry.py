@@ -16,10 +16,11 @@ SHORTEST = 60  # seconds under which another run is not worth starting
 
 
 def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
-    """Runs `train.py` as often as the budget allows, each time with the first finding's override added.
+    """Runs `train.py` as often as `minutes` allow, each time with the first finding's override.
 
-    Each attempt is a process and a folder of its own below `run_dir`. Prints and writes leaderboard.json, returns the
-    best objective. Raises UserError where the first attempt does not even run.
+    Each attempt is a process and a folder of its own below `run_dir`. Prints and writes
+    leaderboard.json, returns the best objective. Raises UserError where the first attempt does not
+    even run.
     """
     end = time.monotonic() + 60 * minutes
     overrides = [o for o in overrides if not o.startswith(("retry.", "hydra."))]

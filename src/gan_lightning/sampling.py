@@ -41,8 +41,9 @@ def build_trusted(
 ) -> torch.nn.Module:
     """A file's network: a class that is defined in gan_lightning.networks or in package `trust`.
 
-    `weights`: what it will hold; where they are not its own, nothing of their size is made. Raises UserError.
-    Not by Hydra, which would follow names through imports (x.layers.torch.load) and build what is nested in values.
+    `weights`: what it will hold; where they are not its own, nothing of their size is made. Raises
+    UserError. Not by Hydra, which would follow names through imports (x.layers.torch.load) and
+    build what is nested in values.
     """
     network = _trusted_class(str(node["_target_"]), trust)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
@@ -125,7 +126,7 @@ class Sampler:
 
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Of latents (B, latent_dim), and labels (B,) if conditional, uint8 (B, C, H, W) on the CPU."""
+        """uint8 (B, C, H, W) on the CPU of latents (B, latent_dim) and labels (B,), if any."""
         parts = (x.to(self.device).split(self.piece) for x in inputs(z, labels))
         made = (self.generator(*part).float().cpu() for part in zip(*parts, strict=True))
         return torch.cat([to_uint8(part) for part in made])
@@ -135,8 +136,8 @@ class Sampler:
     ) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, one image a seed; a seed's image is always the same.
 
-        `label`: the class of all, or of each (n,); None: in turn by seed. `truncation`: latents times this; below 1 more
-        regular images of fewer kinds (after Brock et al. 2019).
+        `label`: the class of all, or of each (n,); None: in turn by seed. `truncation`: latents
+        times this; below 1 more regular images of fewer kinds (after Brock et al. 2019).
         """
         labels = classes(seeds, self.num_classes)
         if labels is not None and label is not None:
@@ -207,7 +208,7 @@ def load_generator(
 
 
 def read_generator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A stranger's configuration, and a generator's weights by their names in it. Raises UserError."""
+    """A stranger's configuration, and a generator's weights by name. Raises UserError."""
     path = expanded(path)
     if is_exported(path):
         weights, _ = read_safetensors(path / EXPORTED)
@@ -229,7 +230,7 @@ def read_generator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
 def built(
     config: dict[str, Any], weights: dict[str, Tensor], trust: str | None = None
 ) -> torch.nn.Module:
-    """A known configuration's generator with these weights, tried once. Raises UserError and NoMatch."""
+    """The generator with these weights, tried once. Raises UserError and NoMatch."""
     generator = build_trusted(config["network"]["generator"], trust, weights).float().eval()
     generator.load_state_dict(weights)
     label = [torch.tensor([config["num_classes"] - 1])] if config["num_classes"] else []

@@ -1,7 +1,7 @@
 """What every key of conf/ may hold.
 
-A block whose `_target_` is a class of this package takes what its constructor's annotations say; a class of somebody
-else's checks its keys itself. The table holds what belongs to no class.
+A block whose `_target_` is a class of this package takes what its constructor's annotations say; a
+class of somebody else's checks its keys itself. The table holds what belongs to no class.
 """
 
 import importlib
@@ -148,7 +148,7 @@ MAY_GO = ("optimizer_g", "optimizer_d", "logger", "trainer", "hydra", "experimen
 
 @cache
 def arguments(target: str) -> dict[str, Any]:
-    """The constructor's arguments with their types, "**" among them where it takes any. Imports it."""
+    """The constructor's arguments by type, "**" where it takes any. Imports it."""
     function = named(target)
     if not isinstance(function, type):
         return _arguments(function)

@@ -51,7 +51,7 @@ class Together(DDPStrategy):
 
 
 def environment(place: Place) -> list[ClusterEnvironment]:
-    """A plugin that says where Lightning's processes come from, where its own detection would not do."""
+    """Where Lightning's processes come from, if its own detection would not do."""
     if place.kind == "slurm":
         # its own requeueing saves inside a step, from within a signal handler
         return [SLURMEnvironment(auto_requeue=False)]

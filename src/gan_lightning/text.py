@@ -5,7 +5,7 @@ from typing import Any
 
 
 def printable(text: object) -> str:
-    """`text` in one line, with what a terminal would obey (as escape sequences and line ends) escaped."""
+    """In one line, with what a terminal would obey (as line ends) escaped."""
 
     def shown(letter: str) -> str:
         return letter.encode("unicode_escape", "surrogatepass").decode()

@@ -1,6 +1,6 @@
 """Processes that train as one: what process 0 decides for all, and noticing one that has died.
 
-They meet at a TCP store of torch's. Heavy imports wait until they are needed: one process alone does not pay.
+They meet at a TCP store of torch's. Heavy imports wait until they are needed.
 """
 
 import json
@@ -39,7 +39,7 @@ company: "Company | None" = None  # of this process, once it has any
 
 
 def arguments(typed: list[str]) -> list[str]:
-    """The command line, with what process 0 has decided for a process that is not the first, which falls silent.
+    """The command line, with what process 0 has decided for the others, which fall silent.
 
     Raises UserError where no decision comes or both were told different things.
     """
@@ -125,8 +125,8 @@ def gather(place: Place) -> "Company | None":
 class Company:
     """The store where processes meet, and a thread that says "alive" and looks after the others.
 
-    Where one has died, `over` says which, and this process ends at most `GRACE` seconds later, whatever it waits for.
-    `every`: seconds between two looks.
+    Where one has died, `over` says which, and this process ends at most `GRACE` seconds later,
+    whatever it waits for. `every`: seconds between two looks.
     """
 
     def __init__(self, place: Place, typed: Sequence[str] = (), every: float = 1.0) -> None:
@@ -148,7 +148,7 @@ class Company:
     # -- the store -----------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Opens the store (process 0) or waits for it; a second call does nothing. Raises UserError."""
+        """Opens the store (process 0) or waits for it, once. Raises UserError."""
         if self.store is None:
             agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
             self.store = self._connect(serve=self.place.rank == 0 and not agent)
@@ -280,7 +280,7 @@ class Company:
 
     @property
     def speaker(self) -> bool:
-        """Whether this process is to say why all end: process 0, or who stands in for it on each machine."""
+        """Whether this process says why all end: process 0, or one for it on each machine."""
         stands_in = self.lost == 0 and (self.place.rank == 1 or self.place.local_rank == 0)
         return not self.silent and (self.place.rank == 0 or stands_in)
 
@@ -296,7 +296,7 @@ class Company:
         os._exit(1)
 
     def blame(self, error: BaseException) -> str:
-        """`over` where an error of this process comes from another one's death; "" for one of its own."""
+        """`over` where an error comes from another process's death; "" for one of its own."""
         if not self.over and not re.search(LOST, f"{type(error).__name__} {error}", re.I):
             return ""
         if threading.current_thread() is threading.main_thread():

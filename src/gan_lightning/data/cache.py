@@ -55,7 +55,7 @@ def scan(
 ) -> tuple[Scan, Tensor]:
     """The scan and pixels, uint8 (N, C, H, W): from `cache_dir`, or decoded and left there.
 
-    Concurrent calls share a build; a damaged one is built again. UserError where it cannot be written.
+    Concurrent calls share a build; a damaged one is built again. UserError where it cannot be.
     """
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape)])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()

@@ -359,7 +359,7 @@ def check_folder(
     out: str | None = None,
     cache_dir: str = "data/cache",
 ) -> int:
-    """`gan-lightning check`: prints the check of `folder`, writes it to `out`, 0. Raises UserError."""
+    """Prints the check of `folder`, writes it to `out`, returns 0. Raises UserError."""
     from gan_lightning.data.sources import FolderImages
 
     source, target = FolderImages(folder), Shape.of(image_size, channels, fit)

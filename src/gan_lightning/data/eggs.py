@@ -99,7 +99,7 @@ class _Egg:
         return self.cos * x + self.sin * y, self.cos * y - self.sin * x
 
     def outline(self, dx: float = 0, dy: float = 0) -> tuple[np.ndarray, ...]:
-        """Of the egg moved by (dx, dy): u, v, r^2, d(r^2)/dx, distance to the outline, each (H, W)."""
+        """Moved by (dx, dy): u, v, r^2, d(r^2)/dx, distance to the outline, each (H, W)."""
         along, v = self.turned(self.x - np.float32(self.cx + dx), self.y - np.float32(self.cy + dy))
         u = (along / self.a).clip(-3, 3)
         grow = self.b * self.b * np.exp(self.k * u)

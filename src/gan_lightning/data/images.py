@@ -205,7 +205,7 @@ def open_file(path: Path, at_least: int = 0) -> Original:
 
 
 def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.Image:
-    """Any Pillow mode -> "L", "RGB" or "RGBA"; alpha that does not stay is laid over a grey level."""
+    """Any mode -> "L", "RGB" or "RGBA"; alpha below four channels is laid over a grey level."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # convert() would clip at 255
         values = np.nan_to_num(np.asarray(image).astype(np.float64))
         if image.mode.startswith("I;16") or 255 < values.max() <= 65535:

@@ -30,8 +30,9 @@ Holdout = Annotated[float, Interval(ge=0, le=0.5), Said("a fraction from 0 (off)
 class BatchStream:
     """An endless stream of shuffled batches, cut into epochs; an iteration is the next len(self).
 
-    Epoch e is one permutation drawn from (seed, e), of which rank r takes every world-th entry: (epoch, position) is
-    the whole state. Yields (images uint8 (B, C, H, W), labels int64 (B,) or None), some mirrored when `flip`.
+    Epoch e is one permutation drawn from (seed, e), of which rank r takes every world-th entry:
+    (epoch, position) is the whole state. Yields (images uint8 (B, C, H, W), labels int64 (B,) or
+    None), some mirrored when `flip`.
     """
 
     def __init__(
@@ -101,9 +102,10 @@ class BatchStream:
 class ImageData(LightningDataModule):
     """Pictures of a `source` as batches. Every argument is a key of conf/dataset/*.yaml.
 
-    `image_size`: pixels, or (height, width); None: 64. `batch_size`: per step and device; None, or `shrink_batch`: it
-    may be smaller on a small set, where one asked for is an error. `holdout`: fraction that is never trained on, the
-    test split where there is one; 0: none. `root` and `labels` are for the source.
+    `image_size`: pixels, or (height, width); None: 64. `batch_size`: per step and device; None, or
+    `shrink_batch`: it may be smaller on a small set, where one asked for is an error. `holdout`:
+    fraction that is never trained on, the test split where there is one; 0: none. `root` and
+    `labels` are for the source.
     """
 
     def __init__(

@@ -42,7 +42,8 @@ def auc_error(n: int, m: int) -> float:
 def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> float:
     """(E D(train) - E D(held out)) / (E D(train) - E D(fake)) (Karras et al. 2020, ADA).
 
-    0: no overfitting, 1: held-out images look fake. NaN where fakes rank as high as training images.
+    0: no overfitting, 1: held-out images look fake. NaN where fakes rank as high as training
+    images.
     """
     train, apart = train_logits.mean(), (train_logits.mean() - fake_logits.mean())
     return float((train - heldout_logits.mean()) / apart) if apart > 1e-6 else math.nan
@@ -68,7 +69,7 @@ def ends(images: Tensor) -> tuple[float, float]:
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
-    """Correlation of mean images, pooled to 8 x 8: near 1 for one set, near -1 where one is inverted.
+    """Correlation of mean images, pooled to 8 x 8: near -1 where one is inverted.
 
     NaN where a mean image is flat or shapes differ.
     """
@@ -81,8 +82,9 @@ def agreement(a: Tensor, b: Tensor) -> float:
 def nyquist(images: Tensor) -> tuple[float, float]:
     """(amplitude in grey levels of 255, peak) of a pattern with a period of two pixels.
 
-    The amplitude is that of the corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean spectrum; the peak is
-    their mean power over that of 0.6 to 0.9 of Nyquist, and tells a checkerboard from noise (flat).
+    The amplitude is that of the corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean spectrum; the
+    peak is their mean power over that of 0.6 to 0.9 of Nyquist, and tells a checkerboard from noise
+    (flat).
     """
     grey = images.float().mean(1)
     # of the images mirrored, or the jump from edge to edge would count as a pattern: sums of
@@ -101,7 +103,7 @@ def nyquist(images: Tensor) -> tuple[float, float]:
 
 
 def _cosines(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of n mirrored values: frequencies over Nyquist, transform (n + 1, n), how often each counts."""
+    """Of n mirrored values: frequencies over Nyquist, transform, how often each counts."""
     k = torch.arange(n + 1, device=like.device, dtype=like.dtype)
     times = torch.full_like(k, 2.0)
     times[[0, -1]] = 1.0
@@ -117,7 +119,7 @@ def mode_gap(train: Tensor, evaluated: Tensor) -> float:
 
 
 def copy_ratio(fake: Tensor, heldout: Tensor, train: Tensor) -> float:
-    """Median distance to the nearest training image, fakes over held-out reals: below 1 = copies."""
+    """Median distance to the nearest training image, fakes over reals: below 1 = copies."""
     fakes, reals = (D.nearest(x, train)[0].median() for x in (fake, heldout))
     return float(fakes / reals.clamp_min(1e-12))
 
@@ -143,7 +145,7 @@ def kmeans(features: Tensor, k: int) -> Tensor:
 
 
 def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor) -> Tensor:
-    """How many fakes fall to each mode (K,): the majority of the 5 nearest reference rows' modes."""
+    """How many fakes fall to each mode (K,), that of most of the 5 nearest reference rows."""
     near = D.nearest(fake, reference, min(5, len(reference)))[1]
     votes = F.one_hot(modes[near], int(modes.max()) + 1).sum(1)
     return torch.bincount(votes.argmax(1), minlength=votes.shape[1])
@@ -278,7 +280,7 @@ class Symptoms:
     def see(self, moment: Moment, memory: dict[str, list[Any]]) -> dict[str, float] | None:
         """The signals of a snapshot; None where a pixel is not finite.
 
-        `memory`: "mean" feature and mode "counts" of the fakes at the last snapshots, which it updates.
+        `memory`: "mean" feature and mode "counts" of the last snapshots, which it updates.
         """
         if first_bad({"pixels": moment.raw}):
             return None

@@ -42,8 +42,9 @@ def relative_nearest(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Distance (Q,) to the nearest of base over the mean to the 50 nearest; its row; the variant.
 
-    Relative as in Carlini et al. 2023: dark or plain photographs lie close together without being copies. Each query
-    comes in variants (Q, F), of which the nearest counts and the first has the scale. `exclude` (Q,): its own row.
+    Relative as in Carlini et al. 2023: dark or plain photographs lie close together without being
+    copies. Each query comes in variants (Q, F), of which the nearest counts and the first has the
+    scale. `exclude` (Q,): its own row.
     """
     k = max(1, min(50, len(base) // 4))
     d, i = nearest(variants[0], base, k, exclude)
@@ -92,7 +93,7 @@ class Copies:
         return pixels, self.reals.features(store, self.rows)
 
     def closeness(self, images: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Relative distance in pixels and in features of the closest version (2, Q); the row (Q,)."""
+        """Relative distance in pixels and features of the closest version (2, Q), row (Q,)."""
         rows = torch.arange(len(images)).split(PIECE)
         found = [self._piece(images[i], None if exclude is None else exclude[i]) for i in rows]
         return torch.cat([near for near, _ in found], 1), torch.cat([where for _, where in found])

@@ -16,8 +16,13 @@ def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, vectors * values.clamp_min(0).sqrt()
 
 
-def frechet(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
-    """Squared Fréchet distance of two results of `gaussian` (Heusel et al. 2017).
+def frechet(real: Tensor, fake: Tensor) -> float:
+    """Squared Fréchet distance of the Gaussians fitted to both sets (Heusel et al. 2017)."""
+    return frechet_of(gaussian(real), gaussian(fake))
+
+
+def frechet_of(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
+    """Squared Fréchet distance of two results of `gaussian`.
 
     The trace of (A B)^(1/2) is the sum of the singular values of L_a^T L_b: no matrix root.
     """
@@ -149,8 +154,8 @@ def bootstrap(
 ) -> float | None:
     """Half width of the 95 % interval of `statistic(rows (n,))`: 1.96 deviations over resamples.
 
-    Not quantiles, which miss a Fréchet distance as resampling inflates it. Stops after `seconds`; None where fewer
-    than 5 resamples fitted in.
+    Not quantiles, which miss a Fréchet distance as resampling inflates it. Stops after `seconds`;
+    None where fewer than 5 resamples fitted in.
     """
     draw, start = torch.Generator().manual_seed(0), time.monotonic()
     values: list[float] = []

@@ -207,8 +207,8 @@ def build_extractor(
 ) -> Extractor:
     """The extractor named 'digits', 'lite2', 'inception', or by a `_target_` block.
 
-    None, and Inception without weights: digits for MNIST, lite2 for all else. UserError for an unknown name, or for
-    digits where the data carry no labels.
+    None, and Inception without weights: digits for MNIST, lite2 for all else. UserError for an
+    unknown name, or for digits where the data carry no labels.
     """
     with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
         return _build(features, data, Path(cache_dir), inception_weights).eval()

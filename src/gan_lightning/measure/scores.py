@@ -109,7 +109,8 @@ def evaluate(
 ) -> Scores:
     """Every score of a snapshot, and `more` of others'.
 
-    `seconds`: for resampled intervals, 0: none. `copies`: searches the first 500 fakes, for `copy_seconds` at most.
+    `seconds`: for resampled intervals, 0: none. `copies`: searches the first 500 fakes, for
+    `copy_seconds` at most.
     """
     reals, folds = snapshot.reals, len(snapshot.reals.folds)
     given, n = len(snapshot.fakes), min(len(snapshot.fakes), reals.limit) // folds * folds
@@ -170,7 +171,7 @@ def _against(reals: Reals, fold: int, x: Tensor, seconds: float) -> dict[str, Pa
     real, normal, radius = reals.known(fold)
 
     def frechet(rows: Tensor) -> float:
-        return D.frechet(normal, D.gaussian(x[rows]))
+        return D.frechet_of(normal, D.gaussian(x[rows]))
 
     wide = real.shape[1] > 1000  # resampling a Fréchet distance of 2,048 features takes minutes
     half = D.bootstrap(frechet, len(x), seconds=seconds) if seconds and not wide else None

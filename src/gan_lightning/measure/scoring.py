@@ -25,7 +25,7 @@ FEWEST = 100  # below half as many again no score is halved
 class Scoring:
     """What is known of a run's scores. Every argument is a key of conf/metrics.
 
-    `history`: an ENTRY per evaluation; `best`: that of checkpoints/best.ckpt, least above the floor.
+    `history`: an ENTRY per evaluation; `best`: that of checkpoints/best.ckpt.
     """
 
     ENTRY = {

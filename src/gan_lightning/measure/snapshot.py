@@ -53,9 +53,9 @@ class Fold:
 class Reals:
     """The real images that snapshots are compared with; what is known of them stays in the cache.
 
-    1,000 held-out images or more are the scores' reference, and training images show what real ones get. With fewer
-    the training set is cut in two: half of the fakes are measured against each half and the results averaged, and
-    one half against the other shows what real ones get.
+    1,000 held-out images or more are the scores' reference, and training images show what real ones
+    get. With fewer the training set is cut in two: half of the fakes are measured against each half
+    and the results averaged, and one half against the other shows what real ones get.
     """
 
     def __init__(
@@ -175,10 +175,10 @@ class Snapshot:
 
 
 class Moment(Snapshot):
-    """A snapshot of a module in training, each part made when asked for; for use within `untouched`.
+    """A snapshot of a module in training, made as asked for; for use within `untouched`.
 
-    `raw`: images by the weights as they are, of latents of this moment alone. `fakes`: `scored` in all, the grid of
-    64 seeds from `seed` on and images of the raw ones' latents by the EMA, if any.
+    `raw`: images by the weights as they are, of latents of this moment alone. `fakes`: `scored` in
+    all, the grid of 64 seeds from `seed` on and images of the raw ones' latents by the EMA, if any.
     """
 
     def __init__(

@@ -25,14 +25,15 @@ Strides = Annotated[
 class SlicedAid(nn.Module):
     """Sliced Wasserstein distance of generated and real images in features of EfficientNet-Lite0.
 
-    Compared are whitened principal components of each map, averaged over `places` x `places` fields, and with classes
-    the joint distribution of features and class. Along random directions, every generated image is drawn to the real
-    quantile of its rank among the latest `queue` generated ones (after Deshpande et al. 2018): a generator that makes
-    one kind of image has the wrong quantiles.
+    Compared are whitened principal components of each map, averaged over `places` x `places`
+    fields, and with classes the joint distribution of features and class. Along random directions,
+    every generated image is drawn to the real quantile of its rank among the latest `queue`
+    generated ones (after Deshpande et al. 2018): a generator that makes one kind of image has the
+    wrong quantiles.
 
-    weight: beside the discriminator's term; start: progress from which on it counts; side: pixels at which images are
-    seen; components: per stride; heads: discriminators on the same features, which take every second step, both with
-    twice their weight then.
+    weight: beside the discriminator's term; start: progress from which on it counts; side: pixels
+    at which images are seen; components: per stride; heads: discriminators on the same features,
+    which take every second step, both with twice their weight then.
     """
 
     @checked
@@ -95,7 +96,7 @@ class SlicedAid(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Takes the targets from the first 2,048 real images in [-1, 1] with labels (B,) or None."""
+        """Takes targets from the first 2,048 real images in [-1, 1] and labels (B,) or None."""
         found: list[list[Tensor]] = [[] for _ in self.stages]
         seen: list[Tensor] = []
         count = 0

@@ -71,9 +71,9 @@ def normed(norm: str, layer: nn.Module) -> nn.Module:
 
 
 class UpConv(nn.Conv2d):
-    """Nearest-neighbour doubling and a 3 x 3 convolution as one transposed 4 x 4 convolution of stride 2.
+    """Nearest-neighbour doubling and a 3 x 3 convolution as one transposed 4 x 4 convolution.
 
-    Each output pixel sees 2 x 2 different input pixels: 4 instead of 9 multiplications for the same result.
+    Each output pixel sees 2 x 2 different input pixels: 4 instead of 9 multiplications.
     """
 
     def __init__(self, before: int, after: int) -> None:

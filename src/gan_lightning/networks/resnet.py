@@ -1,7 +1,7 @@
 """Residual networks without normalisation, 32 to 256 pixels (after R3GAN, Huang et al. 2024).
 
-Each resolution has `depth` blocks whose last layer starts at zero (fix-up): the untrained network is a plain
-resampling pyramid and needs no BatchNorm.
+Each resolution has `depth` blocks whose last layer starts at zero (fix-up): the untrained network
+is a plain resampling pyramid and needs no BatchNorm.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Sweeps in which every job is a process of its own, here or on a cluster.
 
-In Hydra's own launcher a crash would end the sweep, and Lightning starts a job's further ranks by repeating the
-command line, `-m` and all.
+In Hydra's own launcher a crash would end the sweep, and Lightning starts a job's further ranks by
+repeating the command line, `-m` and all.
 """
 
 import math
@@ -37,9 +37,11 @@ ConfigStore.instance().store(
 def run_job(
     config: DictConfig, overrides: Sequence[str], number: int, script: str | None = None
 ) -> tuple[JobReturn, bool]:
-    """One job of a sweep as `python train.py <overrides>`: what Hydra wants to know, and whether to stop.
+    """One job of a sweep as `python train.py <overrides>`: what Hydra wants to know, and whether to
+    stop.
 
-    A run that diverges is the worst there is and did not fail: a search learns from it, and a grid goes on.
+    A run that diverges is the worst there is and did not fail: a search learns from it, and a grid
+    goes on.
     """
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = number
