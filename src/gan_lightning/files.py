@@ -155,7 +155,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def checkpoint_file(path: str | Path, key: str = "") -> Path:
-    """The path of a checkpoint; UserError, with `key` before the path, where there is no file."""
+    """A checkpoint's path; UserError, with `key` before it, where there is no file."""
     path = expanded(path)
     if path.is_file():
         return path
@@ -197,7 +197,7 @@ def sound(weight: Any, where: str) -> Any:
 
 
 def same_kind(weight: Any, like: Any, where: str) -> None:
-    """Raises NoMatch for no sound tensor of finite values, of the shape and kind of another one."""
+    """Raises NoMatch for what is no sound, finite tensor of this shape and kind."""
     import torch
 
     sound(weight, where)

@@ -25,8 +25,7 @@ class GAN(LightningModule):
     """A generator and a discriminator trained against each other, on raw logits.
 
     generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both
-    take labels (B,) too where `num_classes` is set. Progress is `nimg`, the real images shown on
-    all processes.
+    take labels (B,) where `num_classes` is set. `nimg`: real images shown on all processes.
     """
 
     def __init__(

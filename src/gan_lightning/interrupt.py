@@ -1,9 +1,8 @@
 """Asked to stop: Ctrl-C, SIGTERM, a closed terminal, and SLURM's signal before the time is over.
 
-A thread hears of every signal as it arrives, also during a long computation. Before the first step
-the process ends there and then; while it trains the run looks at `asked()` between two steps and
-ends in good order. A second signal ends it at once, but for a checkpoint that is just being
-written.
+A thread hears of every signal as it arrives. Before the first step the process ends there and then;
+while it trains the run looks at `asked()` between two steps and ends in good order. A second signal
+ends it at once, but for a checkpoint that is just being written.
 """
 
 import contextlib
@@ -50,7 +49,7 @@ _terminals: list[int] = []  # of standard output and error, those that were one 
 
 
 def install() -> None:
-    """Takes the signals over, in the main thread; cheap, to be the first thing a process does."""
+    """Takes the signals over, in the main thread, as the first thing a process does."""
     main = threading.current_thread() is threading.main_thread()
     if os.name != "posix" or _state.installed or not main:
         return

@@ -11,7 +11,7 @@ from gan_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that train together; None: the configuration will tell."""
+    """This process among others; `world` None: the configuration will tell."""
 
     kind: str = "alone"  # or torchrun, slurm, nodes (a command on each), child (of Lightning's)
     rank: int = 0

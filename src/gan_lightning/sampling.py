@@ -41,9 +41,8 @@ def build_trusted(
 ) -> torch.nn.Module:
     """A file's network: a class that is defined in gan_lightning.networks or in package `trust`.
 
-    `weights`: what it will hold; where they are not its own, nothing of their size is made. Raises
-    UserError. Not by Hydra, which would follow names through imports (x.layers.torch.load) and
-    build what is nested in values.
+    `weights`: what it will hold; of others nothing is made. Raises UserError. Not by Hydra, which
+    would follow names through imports (x.layers.torch.load) and build what is nested in values.
     """
     network = _trusted_class(str(node["_target_"]), trust)
     arguments = {key: value for key, value in node.items() if key != "_target_"}

@@ -40,7 +40,7 @@ class Launcher(_SubprocessScriptLauncher):
 
 
 class Together(DDPStrategy):
-    """Distributed data parallel for networks that take turns, one of them in each backward pass."""
+    """Distributed data parallel for networks that take turns in the backward passes."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(find_unused_parameters=True, **settings)

@@ -42,7 +42,7 @@ def tolerant_output() -> None:
 
 
 def console(**settings: Any) -> Any:
-    """rich's Console, which prints names as `printable` does, not as markup or control codes."""
+    """rich's Console, which prints as `printable` does, not markup or control codes."""
     from rich.console import Console
     from rich.segment import Segment
 

@@ -167,13 +167,12 @@ class Company:
         except socket.gaierror as error:
             wrong = f"MASTER_ADDR={address} is no known address ({error.strerror})"
         except RuntimeError as error:  # torch's, as all of its stores'
-            wrong = f"{address}:{port} cannot be opened ({first_line(error)}): set MASTER_PORT to a free port"
+            place, why = f"{address}:{port}", first_line(error)
+            wrong = f"{place} cannot be opened ({why}): set MASTER_PORT to a free port"
             if not serve:
-                wrong = (
-                    f"no process 0 at {address}:{port} after {self.patience:.0f} seconds"
-                    f" ({first_line(error)}): start the first node, or see that MASTER_ADDR and"
-                    " MASTER_PORT are its address and port"
-                )
+                right = "see that MASTER_ADDR and MASTER_PORT are its address and port"
+                wrong = f"no process 0 at {place} after {self.patience:.0f} seconds ({why})"
+                wrong += f": start the first node, or {right}"
         raise UserError(wrong)
 
     def tell(self, folder: str | Path) -> None:

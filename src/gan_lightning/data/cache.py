@@ -55,7 +55,7 @@ def scan(
 ) -> tuple[Scan, Tensor]:
     """The scan and pixels, uint8 (N, C, H, W): from `cache_dir`, or decoded and left there.
 
-    Concurrent calls share a build; a damaged one is built again. UserError where it cannot be.
+    Concurrent calls share a build; a damaged one is built again. UserError where none can be.
     """
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape)])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
@@ -156,7 +156,7 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path, key: str) ->
 
 
 def _decoded(source: Source, shape: Shape) -> Iterator[tuple[int, Picture | str]]:
-    """Every picture of a source by its number, or why it cannot be used; a bar in a terminal."""
+    """Every picture by its number, or why it cannot be used; a bar in a terminal."""
     from rich.console import Console
     from rich.progress import track
 

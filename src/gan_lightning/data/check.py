@@ -296,7 +296,7 @@ def off_centre(seen: Pictures) -> Remark | None:
 
 
 def blurred(seen: Pictures) -> Remark | None:
-    """Edges more than about 10 pixels wide; those of small originals have a remark of their own."""
+    """Edges more than about 10 pixels wide; small originals have their own remark."""
     which = (np.array(seen.scan.sharpness) < 0.15) & ~seen.blank
     which &= seen.short_sides >= 0.75 * seen.side
     text = f"{{n}} of {{number}} images are blurred, as seen at {seen.side} px"
@@ -339,7 +339,7 @@ CHECKS += [inverted, off_centre, blurred, dark, bright, odd_one_out]
 
 
 def check(scan: Scan, pixels: Tensor, shape: Shape, name: str, cache_dir: Path) -> CheckReport:
-    """Checks what a scan found; `pixels` are the fitted pictures. Touches none of their files."""
+    """Checks what a scan found; `pixels` are the fitted pictures."""
     seen = Pictures(scan, pixels, shape, cache_dir)
     remarks = [remark for one in CHECKS if (remark := one(seen)) is not None]
     rows = {file: row for row, file in enumerate(seen.names)}

@@ -109,7 +109,7 @@ class _Egg:
 
 
 class _Light:
-    """A lamp somewhere above, of a slightly warm or cold white, and what comes from all around."""
+    """A lamp somewhere above, of a warm or cold white, and light from all around."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         azimuth, self.height = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.05)
@@ -121,7 +121,7 @@ class _Light:
 
 
 def _shadow(rng: np.random.Generator, egg: _Egg, light: _Light) -> np.ndarray:
-    """How dark the ground is, (H, W): the shadow that the egg casts and the line where it lies."""
+    """How dark the ground is, (H, W), by the egg's shadow and where it lies."""
     reach = rng.uniform(0.1, 0.24)
     away = -light.xy / (np.hypot(*light.xy) + 1e-6)
     soft = rng.uniform(0.05, 0.13)

@@ -1,4 +1,4 @@
-"""What the data check has to say: remarks, and the report that prints and writes them."""
+"""What the data check has to say: remarks and their report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Which pictures are copies of one another, and a held-out slice that keeps them on one side."""
+"""Which pictures are copies of one another, and a held-out slice that parts none."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Near-copies: which generated images are nearly a training image, by pixels and by features."""
+"""Which generated images are nearly a training image, by pixels and features."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Scores of a snapshot: numbers beside what real images and an untrained generator would get."""
+"""Scores of a snapshot, beside what reals and an untrained generator would get."""
 
 import math
 from collections.abc import Callable, Iterable

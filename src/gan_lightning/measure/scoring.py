@@ -1,4 +1,4 @@
-"""Scores of a run as it goes on: their history, the best so far, when there is no more gain."""
+"""Scores of a run as it goes on: their history and the best so far."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One moment of a run: reals, fakes, their features and logits. Images to look at are made here."""
+"""One moment of a run: reals, fakes, their features and logits."""
 
 import hashlib
 import time

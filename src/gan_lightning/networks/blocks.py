@@ -28,10 +28,9 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     if not 4 <= min(height, width) >> times <= 7 or times < 1:
         side = min(height, width)
         sizes = sorted(base << k for base in (4, 5, 6, 7) for k in range(1, 8))
-        near = sorted(sizes, key=lambda size: abs(size - side))[:2]
-        raise ValueError(
-            f"image_size={image_size} cannot be made by doubling 4 to 7 pixels; the nearest are {' and '.join(map(str, sorted(near)))}"
-        )
+        low, high = sorted(sorted(sizes, key=lambda size: abs(size - side))[:2])
+        wrong = f"image_size={image_size} cannot be made by doubling 4 to 7 pixels"
+        raise ValueError(f"{wrong}; the nearest are {low} and {high}")
     return (height >> times, width >> times), times
 
 

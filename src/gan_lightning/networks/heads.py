@@ -28,8 +28,7 @@ class FeatureHeads(nn.Module):
 
     They have a logit for every place of a map, see images augmented with probability `p` (else they
     learn the photographs by heart) and take the non-saturating loss with R1 on the maps. Alone they
-    make few kinds of image, each like a photograph; they sharpen what the aid's distance, which
-    asks for variety, makes.
+    make few kinds of image; beside the aid's distance, which asks for variety, they sharpen it.
 
     weight: beside the discriminator's term; start: progress from which on they take every second
     step of the aid; lr: of their Adam; side: of the images that the maps come from; width:

