@@ -127,9 +127,9 @@ def test_what_lightning_takes_is_known():
 
 def test_names_are_those_that_can_be_built():
     from gan_lightning.evaluate import TORCHVISION
-    from gan_lightning.measure.features import EXTRACTORS
+    from gan_lightning.measure.features import Digits, Inception, Lite2
 
-    assert set(FEATURES) == set(EXTRACTORS)
+    assert set(FEATURES) == {kind.name for kind in (Digits, Lite2, Inception)}
     assert set(DATA_SETS) == {*TORCHVISION, "egg"}
 
 

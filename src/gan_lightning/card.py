@@ -1,4 +1,4 @@
-"""The card of a generator for a model hub: what it was trained on, how good it is, and what is not known."""
+"""The card of a generator for a model hub."""
 
 import re
 from pathlib import Path
@@ -69,7 +69,7 @@ It can show only what its photographs show, and repeats what is one-sided in the
 
 
 def write_card(folder: Path, sampler: Sampler, checkpoint: Path, license: str | None) -> None:
-    """README.md and samples.png; scores are the run's where the checkpoint lies in one. UserError."""
+    """README.md, with the scores of the checkpoint's run, and samples.png. UserError."""
     images = sampler.images(SHOWN)
     pictures.save_image(pictures.labelled_grid(images, range(SHOWN)), folder / "samples.png")
     rows = scores_of(checkpoint, sampler.nimg)
@@ -109,7 +109,7 @@ def plain(text: str) -> str:
 
 
 def scores_of(checkpoint: Path, nimg: int | None) -> list[dict[str, Any]]:
-    """The rows of the run's scores.json, if they are of this checkpoint; of its best one what was noted then."""
+    """The run's scores, if they are of this checkpoint; of its best one what was noted then."""
     run = checkpoint.absolute().parent.parent
     if not (run / "config.yaml").is_file() or not inside(run, "scores.json"):
         return []
@@ -129,7 +129,7 @@ def scores_of(checkpoint: Path, nimg: int | None) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown; beside each score what other real images and an untrained generator get."""
+    """As Markdown."""
     if not rows:
         return "None known; `gan-lightning evaluate` measures them."
     lines = ["| score | value | other real images | untrained | images |", "|---|---|---|---|---|"]
@@ -144,7 +144,8 @@ def copies_line(rows: list[dict[str, Any]]) -> str:
     near = next((row for row in rows if row["name"].startswith("near_copies")), None)
     if near is None:
         return "How many of its images are near-copies of photographs was not measured."
-    return f"{near['value']:.1%} of {near.get('n', 'the')} images are near-copies of training photographs."
+    what = "images are near-copies of training photographs"
+    return f"{near['value']:.1%} of {near.get('n', 'the')} {what}."
 
 
 def front_matter(title: str, data: str, rows: list[dict[str, Any]], license: str | None) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ def sample_cli(
     device: str | None,
     truncation: float,
 ) -> None:
-    """Images as PNG, numbered, or named by seed where a list is asked for; or all as one array. UserError."""
+    """Images as PNG, numbered or named by a list's seeds, or all as one array. UserError."""
     sampler = opened(checkpoint, trust, device, label)
     seeds: Sequence[int]
     if listed := isinstance(seed, list):
@@ -47,9 +46,8 @@ def sample_cli(
     with Progress() as progress:
         task = progress.add_task("images", total=len(seeds))
         for images in sampler.make(seeds, label, truncation):
-            if format == "png":
-                for image, name in zip(images, islice(names, len(images)), strict=True):
-                    pictures.save(image, folder / f"{name}.png")
+            for image in images if format == "png" else ():
+                pictures.save(image, folder / f"{next(names)}.png")
             if format == "npz" or not kept:
                 kept.append(images)
             progress.advance(task, len(images))
@@ -77,12 +75,11 @@ def opened(checkpoint: str, trust: str | None, device: str | None, label: int | 
 
 
 def _tell_of_others(folder: Path, written: Sequence[int] | set[int], listed: bool) -> None:
-    """Says where images of another time lie beside those of these seeds."""
+    """Says where other images lie beside those of these seeds."""
     older = 0
     for path in folder.glob("*.png"):
         if found := re.fullmatch(r"(seed|)(\d{6,})", path.stem):
-            same = bool(found[1]) == listed
-            number = int(found[2])
+            number, same = int(found[2]), bool(found[1]) == listed
             older += not (same and (number in written if listed else number < len(written)))
     if older:
         whoever = "whoever scores this folder scores those as well"
@@ -101,7 +98,7 @@ def interpolate_cli(
     device: str | None,
     truncation: float,
 ) -> None:
-    """Walks between pairs of seeds, side by side in the film; or one through a list of them. UserError."""
+    """Walks between pairs of seeds, or one through a list of them. UserError."""
     sampler = opened(checkpoint, trust, device, label)
     if one := isinstance(seed, list):
         starts, ends = seed[:-1], seed[1:]
@@ -129,15 +126,12 @@ def walk(sampler: Sampler, a: Tensor, b: Tensor, steps: int, labels: Tensor | No
     """uint8 (n, steps, C, H, W) from latents a (n, latent_dim) to b along the sphere."""
     times = torch.linspace(0, 1, steps)[:, None]
     ways = [slerp(start, end, times) for start, end in zip(a, b, strict=True)]
-    if labels is None:
-        return torch.stack([sampler.generate(way) for way in ways])
-    return torch.stack(
-        [sampler.generate(w, c.expand(steps)) for w, c in zip(ways, labels, strict=True)]
-    )
+    of = [None] * len(ways) if labels is None else [label.expand(steps) for label in labels]
+    return torch.stack([sampler.generate(way, some) for way, some in zip(ways, of, strict=True)])
 
 
 def path_of(legs: Tensor) -> Tensor:
-    """(n, steps, C, H, W) to (frames, 1, C, H, W): where one leg ends the next one starts."""
+    """(n, steps, C, H, W) to (frames, 1, C, H, W); each leg starts where the one before ends."""
     return torch.cat([*(leg[:-1] for leg in legs[:-1]), legs[-1]])[:, None]
 
 

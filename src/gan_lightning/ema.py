@@ -1,7 +1,8 @@
-"""Exponential moving average of a network's weights, with the half-life counted in images (Karras et al. 2022)."""
+"""Exponential moving average of weights, with the half-life in images (Karras et al. 2022)."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from gan_lightning.ranges import AtLeast0, Cadence, checked
 
 
 class EMA:
-    """halflife_kimg: thousand images within which half is forgotten, 0: no EMA; rampup: the half-life is at most
-    this fraction of the images shown so far, so that a short run forgets its untrained start, 0: no such limit."""
+    """halflife_kimg: thousand images within which half is forgotten, 0: no EMA; rampup: the half-life is at most this
+    fraction of the images shown so far, so that the untrained start is forgotten, 0: no such limit."""
 
     @checked
     def __init__(self, halflife_kimg: Cadence = 10.0, rampup: AtLeast0 = 0.05) -> None:
@@ -33,25 +34,35 @@ class EMA:
 
     @torch.no_grad()
     def update(self, ema: nn.Module, network: nn.Module, images: int, nimg: int) -> None:
-        """Moves the EMA's parameters towards the network's and copies its buffers (BatchNorm's statistics)."""
+        """Moves the EMA's parameters towards the network's and copies its buffers."""
         weight = 1 - self.decay(images, nimg)
         torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), weight)
         if buffers := list(ema.buffers()):
             torch._foreach_copy_(buffers, list(network.buffers()))
 
 
+@contextmanager
+def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
+    """Train or eval mode for a moment; every part comes back to the mode it was in."""
+    modes = [(part, part.training) for part in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for part, before in modes:
+            part.training = before
+
+
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Every layer that normalises over the batch."""
     return [part for part in network.modules() if isinstance(part, _BatchNorm)]
 
 
 @torch.no_grad()
 def recalibrated(ema: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> nn.Module:
-    """A copy with BatchNorm's statistics measured anew on `inputs` (what `forward` takes, batch by batch).
+    """A copy with BatchNorm's statistics, if any, measured on batches of `inputs`.
 
-    The copied statistics belong to the last weights and not to averaged ones: with them images drift in brightness, the
-    more the longer the EMA's memory. Such standing statistics are Brock et al.'s (2019). The EMA itself where it has no
-    BatchNorm.
+    With the last weights' statistics, which are not the averaged ones', images drift in brightness.
+    Standing statistics are Brock et al.'s (2019).
     """
     if not batch_norms(ema):
         return ema

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gan_lightning.data.images import to_uint8
 from gan_lightning.errors import UserError
 from gan_lightning.files import EXPORTED, write_json, write_safetensors, write_whole
-from gan_lightning.latents import classes, latents
+from gan_lightning.latents import classes, inputs, latents
 from gan_lightning.networks.pretrained import rgb
 from gan_lightning.places import make_folder
 from gan_lightning.sampling import Sampler, load_generator
@@ -74,36 +74,32 @@ def config_of(sampler: Sampler) -> dict[str, Any]:
 
 
 class ForScores(nn.Module):
-    """Latents, and labels for a conditional generator, to uint8 RGB images and to its own floats.
-
-    The first is what torch-fidelity takes: grey three times, of RGBA the colours.
-    """
+    """To uint8 RGB images, which torch-fidelity takes, and to floats."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        pixels = self.generator(z) if labels is None else self.generator(z, labels)
+        pixels = self.generator(*inputs(z, labels))
         return to_uint8(rgb(pixels)), pixels
 
 
 def write_onnx(sampler: Sampler, path: Path) -> float:
-    """ONNX with a batch of any size: z (B, latent_dim), labels (B,) of a conditional generator, to
-    images (B, 3, H, W) uint8 and pixels (B, C, H, W) in [-1, 1]. UserError where these are not torch's.
-
-    Returns the largest difference of pixels that was seen.
+    """ONNX with a batch of any size: z (B, latent_dim), labels (B,) if conditional, to images (B,
+    3, H, W) uint8 and pixels (B, C, H, W) in [-1, 1]. Their largest difference from torch's;
+    UserError where that is too large.
     """
     import onnxruntime
 
     model = ForScores(sampler.generator).eval()
-    inputs = _inputs(sampler, range(2))
-    names = ["z", "labels"][: len(inputs)]
+    example = _inputs(sampler, range(2))
+    names = ["z", "labels"][: len(example)]
     batch = torch.export.Dim("batch", min=1)
     with _quiet():
         program = torch.onnx.export(
             model,
-            inputs,
+            example,
             dynamo=True,
             verbose=False,
             input_names=names,
@@ -116,11 +112,11 @@ def write_onnx(sampler: Sampler, path: Path) -> float:
     session = onnxruntime.InferenceSession(packed, providers=["CPUExecutionProvider"])
     worst = 0.0
     for seeds in (range(1), range(1, 6), range(6, 70)):
-        inputs = _inputs(sampler, seeds)
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        some = _inputs(sampler, seeds)
+        given = {name: x.numpy() for name, x in zip(names, some, strict=True)}
         images, pixels = (torch.from_numpy(x) for x in session.run(None, given))
         with torch.no_grad():
-            ours = model(*inputs)
+            ours = model(*some)
         worst = max(worst, float((pixels - ours[1]).abs().max()))
         worst += float((images.int() - ours[0].int()).abs().max() > 1)  # rounded otherwise
     if not worst <= TOLERANCE:
@@ -130,9 +126,8 @@ def write_onnx(sampler: Sampler, path: Path) -> float:
 
 
 def _inputs(sampler: Sampler, seeds: range) -> tuple[Tensor, ...]:
-    labels = classes(seeds, sampler.num_classes)
     z = latents(seeds, sampler.config["latent_dim"])
-    return (z,) if labels is None else (z, labels)
+    return inputs(z, classes(seeds, sampler.num_classes))
 
 
 @contextmanager
@@ -141,8 +136,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

@@ -1,7 +1,7 @@
-"""The one place that reads files which may come from anyone, and that writes files so that they appear whole or not at all.
+"""Reads files that may come from anyone, and writes files so that they appear whole or not at all.
 
-What is read is data: plain values and tensors of the types and names that the caller writes down as a pattern. Nothing
-else reaches the program, so that no file can name code to run, an attribute to set or a value to interpolate.
+What is read is plain values and tensors that the caller's pattern names: no file can
+name code to run, an attribute to set or a value to interpolate.
 """
 
 import io
@@ -29,10 +29,9 @@ LARGEST_YAML, LARGEST_TEXT, LARGEST_PICTURE = 2**20, 16 * 2**20, 32 * 2**20  # b
 
 @contextmanager
 def untrusted(path: str | Path) -> Iterator[None]:
-    """Within, whatever goes wrong is the file's fault, and is said in one line that names it. HYDRA_FULL_ERROR=1: as it is."""
+    """What goes wrong within is said in a line that names the file, but for HYDRA_FULL_ERROR=1."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the answer is one line
+        with warnings.catch_warnings(action="ignore"):  # the answer is one line
             yield
     except UserError:
         raise
@@ -41,18 +40,17 @@ def untrusted(path: str | Path) -> Iterator[None]:
     except Exception as error:  # what a stranger's file can bring about has no end
         if isinstance(error, OSError) or traces_wanted() and not isinstance(error, NoMatch):
             raise
-        kind = "" if isinstance(error, NoMatch) else f"{type(error).__name__}: "
-        why = str(error) if isinstance(error, NoMatch) else first_line(error)
-        raise UserError(
-            f"{path} was not written by this program, or is damaged: {kind}{why}"
-        ) from None
+        named = f"{type(error).__name__}: {first_line(error)}"
+        why = str(error) if isinstance(error, NoMatch) else named
+        wrong = f"{path} was not written by this program, or is damaged"
+        raise UserError(f"{wrong}: {why}") from None
 
 
 # -- reading -----------------------------------------------------------------------------------
 
 
 def expanded(path: str | Path) -> Path:
-    """With a home folder in the place of `~`; an unknown user's stays as it is, and is then not there."""
+    """With a home folder in the place of `~`; an unknown user's stays as it is."""
     return Path(os.path.expanduser(path))
 
 
@@ -73,7 +71,7 @@ def inside(folder: str | Path, name: str) -> Path | None:
 
 
 def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
-    """A text file as UTF-8, odd bytes replaced. Raises UserError beyond `largest` bytes and for what is no plain file."""
+    """A text file, odd bytes replaced. UserError beyond `largest` bytes and for no plain file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file")
@@ -83,14 +81,14 @@ def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
 
 
 def read_json(path: str | Path, pattern: Pattern = ANY) -> Any:
-    """What a JSON file holds, as `pattern` says (any plain value where there is none). Raises UserError."""
+    """What a JSON file holds, as `pattern` says. Raises UserError."""
     text = read_text(path)
     with untrusted(path):
         return match(plain(json.loads(text), "the file"), pattern, "the file")
 
 
 def read_json_lines(path: str | Path, pattern: Pattern) -> list[Any]:
-    """The lines of a file with one JSON value each that are as `pattern` says; a live run's last one may be cut anywhere."""
+    """The lines of JSON that are as `pattern` says; a live run's last one may be cut anywhere."""
     found = []
     for line in read_text(path).splitlines():
         with suppress(ValueError, RecursionError):  # NoMatch and JSON's errors are ValueErrors
@@ -99,7 +97,7 @@ def read_json_lines(path: str | Path, pattern: Pattern) -> list[Any]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The plain values of a YAML file; nothing in it is interpolated, and aliases, of which a bomb is made, are refused."""
+    """The plain values of a YAML file; aliases, as bombs have, are refused."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -114,10 +112,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values; raises UserError for anything else, before running any of it.
+    """A checkpoint's tensors and plain values; UserError for anything else, before running it.
 
-    `config` comes as plain values (its `${...}` stay text), `state_dict` as tensors by name; every tensor is on the CPU and
-    as large as it says. All else is as it stands in the file: whoever uses it has to `match` it.
+    `config` comes as plain values (its `${...}` stay text), `state_dict` as sound tensors by name.
+    All else is as it stands in the file: whoever uses it has to `match` it.
     """
     import torch
 
@@ -127,16 +125,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            raise UserError(
-                f"{path} is refused: it holds code or objects instead of weights only, or is no checkpoint"
-            ) from None
-        whole = isinstance(checkpoint, dict) and all(
-            isinstance(checkpoint.get(key), dict) for key in ("config", "state_dict")
-        )
-        if not whole:
-            raise UserError(
-                f"{path} is no checkpoint of this program: it holds no configuration and weights"
-            )
+            odd = "it holds code or objects instead of weights only, or is no checkpoint"
+            raise UserError(f"{path} is refused: {odd}") from None
+        parts = checkpoint if isinstance(checkpoint, dict) else {}
+        if not all(isinstance(parts.get(key), dict) for key in ("config", "state_dict")):
+            lacks = "it holds no configuration and weights"
+            raise UserError(f"{path} is no checkpoint of this program: {lacks}")
         checkpoint["config"] = plain(checkpoint["config"], "its configuration")
         checkpoint["state_dict"] = {
             match(name, str, "a weight's name"): sound(weight, f"weight {shown(name)}")
@@ -146,12 +140,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether it is a folder for a model hub, as `export` writes them."""
+    """Whether it is a folder for a model hub, as of `export`."""
     return (expanded(folder) / EXPORTED).is_file()
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A safetensors file's tensors, each as large as it says, and the texts of its metadata. Raises UserError."""
+    """A safetensors file's sound tensors and the texts of its metadata. Raises UserError."""
     from safetensors import safe_open
 
     with untrusted(path), safe_open(expanded(path), "pt") as file:
@@ -161,7 +155,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def checkpoint_file(path: str | Path, key: str = "") -> Path:
-    """The path of a checkpoint; raises UserError, with `key` before the path, where there is no file."""
+    """A checkpoint's path; UserError, with `key` before it, where there is no file."""
     path = expanded(path)
     if path.is_file():
         return path
@@ -171,7 +165,7 @@ def checkpoint_file(path: str | Path, key: str = "") -> Path:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises UserError for what torch.save does not write: anything but a zip, and compressed entries, as bombs have."""
+    """Raises UserError for what is no zip, and for compressed entries, as bombs have."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -179,22 +173,20 @@ def _check_archive(path: Path) -> None:
         raise UserError(f"{path} is refused: it is no checkpoint, or only part of one") from None
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise UserError(
-            f"{path} is refused: its parts are larger than the file, which no checkpoint's are"
-        )
+        odd = "its parts are larger than the file, which no checkpoint's are"
+        raise UserError(f"{path} is refused: {odd}")
 
 
 def sound(weight: Any, where: str) -> Any:
-    """A dense tensor on the CPU that has all its values in the file, each at a place of its own; raises NoMatch."""
+    """A dense tensor on the CPU, each value at its own place in the file; raises NoMatch."""
     import torch
 
     if type(weight) not in (torch.Tensor, torch.nn.Parameter):
         raise NoMatch(f"{where} should be a tensor, not {shown(weight)}")
     kind = weight.layout, weight.device.type, weight.is_quantized, weight.is_complex()
     if kind != (torch.strided, "cpu", False, False):
-        raise NoMatch(
-            f"{where} is of an odd kind ({weight.layout}, {weight.device}, {weight.dtype})"
-        )
+        odd = f"({weight.layout}, {weight.device}, {weight.dtype})"
+        raise NoMatch(f"{where} is of an odd kind {odd}")
     # a view that ends beyond its storage, or repeats one value, would be written past its end
     orders = [torch.contiguous_format, *([torch.channels_last] if weight.ndim == 4 else [])]
     end = (weight.storage_offset() + weight.numel()) * weight.element_size()
@@ -205,7 +197,7 @@ def sound(weight: Any, where: str) -> Any:
 
 
 def same_kind(weight: Any, like: Any, where: str) -> None:
-    """Raises NoMatch for what is no sound tensor of finite values, of the shape and kind of another one."""
+    """Raises NoMatch for what is no sound, finite tensor of this shape and kind."""
     import torch
 
     sound(weight, where)
@@ -218,16 +210,14 @@ def same_kind(weight: Any, like: Any, where: str) -> None:
 # -- writing -----------------------------------------------------------------------------------
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:30] or "host"
-_STALE = (
-    3600  # seconds without a write after which another machine's partial file counts as abandoned
-)
+_STALE = 3600  # seconds after which another machine's partial file counts as abandoned
 _unfinished: set[Path] = set()
 
 
 class _Raw(io.FileIO):
-    """Keeps the system's error, for which some writers (torch.save, Pillow) raise one of their own.
+    """Keeps the system's error, for which torch.save and Pillow raise one of their own.
 
-    It hides the file's number, which Pillow and numpy would write to past Python and its errors.
+    It hides the file's number, to which Pillow and numpy would write past Python and its errors.
     """
 
     failure: OSError | None = None
@@ -244,10 +234,10 @@ class _Raw(io.FileIO):
 
 
 def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = False) -> None:
-    """`write(file)` into a new file beside `path`, which then takes its place: a reader sees the old one or the whole new one.
+    """`write(file)` into a new file beside `path`, which then takes its place, also of a link.
 
-    A link that stands at `path` is replaced and not written through. Nothing is left behind where writing fails: an
-    OSError names `path`. `durable`: it is on the disk, and not in the system's memory, before it takes its place.
+    Nothing is left where writing fails; an OSError names `path`. `durable`: it is on the disk
+    before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +268,6 @@ def write_whole(path: str | Path, write: Callable[[Any], Any], durable: bool = F
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Text as UTF-8, whole or not at all."""
     write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
@@ -293,14 +282,13 @@ def write_safetensors(
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
-    """JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Adds text at the end of a file, all of it or nothing.
+    """Adds text at the end of a file, all of it or nothing; OSErrors name `path`.
 
-    A link, a pipe, or a file that has a second name elsewhere gives way to a new file of its own; OSErrors name `path`.
+    A link, a pipe, or a file that has a second name elsewhere gives way to a new file.
     """
     path = Path(path)
     data = text.encode("utf-8", "backslashreplace")
@@ -326,7 +314,7 @@ def append_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Within, an error of the system's that names no file, as of a full disk, names `path`."""
+    """Within, an OSError that names no file, as of a full disk, names `path`."""
     try:
         yield
     except OSError as error:
@@ -341,22 +329,21 @@ def discard(partial: Path) -> None:
 
 
 def discard_unfinished() -> None:
-    """Deletes what `write_whole` is writing at this moment, for a process that ends at once."""
+    """Deletes what `write_whole` is writing, for a process that ends at once."""
     for partial in tuple(_unfinished):
         discard(partial)
 
 
 def no_links(folder: Path, *names: str) -> None:
-    """Raises UserError where one of these folders within `folder` is a link: what is written there would land elsewhere."""
+    """Raises UserError where one of these folders within `folder` is a link."""
     for name in names:
         if (folder / name).is_symlink():
-            raise UserError(
-                f"{folder / name} is a link, through which nothing is written: remove it, or name another folder"
-            )
+            right = "through which nothing is written: remove it, or name another folder"
+            raise UserError(f"{folder / name} is a link, {right}")
 
 
 def clear_abandoned(*folders: Path) -> None:
-    """Deletes partial files that processes of this machine which are gone have left, and another machine's after an hour."""
+    """Deletes partial files of this machine's dead processes, and others' after an hour."""
     for partial in (path for folder in folders for path in Path(folder).glob(".*.partial")):
         with suppress(OSError):
             writer = re.search(rf"\.{_HOST}-(\d+)-\w+\.partial$", partial.name)
@@ -369,7 +356,7 @@ def clear_abandoned(*folders: Path) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine runs; one that only waits to be buried does not."""
+    """Whether a process of this machine runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"

@@ -1,4 +1,4 @@
-"""`gan-lightning find`: the latent whose image comes closest to a photograph, and ways between two of them."""
+"""`gan-lightning find`: the latent of a photograph, and ways between two of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from gan_lightning.data.images import Shape, fit, flatten, open_file, reason_for
 from gan_lightning.drawing import opened, save_films, walk
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_safetensors
-from gan_lightning.latents import classes, latents
+from gan_lightning.latents import classes, inputs, latents, picked
 from gan_lightning.networks.pretrained import EfficientNetLite, rgb
 from gan_lightning.places import make_folder
 from gan_lightning.sampling import Sampler
@@ -27,8 +27,7 @@ STAGES = 3  # maps at strides 4, 8 and 16
 
 
 class Eye(nn.Module):
-    """How far images are from each other: in features of EfficientNet-Lite0, each place's vector
-    of length 1 (after Zhang et al. 2018), and in pixels; 0 for the same image."""
+    """How far images are apart, in pixels and in features (after Zhang et al. 2018)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +49,7 @@ class Eye(nn.Module):
 
 @dataclass
 class Found:
-    """z (n, latent_dim) and labels (n,) or None; images uint8 (n, C, H, W). `distances` (n,) are theirs,
-    `random` (n, RANDOM) those of the images that the search began with."""
+    """Latents, their images uint8 (n, C, H, W), and `random` distances (n, RANDOM)."""
 
     z: Tensor
     labels: Tensor | None
@@ -61,15 +59,12 @@ class Found:
 
 
 class Finder:
-    """The search for latents: the best of random ones, each then improved by Adam (Kingma and Ba 2015).
+    """The search for latents: the best of random ones, improved by Adam (Kingma and Ba 2015)."""
 
-    Latents stay as long as nearly all random ones are: beyond, generators make what they never learnt.
-    """
+    restarts = 3  # of those
 
-    def __init__(
-        self, sampler: Sampler, steps: int = 150, restarts: int = 3, label: int | None = None
-    ) -> None:
-        self.sampler, self.steps, self.restarts = sampler, steps, restarts
+    def __init__(self, sampler: Sampler, steps: int = 150, label: int | None = None) -> None:
+        self.sampler, self.steps = sampler, steps
         self.dim = sampler.config["latent_dim"]
         self.eye = Eye().to(sampler.device)
         sampler.generator.requires_grad_(False)
@@ -81,34 +76,24 @@ class Finder:
             labels = labels.to(sampler.device)
         self.labels = labels
         with torch.no_grad():
-            made = [
-                self.eye.see(self._images(self.z[part], self._some(labels, part)))
-                for part in torch.arange(RANDOM).split(CHUNK)
-            ]
+            parts = torch.arange(RANDOM).split(CHUNK)
+            made = [self.eye.see(self._images(self.z[i], picked(labels, i))) for i in parts]
         self.seen = [torch.cat(maps) for maps in zip(*made, strict=True)]
 
     def find(
-        self,
-        targets: Tensor,
-        tell: Callable[[], None] = lambda: None,
-        one_class: bool = False,
+        self, targets: Tensor, tell: Callable[[], None] = lambda: None, one_class: bool = False
     ) -> Found:
         """Of float images (n, C, H, W) in [-1, 1]; `tell` is called after every step.
 
         `one_class`: all in the class that suits the first, as there is no way between classes.
         """
-        targets = targets.to(self.sampler.device)
         with torch.no_grad():
-            goal = self.eye.see(targets)
-            random = torch.stack(
-                [
-                    self.eye.distances(self.seen, [x[k : k + 1] for x in goal])
-                    for k in range(len(targets))
-                ]
-            )
+            goal = self.eye.see(targets.to(self.sampler.device))
+            each = zip(*(x.split(1) for x in goal), strict=True)
+            random = torch.stack([self.eye.distances(self.seen, one) for one in each])
         start = random.topk(self.restarts, largest=False).indices  # (n, restarts)
         rows = start.flatten()
-        labels = self._some(self.labels, rows)
+        labels = picked(self.labels, rows)
         if labels is not None and one_class:
             labels = labels[:1].expand(len(rows))
         goal = [x.repeat_interleave(self.restarts, 0) for x in goal]
@@ -117,21 +102,15 @@ class Finder:
             images = to_uint8(self._images(z, labels))
             ends = self.eye.distances(self.eye.see(to_float(images)), goal).view_as(start)
         best = ends.argmin(1) + torch.arange(len(targets), device=z.device) * self.restarts
-        chosen = self._some(labels, best)
-        return Found(
-            z[best].cpu(),
-            None if chosen is None else chosen.cpu(),
-            images[best].cpu(),
-            ends.amin(1).cpu(),
-            random.cpu(),
-        )
+        chosen = None if labels is None else labels[best].cpu()
+        return Found(z[best].cpu(), chosen, images[best].cpu(), ends.amin(1).cpu(), random.cpu())
 
     def _improved(
         self, z: Tensor, labels: Tensor | None, goal: list[Tensor], tell: Callable[[], None]
     ) -> Tensor:
         z.requires_grad_(True)
         adam = torch.optim.Adam([z], lr=0.1, betas=(0.9, 0.99))
-        # random latents' lengths have a standard deviation of 0.7 whatever their dimension
+        # random latents' lengths deviate by 0.7; beyond, generators make what they never learnt
         shortest, longest = (max(0.1, math.sqrt(self.dim) + side) for side in (-2, 2))
         for step in range(self.steps):
             adam.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * step / self.steps))
@@ -145,12 +124,7 @@ class Finder:
         return z.detach()
 
     def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        inputs = (z,) if labels is None else (z, labels)
-        return self.sampler.generator(*inputs).float()
-
-    @staticmethod
-    def _some(labels: Tensor | None, rows: Tensor) -> Tensor | None:
-        return None if labels is None else labels[rows]
+        return self.sampler.generator(*inputs(z, labels)).float()
 
 
 # -- the command -------------------------------------------------------------------------------
@@ -167,7 +141,7 @@ def find_cli(
     trust: str | None,
     device: str | None,
 ) -> None:
-    """found.png and latent.safetensors; with a second photograph also morph.png and morph.gif. UserError."""
+    """found.png, latent.safetensors; with `to` also morph.png and morph.gif. UserError."""
     from rich.progress import Progress
 
     sampler = opened(checkpoint, trust, device, label)
@@ -191,10 +165,9 @@ def find_cli(
 def read_photo(path: str, sampler: Sampler) -> Tensor:
     """A photograph as the generator's images are, uint8 (C, H, W). UserError."""
     channels, height, width = sampler.images(1).shape[1:]
-    data = sampler.config["dataset"]
-    background = data.get("background")
-    background = 255 if background is None else background
-    shape = Shape(height, width, channels, data.get("fit") or "crop", background)
+    known = {key: sampler.config["dataset"].get(key) for key in ("fit", "background")}
+    known = {key: value for key, value in known.items() if value is not None}
+    shape = Shape(height, width, channels, **known)
     try:
         image = open_file(expanded(path), 2 * max(height, width)).image
         return torch.from_numpy(fit(flatten(image, channels, shape.background), shape).copy())
@@ -212,13 +185,13 @@ def _write(folder: Path, targets: Tensor, found: Found, sampler: Sampler) -> Non
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Pixels as squares, so that the smaller side has 128 or more."""
+    """Pixels as squares, the smaller side of 128 or more."""
     factor = max(1, -(-128 // min(images.shape[2:])))
     return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 def _morph(folder: Path, targets: Tensor, found: Found, sampler: Sampler, mp4: bool) -> str:
-    labels = None if found.labels is None else found.labels[:1]
+    labels = picked(found.labels, slice(1))
     way = walk(sampler, found.z[:1], found.z[1:], 24, labels)[0]  # (24, C, H, W)
     some = way[torch.linspace(0, len(way) - 1, 8).round().long()]
     strip = torch.cat([targets[:1], some, targets[1:]])

@@ -1,4 +1,4 @@
-"""The run's folder: nothing in it leads elsewhere, and what an earlier part of the same run left there stays."""
+"""The run's folder: nothing leads elsewhere, and what an earlier part of the run left stays."""
 
 import csv
 import json
@@ -18,15 +18,15 @@ RESULTS = ("scores.json", "result.json", "diagnosis.json", "diagnosis.md")
 
 
 def moment_name(nimg: int, every: float) -> str:
-    """For files: whole thousands of images, with decimals where the cadence of `every` images has them."""
+    """For files: thousands of images, with decimals where the cadence `every` has them."""
     return f"kimg_{nimg // 1000:06d}" if every % 1000 == 0 else f"kimg_{nimg / 1000:010.3f}"
 
 
 def claim(run_dir: Path, state: dict[str, Any], ckpt_path: str | None) -> int | None:
-    """Makes the folder ready for a run; returns the images shown by the part of it whose curves stay, None for no part.
+    """Makes the folder ready for a run that goes on from `state`, read from `ckpt_path`, if any.
 
-    `state`, `ckpt_path`: what the run goes on from, where it does. Curves and pictures stay when that checkpoint lies in this
-    folder, up to its step: what came after it is made again. Raises UserError where a link would lead what is written elsewhere.
+    Curves and pictures up to that checkpoint stay where it lies in this folder; returns the images
+    shown then, else None. Raises UserError where a link would lead elsewhere.
     """
     here = bool(state) and Path(str(ckpt_path)).resolve().is_relative_to(run_dir.resolve())
     nimg = state["nimg"] if here else None
@@ -54,7 +54,7 @@ def write_config(run_dir: Path, text: str) -> None:
 
 
 def _trim(path: Path, cut: Callable[[str, int], Iterator[str]], nimg: int | None) -> None:
-    """Leaves what `cut` gives of the file, nothing without an `nimg`; always a new file, so that no link is written through."""
+    """Leaves what `cut` gives of the file, nothing without an `nimg`; not through a link."""
     kept = ""
     if nimg is not None and path.is_file() and not path.is_symlink():
         with suppress(UserError, csv.Error):  # larger than any that this program writes
@@ -66,7 +66,7 @@ def _trim(path: Path, cut: Callable[[str, int], Iterator[str]], nimg: int | None
 
 
 def _rows(text: str, nimg: int) -> Iterator[str]:
-    """The header and the rows of a CSV file up to a step; a row that was cut off in the middle is left out."""
+    """The header and the whole rows of a CSV file up to a step."""
     names: list[str] = []
     for line in text.splitlines(keepends=True):
         row = next(csv.reader([line]), [])
@@ -80,7 +80,7 @@ def _rows(text: str, nimg: int) -> Iterator[str]:
 
 
 def _records(text: str, nimg: int) -> Iterator[str]:
-    """The lines of a file of JSON values up to a step, but for the one that says the run has ended."""
+    """The lines of JSON up to a step, but for the one that says the run has ended."""
     for line in text.splitlines():
         with suppress(ValueError, RecursionError, TypeError):
             record = json.loads(line)
@@ -89,7 +89,7 @@ def _records(text: str, nimg: int) -> Iterator[str]:
 
 
 def _drop_pictures(run_dir: Path, reached: dict[str, float]) -> None:
-    """Pictures and probabilities of moments after the checkpoint: those of a stretch that is gone."""
+    """Pictures and probabilities of moments after the checkpoint."""
     for path in (*run_dir.glob("images/fake_images_*"), *run_dir.glob("results/discriminator_*")):
         moment = re.search(r"_(kimg|epoch)_([\d.]+)\.(?:png|npy)$", path.name)
         if moment and float(moment[2]) > reached[moment[1]]:

@@ -1,7 +1,7 @@
 """Both networks and their alternation; `d_step` and `g_step` mirror each other."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.augment import Augment
-from gan_lightning.ema import EMA, recalibrated
+from gan_lightning.ema import EMA, in_mode, recalibrated
 from gan_lightning.errors import UserError
-from gan_lightning.latents import latents
+from gan_lightning.latents import inputs, latents
 from gan_lightning.losses import Loss
 from gan_lightning.networks.aid import SlicedAid
 from gan_lightning.schedule import Schedule
@@ -22,10 +22,10 @@ MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 
 
 class GAN(LightningModule):
-    """A generator and a discriminator trained against each other, by manual optimisation on raw logits.
+    """A generator and a discriminator trained against each other, on raw logits.
 
-    generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both take labels (B,) as
-    a second argument where `num_classes` is set. Progress is `nimg`, the real images shown on all processes together.
+    generator: (B, latent_dim) -> (B, C, H, W) in [-1, 1]; discriminator: (B, C, H, W) -> (B,); both
+    take labels (B,) where `num_classes` is set. `nimg`: real images shown on all processes.
     """
 
     def __init__(
@@ -71,14 +71,12 @@ class GAN(LightningModule):
         self.time_fraction = 0.0  # of the time that the run may take, where it is limited
         self.last: dict[str, Tensor] = {}  # by name, what the latest steps have measured
         self.last_logits: tuple[Tensor, Tensor] | None = None  # of the last step: real, fake
-        self.recalibrated: tuple[Any, nn.Module] | None = (
-            None  # (made for, EMA generator to be seen)
-        )
+        self.recalibrated: tuple[Any, nn.Module] | None = None  # made for, EMA generator
 
     # -- one batch -------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> None:
-        """A discriminator step, every `n_critic`-th time followed by a generator step, then the EMA."""
+        """A discriminator step, every `n_critic`-th time then the generator's and the EMA's."""
         real = batch[0].contiguous(memory_format=self.memory_format)
         labels = batch[1] if self.num_classes else None
         images = len(real) * self.trainer.world_size
@@ -135,7 +133,7 @@ class GAN(LightningModule):
         self.discriminator.requires_grad_(True)
 
     def aid_term(self, aid: SlicedAid, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """What the aid adds to the generator's loss; where it has heads, they take a step before theirs."""
+        """What the aid adds to the generator's loss; its heads take a step before theirs."""
         heads = aid.heads if aid.heads and self.progress >= aid.heads.start else None
         gain = 2 if heads else 1  # each has every second step to itself then
         if heads is None or self.step // self.n_critic % 2:
@@ -164,23 +162,20 @@ class GAN(LightningModule):
 
     @property
     def joint(self) -> bool:
-        """One pass over real and fake together: the same where no layer looks across the batch, and faster."""
+        """One pass over real and fake, which is faster, as no layer looks across the batch."""
         return getattr(self.discriminator, "batch_independent", False)
 
     def latents(self, count: int) -> Tensor:
-        return torch.randn(
-            count, self.latent_dim, device=self.weight.device, dtype=self.weight.dtype
-        )
+        weight = self.weight
+        return torch.randn(count, self.latent_dim, device=weight.device, dtype=weight.dtype)
 
     def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        images = self.fast[0](z) if labels is None else self.fast[0](z, labels)
-        return images.to(self.dtype)  # under autocast they come in bf16
+        return self.fast[0](*inputs(z, labels)).to(self.dtype)  # bf16 under autocast
 
     def discriminate(self, images: Tensor, labels: Tensor | None, exact: bool = False) -> Tensor:
-        """Logits (B,) of augmented images; `exact`: by a network that can be differentiated twice."""
+        """Logits (B,) of augmented images; `exact`: twice differentiable."""
         network = self.discriminator if exact else self.fast[1]
-        images = self.augment(images)
-        logits = network(images) if labels is None else network(images, labels)
+        logits = network(*inputs(self.augment(images), labels))
         return logits.to(self.dtype)  # bf16 is too coarse for the difference of two
 
     def logits(
@@ -265,7 +260,7 @@ class GAN(LightningModule):
     # -- to be looked at -------------------------------------------------------------------------
 
     def shown_generator(self) -> nn.Module:
-        """The EMA generator with BatchNorm recalibrated, made once a step; without an EMA the generator."""
+        """The EMA generator, recalibrated once a step; without an EMA the generator."""
         if self.generator_ema is None:
             return self.generator
         made_for = self.step, self.weight.device, self.weight.dtype
@@ -286,21 +281,18 @@ class GAN(LightningModule):
 
     @torch.no_grad()
     def sample(self, z: Tensor | int, labels: Tensor | None = None, ema: bool = True) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim), in eval mode.
-
-        A number gives the images of that many seeds from 0 on; training's random state is not touched.
-        """
+        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim) or the seeds below a number."""
         if isinstance(z, int):
             z = latents(range(z), self.latent_dim)
         network = self.shown_generator() if ema else self.generator
-        with evaluating(network):
+        with in_mode(network, training=False):
             return network(z.to(self.weight), *self.further(labels, len(z)))
 
     @torch.no_grad()
     def score(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Raw logits (B,) of images (B, C, H, W), in eval mode and without augmentation."""
         images = images.to(self.weight)
-        with evaluating(self.discriminator):
+        with in_mode(self.discriminator, training=False):
             return self.discriminator(images, *self.further(labels, len(images)))
 
     def further(self, labels: Tensor | None, count: int) -> tuple[Tensor, ...]:
@@ -352,7 +344,7 @@ class GAN(LightningModule):
         self.adapt_weights(checkpoint["state_dict"])
 
     def adapt_weights(self, loaded: dict[str, Tensor]) -> None:
-        """Going on with EMA, ADA, LeCam or the aid newly on or off is allowed: they start from what there is."""
+        """EMA, ADA, LeCam and the aid may be newly on or off: they start from what there is."""
         if self.aid is not None:
             saved = {k.removeprefix("aid."): w for k, w in loaded.items() if k.startswith("aid.")}
             self.aid.shape_like(saved)
@@ -363,15 +355,3 @@ class GAN(LightningModule):
         for key in [key for key in own if key.startswith(optional) and key not in loaded]:
             raw = key.replace("generator_ema.", "generator.")
             loaded[key] = loaded.get(raw, own[key]).clone()
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a moment; every part comes back to the mode it was in."""
-    modes = [(part, part.training) for part in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -1,8 +1,8 @@
-"""Asked to stop: Ctrl-C, SIGTERM, a closed terminal and, under SLURM, the signal that comes before the time is over.
+"""Asked to stop: Ctrl-C, SIGTERM, a closed terminal, and SLURM's signal before the time is over.
 
-A thread of its own hears of every signal at the moment it arrives, also while the main thread is in a long computation.
-Before the first step the process ends there and then; while it trains (`training`) the run looks at `asked()` between
-two steps and ends in good order. A second signal ends it at once, but for a checkpoint that is just being written.
+A thread hears of every signal as it arrives. Before the first step the process ends there and then;
+while it trains the run looks at `asked()` between two steps and ends in good order. A second signal
+ends it at once, but for a checkpoint that is just being written.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from typing import Any
 
 from gan_lightning import files
 
-_WANTED = ("SIGINT", "SIGTERM", "SIGHUP")
-POLITE = [signal.Signals[name] for name in _WANTED if hasattr(signal, name)]  # Windows has two
+# Windows has two of these
+POLITE = [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 SAME = 0.5  # seconds: one signal may come from the terminal and from a launcher that hands it on
 GRACE = 5.0  # seconds that an evaluation may still take once the run has been asked to stop
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised in the main thread between two steps, where an evaluation would keep a stopping run too long."""
+    """Raised between two steps, where an evaluation would keep a stopping run too long."""
 
 
 class _State:
@@ -49,7 +49,7 @@ _terminals: list[int] = []  # of standard output and error, those that were one 
 
 
 def install() -> None:
-    """Takes the signals over; cheap, so that it can be the first thing a process does. Only in the main thread."""
+    """Takes the signals over, in the main thread, as the first thing a process does."""
     main = threading.current_thread() is threading.main_thread()
     if os.name != "posix" or _state.installed or not main:
         return
@@ -67,7 +67,7 @@ def install() -> None:
 
 
 def take() -> None:
-    """Sets the handlers, again where a library has put its own in their place; nohup's ignoring of SIGHUP stays."""
+    """Sets the handlers, also where a library has put its own; nohup's ignoring of SIGHUP stays."""
     for number in POLITE if _state.installed else ():
         if not (number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
             # the thread does all; there has to be some handler for it to be told
@@ -75,7 +75,7 @@ def take() -> None:
 
 
 def _forked() -> None:
-    """A worker forked from here: its signals are not the run's, and one to all is for the run to answer."""
+    """In a forked worker, whose signals are not the run's: one to all is for the run to answer."""
     if _state.installed:
         signal.set_wakeup_fd(-1)
         for number in POLITE:
@@ -140,7 +140,7 @@ def leave(number: int) -> None:
 
 
 def _tell(text: str) -> None:
-    """To the terminal past all buffers; where it is gone, later prints go nowhere and raise nothing."""
+    """To the terminal past all buffers; where it is gone, later prints raise nothing."""
     with contextlib.suppress(OSError):
         for stream in _terminals:
             if not os.isatty(stream):
@@ -158,7 +158,7 @@ def asked() -> int:
 
 
 def agree(number: int) -> None:
-    """This process, or another one of the same run, was asked; the first signal counts."""
+    """A process of this run was asked; the first signal counts."""
     _state.number = _state.number or number
 
 
@@ -188,7 +188,7 @@ def over() -> None:
 
 @contextlib.contextmanager
 def waiting_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Within, signals go to this process, and the one that waits for it goes on waiting."""
+    """Within, signals go to this process, which is waited for."""
     _state.job = process
     try:
         yield

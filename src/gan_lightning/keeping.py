@@ -1,4 +1,4 @@
-"""When the last checkpoint is written: after the first step, before what takes long, and always within two minutes."""
+"""When the last checkpoint is written: never two minutes ago."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 
 from gan_lightning import interrupt
 
-USUAL = 60.0  # seconds; with what takes long announced (`next_nimg`) a checkpoint is never two minutes old
+USUAL = 60.0  # seconds; with what takes long announced (`next_nimg`) none is two minutes old
 TOUCH = 30.0
 
 
@@ -25,11 +25,9 @@ class Keeper(Protocol):
 
 
 class Guard(Callback):
-    """Placed first: between two steps it is there before all that may take long.
+    """Placed first: has last.ckpt written before what may take long; its date says that it is all.
 
-    After the first step, whenever last.ckpt is a minute old, and before scores it has it written. During a pause between
-    two steps last.ckpt holds all there is, and its date says so. With several processes it is also where they agree,
-    every second or so: on stopping, and on writing.
+    Where several processes agree, every second or so, on stopping and on writing.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -98,7 +96,7 @@ class Guard(Callback):
             interrupt.saving.release()
 
     def _agree(self, trainer: Trainer, late: bool, step: float) -> bool:
-        """Whether to write, the same in every process; `agreed` on the way. Asking costs time, so not after every step."""
+        """Whether to write, the same in every process, and `agreed`; asks about once a second."""
         if self.steps < self.next:
             return False
         soon = max(1, min(50, int(1.0 / max(step, 1e-3))))
@@ -110,7 +108,7 @@ class Guard(Callback):
         return bool(decided)
 
     def _touch(self) -> None:
-        """While nothing is trained a last.ckpt that holds all there is does not grow old."""
+        """A last.ckpt that holds all there is does not grow old."""
         while not self.over.wait(TOUCH):
             if self.ended and self.keeper.saved_at == self.module.nimg:
                 with suppress(OSError):
@@ -118,6 +116,6 @@ class Guard(Callback):
 
 
 def _evaluation_due(trainer: Any, module: Any) -> bool:
-    """Whether a callback is about to take scores, which takes as long as it takes."""
+    """Whether a callback is about to take scores."""
     due = (getattr(callback, "next_nimg", None) for callback in trainer.callbacks)
     return any(isinstance(nimg, int) and module.nimg >= nimg for nimg in due)

@@ -1,7 +1,7 @@
-"""Adversarial losses on raw logits, with their gradient penalties. Law: a higher logit means "more real", for every loss.
+"""Adversarial losses with their penalties. Law: a higher logit means "more real".
 
-A loss is a class with `d(real_logits, fake_logits)`, what the discriminator minimises, and `g(real_logits, fake_logits)`,
-what the generator minimises; both take shape (B,) and return a 0-d mean.
+`d(real_logits, fake_logits)` is what the discriminator minimises, `g(real_logits, fake_logits)`
+what the generator does; both take shape (B,) and return a 0-d mean.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,9 @@ Critic = Callable[[Tensor], Tensor]
 
 
 class Loss(nn.Module):
-    """What all losses share: penalties and their constants.
-
-    gamma: R1, ½·gamma·‖∇D(real)‖² (Mescheder et al. 2018); r2: the same on generated images; both are taken every
-    `penalty_every` steps with the gain that makes up for it (Karras et al. 2020). gp_weight: WGAN-GP's penalty.
-    lecam_weight: LeCam's (Tseng et al. 2021).
+    """gamma: R1, ½·gamma·‖∇D(real)‖² (Mescheder et al. 2018); r2: the same on generated images;
+    both are taken every `penalty_every` steps, times that (Karras et al. 2020). gp_weight:
+    WGAN-GP's penalty. lecam_weight: LeCam's.
     """
 
     paired = False  # g compares with real logits
@@ -30,9 +28,7 @@ class Loss(nn.Module):
     critic = False  # estimates a distance: it may be ahead, and gp_weight is its penalty
     saturating = False  # a sure discriminator leaves the generator no gradient
     probabilities = False  # sigmoid(logit) is the probability that an image is real
-    middle: float | None = (
-        0.0  # the logit halfway between real and fake; None: only differences mean anything
-    )
+    middle: float | None = 0.0  # the logit between real and fake; None: only differences matter
     mean_logits: Tensor  # LeCam's moving averages of the real and the fake logits
 
     @checked
@@ -90,10 +86,7 @@ class Loss(nn.Module):
 
 
 class BCE(Loss):
-    """Non-saturating cross-entropy (Goodfellow et al. 2014): targets 1 for real, 0 for fake; the sum of both terms.
-
-    `label_smoothing` s lowers the real target to 1 - s (one-sided, Salimans et al. 2016); 0 <= s < 1.
-    """
+    """Non-saturating (Goodfellow et al. 2014), with label smoothing for real (Salimans et al. 2016)."""
 
     probabilities = True
 
@@ -112,7 +105,7 @@ class BCE(Loss):
 
 
 class Minimax(BCE):
-    """The saturating original, min_G E[log(1 - D(G(z)))]: its gradient vanishes when D is sure; here to see why not."""
+    """The saturating original, min_G E[log(1 - D(G(z)))]: its gradient vanishes when D is sure."""
 
     saturating = True
 
@@ -157,7 +150,7 @@ class Wasserstein(Loss):
 
 
 class RpGAN(Loss):
-    """Relativistic pairing (Jolicoeur-Martineau 2018): each fake against one real; with R1 + R2 this is R3GAN (Huang 2024)."""
+    """Each fake against one real (Jolicoeur-Martineau 2018); with R1 + R2 R3GAN (Huang 2024)."""
 
     paired = True
     needs_penalty = True
@@ -172,13 +165,13 @@ class RpGAN(Loss):
 
 
 def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
-    """Mean over the batch of ‖d logit / d image‖², 0-d, differentiable; `logits` (B,) come from `images` with a graph."""
+    """Mean over the batch of ‖d logit / d image‖², 0-d; `logits` (B,) have a graph."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
 
 def wgan_gp(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of (‖d critic / d x‖ - 1)² at random points between real and fake pairs (Gulrajani et al. 2017), 0-d."""
+    """Mean of (‖d critic / d x‖ - 1)² between real and fake (Gulrajani et al. 2017), 0-d."""
     weight = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(real, fake, weight).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
@@ -187,6 +180,6 @@ def wgan_gp(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def lecam(real_logits: Tensor, fake_logits: Tensor, ema_real: Tensor, ema_fake: Tensor) -> Tensor:
-    """LeCam regulariser (Tseng et al. 2021): logits (B,) are pulled towards the other side's moving average (0-d)."""
+    """Logits (B,) are pulled towards the other side's moving average (Tseng et al. 2021), 0-d."""
     pulled = F.relu(real_logits - ema_fake).square().mean()
     return pulled + F.relu(ema_real - fake_logits).square().mean()

@@ -1,9 +1,9 @@
-"""What data of strangers may hold: patterns of names and types, and values held against them."""
+"""What data of strangers may hold: patterns of names and types."""
 
 from contextlib import suppress
 from typing import Any
 
-Pattern = Any  # a type, None, a tuple of alternatives, [pattern of the items] or {key: pattern}; see `match`
+Pattern = Any  # see `match`
 SCALAR = (bool, int, float, str, None)
 ANY = (*SCALAR, list, dict)
 LARGEST_INT = 2**63
@@ -18,9 +18,9 @@ class NoMatch(ValueError):
 def match(value: Any, pattern: Pattern, where: str = "it") -> Any:
     """`value`, all of which is as `pattern` says; raises NoMatch else, naming the place.
 
-    A type stands for exactly its values (float also for whole numbers), None for null, a tuple for any of its patterns, a
-    list of one pattern for lists and tuples of such items, a dict for a dict: "name" must be there, "name?" may, and a type
-    as the key stands for all other keys of that type. Keys that the pattern does not name are refused.
+    A type stands for exactly its values (float also for whole numbers), None for null, a tuple for
+    any of its patterns, a list of one pattern for lists and tuples of such items, a dict for a
+    dict: "name" must be there, "name?" may, a type stands for other keys of it; no more are allowed.
     """
     if isinstance(pattern, tuple):
         for choice in pattern:
@@ -45,12 +45,11 @@ def _is_a(value: Any, kind: type | None) -> bool:
 
 
 def _match_keys(value: dict[Any, Any], pattern: dict[Any, Pattern], where: str) -> dict[Any, Any]:
-    inner = {
-        key.removesuffix("?") if isinstance(key, str) else key: p for key, p in pattern.items()
-    }
-    for name in pattern:
+    inner = {}
+    for name, right in pattern.items():
         if isinstance(name, str) and not name.endswith("?") and name not in value:
             raise NoMatch(f"{where} holds no {name}")
+        inner[name.removesuffix("?") if isinstance(name, str) else name] = right
     matched = {}
     for key, item in value.items():
         name = key if isinstance(key, str) and key in inner else type(key)
@@ -69,15 +68,14 @@ def _words(pattern: Pattern) -> str:
 
 
 def shown(value: Any) -> str:
-    return (
-        ascii(value)[:40] if type(value) in (*SCALAR, type(None)) else f"a {type(value).__name__}"
-    )
+    kind = type(value)
+    return ascii(value)[:40] if kind in (*SCALAR, type(None)) else f"a {kind.__name__}"
 
 
 def plain(value: Any, where: str = "it") -> Any:
-    """A copy of nested dicts (with names for keys) and lists of bool, int, float, str and None; raises NoMatch for all else.
+    """A copy of nested dicts (by names) and lists of SCALAR; raises NoMatch for all else.
 
-    Also for what is nested more than 30 deep, or so often referred to that it comes to more than a hundred thousand values.
+    Also where it is nested more than 30 deep, or comes to more than a hundred thousand values.
     """
     left = MOST_VALUES
 

@@ -12,12 +12,9 @@ from gan_lightning.config import assign
 def train_process(
     overrides: Sequence[str], folder: Path, script: str | None = None
 ) -> tuple[int, bool]:
-    """Runs `train.py` with these overrides into `folder`: (exit code, whether somebody asked to stop meanwhile).
+    """Runs `train.py`, or `script`, into `folder`: its exit code, and whether to stop.
 
-    `script`: where train.py is, for a process that was not started by it.
-
-    A signal to this process is handed on to the run, which ends in good order and is waited for; one to the run alone is
-    no wish to stop more than that.
+    A signal is handed on to the run, which is waited for; one to the run alone stops only that.
     """
     command = [sys.executable, script or sys.argv[0], *overrides, assign("hydra.run.dir", folder)]
     process = subprocess.Popen(command)

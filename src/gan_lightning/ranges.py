@@ -1,7 +1,4 @@
-"""What a value may be: annotated types for constructors, their words, and the one check of both.
-
-Nothing heavy is imported. A type is taken strictly: "5" is no number and 1 is not true.
-"""
+"""What a value may be: annotated types, taken strictly ("5" is no number), in words too."""
 
 import functools
 import inspect
@@ -71,7 +68,7 @@ Block = Annotated[dict[str, Any], Said("a block of keys")]
 
 
 def words(kind: Any) -> str:
-    """What a type admits: `Annotated[int, Ge(1)] | None` is "a whole number of at least 1, or null"."""
+    """Of a type: `Annotated[int, Ge(1)] | None` is "a whole number of at least 1, or null"."""
     simple = {
         bool: "true or false",
         int: "a whole number",
@@ -119,7 +116,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def complaint(key: str, kind: Any, value: Any) -> tuple[str, str] | None:
-    """The key of a value that its type does not admit, and the line that says so; None where it does."""
+    """The key of a value that its type does not admit, and the line that says so, if any."""
     from pydantic import ValidationError
 
     try:
@@ -172,7 +169,7 @@ def choices(kind: Any) -> Iterator[Any]:
 
 
 def checked(function: Callable[P, None]) -> Callable[P, None]:
-    """A constructor whose arguments are held against their types: raises UserError naming one that does not fit."""
+    """A constructor that raises UserError naming an argument that its type does not admit."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:

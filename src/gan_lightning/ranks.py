@@ -1,7 +1,4 @@
-"""Who this process is among those that train together, as told by whoever started it.
-
-Nothing heavy is imported before it is needed: a command of one process does not pay for this.
-"""
+"""Who this process is among those that train together, as told by whoever started it."""
 
 import os
 import re
@@ -14,9 +11,9 @@ from gan_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that train together; `world` is None where only the configuration will tell."""
+    """This process among others; `world` None: the configuration will tell."""
 
-    kind: str = "alone"  # alone, torchrun, slurm, nodes (one command per node), child (started by Lightning)
+    kind: str = "alone"  # or torchrun, slurm, nodes (a command on each), child (of Lightning's)
     rank: int = 0
     local_rank: int = 0
     node: int = 0
@@ -27,7 +24,7 @@ class Place:
 
 
 def find_place(env: Mapping[str, str]) -> Place:
-    """Who this process is by its environment variables; raises UserError where they do not fit together."""
+    """By the environment variables; raises UserError where they do not fit together."""
     if "TORCHELASTIC_RUN_ID" in env:
         return Place(
             "torchrun",
@@ -44,7 +41,7 @@ def find_place(env: Mapping[str, str]) -> Place:
     if {"MASTER_ADDR", "MASTER_PORT"} <= env.keys() and {"NODE_RANK", "LOCAL_RANK"} & env.keys():
         kind = "child" if "LOCAL_RANK" in env else "nodes"
         local, node = _number(env, "LOCAL_RANK", "0"), _number(env, "NODE_RANK", "0")
-        # the configuration says how many there are on a node; until then it matters only which of them is the first
+        # until the configuration says how many there are, it matters only which is the first
         rank, port = int(local + node > 0), _number(env, "MASTER_PORT")
         return Place(kind, rank, local, node, None, None, env["MASTER_ADDR"], port)
     return Place()
@@ -65,7 +62,7 @@ def _step(env: Mapping[str, str]) -> str | None:
 
 
 def _slurm_tasks(env: Mapping[str, str]) -> int:
-    """Tasks of this SLURM step; 0 outside SLURM and in its interactive shells (as Lightning tells them)."""
+    """Tasks of this SLURM step; 0 outside and in interactive shells (as Lightning tells them)."""
     interactive = env.get("SLURM_JOB_NAME") in ("bash", "interactive")
     return 0 if interactive else _number(env, "SLURM_NTASKS", "0")
 
@@ -75,14 +72,13 @@ def _slurm_place(env: Mapping[str, str]) -> Place:
 
     tasks, nodes = _slurm_tasks(env), _number(env, "SLURM_NNODES", "1")
     if _step(env) is None:
+        right = "put srun before python (or ask for --ntasks=1)"
         raise UserError(
-            f"SLURM has {tasks} tasks for this job, and this is not one of them: put srun before python"
-            " (or ask for --ntasks=1)"
+            f"SLURM has {tasks} tasks for this job, and this is not one of them: {right}"
         )
     if tasks % nodes:
-        raise UserError(
-            f"SLURM: {tasks} tasks on {nodes} nodes are not the same number on each: use --ntasks-per-node"
-        )
+        uneven = f"SLURM: {tasks} tasks on {nodes} nodes are not the same number on each"
+        raise UserError(f"{uneven}: use --ntasks-per-node")
     # Lightning insists on the first and reads the others itself
     os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks // nodes))
     slurm = SLURMEnvironment(auto_requeue=False)
@@ -91,7 +87,7 @@ def _slurm_place(env: Mapping[str, str]) -> Place:
 
 
 def slurm_run(env: Mapping[str, str]) -> str | None:
-    """The name of this SLURM step's run folder, the same again when the job is requeued; None outside of steps."""
+    """This SLURM step's run folder, the same when the job is requeued; None outside of steps."""
     name = f"{env.get('SLURM_JOB_ID', '')}_{_step(env) or ''}"
     known = re.fullmatch(r"[\w.-]+_[\w.-]+", name) and _slurm_tasks(env)
     return f"slurm_{name}" if known else None
@@ -106,19 +102,18 @@ def restarted(env: Mapping[str, str]) -> bool:
 
 
 def settle(place: Place, trainer: Any, typed: Mapping[str, str], on_gpu: bool) -> tuple[int, int]:
-    """Sets `devices` and `num_nodes` of the configured trainer as the processes were started, and returns them.
+    """Sets and returns the trainer's `devices` and `num_nodes`, as processes were started.
 
-    `typed`: the command line's values by key. Raises UserError where they ask for something else, where a node lacks what
-    it needs to find the others, and for more processes than cores.
+    Raises UserError where `typed`, the command line's values by key, ask for something else, where
+    a node lacks what it needs to find the others, and for more processes than cores.
     """
     if place.world and place.per_node:  # torchrun and SLURM have told
         started = {"devices": place.per_node, "num_nodes": place.world // place.per_node}
         for key, number in started.items():
             asked = typed.get(f"trainer.{key}", "auto")
             if asked not in (str(number), "-1", "auto"):
-                raise UserError(
-                    f"trainer.{key}={asked}: {place.kind} has started {number} here, leave trainer.{key} out"
-                )
+                right = f"{place.kind} has started {number} here, leave trainer.{key} out"
+                raise UserError(f"trainer.{key}={asked}: {right}")
             trainer[key] = number
     count, nodes = processes(trainer.devices, on_gpu), trainer.num_nodes
     if not isinstance(nodes, int) or nodes < 1:
@@ -126,9 +121,8 @@ def settle(place: Place, trainer: Any, typed: Mapping[str, str], on_gpu: bool) -
     cores = os.cpu_count() or 1
     if not on_gpu and count > cores:
         what = "torchrun --nproc_per_node" if place.kind == "torchrun" else "trainer.devices"
-        raise UserError(
-            f"{what}={count}: this machine has {cores} cores, one for each process: {cores} is the most that is right"
-        )
+        right = f"one for each process: {cores} is the most that is right"
+        raise UserError(f"{what}={count}: this machine has {cores} cores, {right}")
     if place.kind in ("alone", "nodes") and nodes > 1:
         _check_nodes(os.environ, nodes)
     return count, nodes
@@ -149,10 +143,10 @@ def _check_nodes(env: Mapping[str, str], nodes: int) -> None:
     names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
     if missing := [name for name in names if not env.get(name)]:
         raise UserError(
-            f"trainer.num_nodes={nodes} needs {', '.join(missing)} in the environment of every node's command: the first node's"
-            f" address, a free port there, and 0 to {nodes - 1}, as MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NODE_RANK=0"
+            f"trainer.num_nodes={nodes} needs {', '.join(missing)} in the environment of every"
+            f" node's command: the first node's address, a free port there, and 0 to {nodes - 1},"
+            " as MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NODE_RANK=0"
         )
     if _number(env, "NODE_RANK") >= nodes:
-        raise UserError(
-            f"NODE_RANK={env['NODE_RANK']} should be one of 0 to {nodes - 1}, as trainer.num_nodes={nodes}"
-        )
+        right = f"should be one of 0 to {nodes - 1}, as trainer.num_nodes={nodes}"
+        raise UserError(f"NODE_RANK={env['NODE_RANK']} {right}")

@@ -1,26 +1,16 @@
-"""Fills in what the configuration leaves `null`, from the images and the device, and says what and why."""
+"""Fills in what the configuration leaves `null`, from the images and the device."""
 
 from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-# the keys for which `null` means "chosen here"
+NETWORKS = ("network.generator", "network.discriminator")
+# the keys for which `null` means "chosen here"; the networks' image_size by way of the data set's
 CHOSEN = {
-    "dataset.image_size",
-    "network.generator.image_size",  # by way of the data set's
-    "network.discriminator.image_size",
-    "dataset.batch_size",
-    "network.generator.channels",
-    "network.generator.min_channels",
-    "network.discriminator.channels",
-    "network.discriminator.min_channels",
-    "network.generator.depth",
-    "augment.p",
-    "loss.gamma",
-    "trainer.precision",
-    "total_kimg",
-    "checkpoints.every_kimg",
+    f"{part}.{key}" for part in NETWORKS for key in ("image_size", "channels", "min_channels")
 }
+CHOSEN |= {"dataset.image_size", "dataset.batch_size", "network.generator.depth", "augment.p"}
+CHOSEN |= {"loss.gamma", "trainer.precision", "total_kimg", "checkpoints.every_kimg"}
 
 
 class Sized(Protocol):
@@ -29,7 +19,7 @@ class Sized(Protocol):
 
 
 def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]]:
-    """Sets every `null` knob in place; returns (override, reason) pairs in the order chosen."""
+    """Sets every `null` knob; returns (override, reason) pairs in the order chosen."""
     from gan_lightning.networks.blocks import height_width
 
     chosen: list[tuple[str, str]] = []
@@ -46,8 +36,7 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     fitting = 128 if on_gpu else 64
     side = next((s for s in (128, 64, 32) if s <= min(fitting, *size)), 32)
     settle("dataset.image_size", side, f"the images are {size[1]} x {size[0]}, on {where}")
-    chosen_size = cfg.dataset.image_size
-    height, width = height_width(chosen_size if isinstance(chosen_size, int) else list(chosen_size))
+    height, width = height_width(cfg.dataset.image_size)
     pixels = height * width
     settle(
         "dataset.batch_size",
@@ -56,9 +45,9 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
     )
     batch = cfg.dataset.batch_size
     small, size_named = pixels <= 32**2, f"for {width} x {height} pixels"
-    for network in ("generator", "discriminator"):
-        settle(f"network.{network}.channels", 128 if small else 256, size_named)
-        settle(f"network.{network}.min_channels", 32 if small else 16, size_named)
+    for network in NETWORKS:
+        settle(f"{network}.channels", 128 if small else 256, size_named)
+        settle(f"{network}.min_channels", 32 if small else 16, size_named)
     settle("network.generator.depth", 1 if small else 2, size_named)
     settle("augment.p", 0.5 if count < 5000 else 0.2 if count < 20000 else 0.0, f"{count:,} images")
     settle("loss.gamma", round(gamma(pixels, batch), 4), f"{size_named} in batches of {batch}")
@@ -79,7 +68,7 @@ def choose(cfg: DictConfig, source: Sized, on_gpu: bool) -> list[tuple[str, str]
 
 
 def fast_bf16(on_gpu: bool) -> bool:
-    """Whether the device computes in bf16 itself: on a CPU without it bf16 is many times slower than fp32."""
+    """Whether the device computes in bf16 itself: without it bf16 is far slower than fp32."""
     import torch
 
     if on_gpu:
@@ -90,14 +79,13 @@ def fast_bf16(on_gpu: bool) -> bool:
 def gamma(pixels: int, batch: int) -> float:
     """R1's strength, 0.5 for 64 pixels in batches of 16.
 
-    It does not carry over between resolutions: it grows with the pixels and falls with the batch, as the 0.0002 ·
-    pixels / batch of Karras et al. (2020), here ten times that for the far smaller networks; ten times more again
-    leaves the generator without a signal (benchmarks/RECIPES.md).
+    Ten times the 0.0002 · pixels / batch of Karras et al. (2020), for far smaller networks; ten
+    times more again leaves the generator without a signal (benchmarks/RECIPES.md).
     """
     return 0.002 * pixels / batch
 
 
 def length(pixels: int, on_gpu: bool) -> float:
-    """Thousand images to show: 10 to 40 minutes of two CPU cores (by size and aid), an hour of a GPU."""
+    """Thousand images to show: 10 to 40 minutes of two CPU cores, an hour of a GPU."""
     small, middle, large = (9000.0, 3000.0, 1200.0) if on_gpu else (300.0, 100.0, 40.0)
     return small if pixels <= 32**2 else middle if pixels <= 64**2 else large

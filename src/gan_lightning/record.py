@@ -1,4 +1,4 @@
-"""What a run was started with and by what: RUN_DIR/run.json, for the page and for who comes later."""
+"""What a run was started with and by what: RUN_DIR/run.json."""
 
 import datetime
 import platform
@@ -30,7 +30,7 @@ def command(overrides: Sequence[str]) -> str:
 
 
 def ours(text: str) -> str:
-    """A command as this program writes it, to be copied by people; "" for any other one."""
+    """A command as this program writes it; "" for any other one."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -68,7 +68,7 @@ def end(run_dir: Path, nimg: int, seconds: float) -> None:
 
 
 def commit() -> str | None:
-    """The revision of this program's checkout, with -dirty where files have changed; None for none."""
+    """The revision of this checkout, -dirty where files have changed; None for none."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

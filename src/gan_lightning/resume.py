@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what of the file a run takes over, value by value, and Lightning's door to the files."""
+"""Going on from a checkpoint: what a run takes over of it, value by value."""
 
 import random
 import shlex
@@ -72,12 +72,11 @@ SAME = (  # of the configuration, in the file and now
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """A checkpoint to go on from, with nothing in it but what this program writes there, each value of its type. UserError."""
+    """A checkpoint to go on from: only what is written here, each value of its type. UserError."""
     checkpoint = read_checkpoint(path)
     if not {"nimg", "step", "random", "optimizer_states"} <= checkpoint.keys():
-        raise UserError(
-            f"ckpt_path={path} holds no training state: give a checkpoint that a run wrote"
-        )
+        right = "give a checkpoint that a run wrote"
+        raise UserError(f"ckpt_path={path} holds no training state: {right}")
     with untrusted(path):
         names = {name.removesuffix("?") for name in STATE}
         found = {name: value for name, value in checkpoint.items() if name in names}
@@ -90,16 +89,16 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         if len(loaders) > 1 or min(counts) < 0:
             raise NoMatch("nimg, step and the place in the data should be 0 or more")
     state |= {key: checkpoint[key] for key in ("config", "state_dict")}
-    # whatever the file says of itself: Lightning would change it, step by step, to what the installed version writes
+    # whatever the file says: Lightning would migrate it to the installed version
     return state | {"lr_schedulers": [], "pytorch-lightning_version": lightning.__version__}
 
 
 def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
-    """Raises UserError where a checkpoint cannot be gone on from with this configuration, naming the key to set."""
-    total, epochs, seen = (
+    """Raises UserError, naming the key to set, where `config` cannot go on from `state`."""
+    total, seen, epochs = (
         config["total_kimg"],
-        config["trainer"]["max_epochs"],
         state["nimg"] / 1000,
+        config["trainer"]["max_epochs"],
     )
     if total and seen >= total:
         raise UserError(
@@ -108,9 +107,8 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
         )
     done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
     if 0 < epochs <= done:
-        raise UserError(
-            f"trainer.max_epochs={epochs} is already reached: {path} has seen {done} epochs; raise it"
-        )
+        reached = f"{path} has seen {done} epochs; raise it"
+        raise UserError(f"trainer.max_epochs={epochs} is already reached: {reached}")
     for key in SAME:
         was = lookup(state["config"], key)
         if was == lookup(config, key):
@@ -125,15 +123,14 @@ def must_fit(state: dict[str, Any], config: dict[str, Any], path: str) -> None:
 
 
 def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
-    """Raises UserError where weights or optimisers' values are not those of this module's parts, in name, shape or kind."""
+    """Raises UserError where weights or optimisers' values are not this module's."""
     with untrusted(path):
         loaded = state["state_dict"]
         module.adapt_weights(loaded)
         own = module.state_dict()
         if odd := own.keys() ^ loaded.keys():
-            raise NoMatch(
-                f"its weights are not those of the networks it names ({ascii(sorted(odd)[0])[:80]})"
-            )
+            differ = "its weights are not those of the networks it names"
+            raise NoMatch(f"{differ} ({ascii(min(odd))[:80]})")
         for name, weight in loaded.items():
             same_kind(weight, own[name], f"weight {name}")
         for part in state["random"]:
@@ -151,7 +148,7 @@ def must_load(state: dict[str, Any], module: GAN, path: str) -> None:
 
 
 def _check_random(state: dict[str, Any]) -> None:
-    """Sets generators of its own to these states; NumPy alone takes a position that lies outside of its words."""
+    """Tries these states; NumPy alone would take a position that lies outside of its words."""
     if state["numpy"][2] not in range(625):
         raise NoMatch("NumPy's random state is beyond its end")
     np.random.RandomState().set_state(tuple(state["numpy"]))
@@ -160,16 +157,13 @@ def _check_random(state: dict[str, Any]) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[Any], Any]) -> None:
-    """One group over all weights; for each weight the values that this optimiser keeps, of its shape or a single number."""
+    """One group over all weights; of each the values that this optimiser keeps."""
     example = torch.nn.Parameter(torch.zeros(2))
     example.grad = torch.zeros(2)
     optimizer = make([example])
     optimizer.step()
-    kept, (settings,), groups = (
-        optimizer.state[example],
-        optimizer.param_groups,
-        saved["param_groups"],
-    )
+    kept, (settings,) = optimizer.state[example], optimizer.param_groups
+    groups = saved["param_groups"]
     same = [group.keys() for group in groups] == [settings.keys()]
     same &= [group["params"] for group in groups] == [list(range(len(weights)))]
     same &= all(number in range(len(weights)) for number in saved["state"])
@@ -183,7 +177,7 @@ def _check_optimizer(saved: dict[str, Any], weights: list[Any], make: Callable[[
 
 
 class CheckpointFiles(CheckpointIO):
-    """Lightning's door to checkpoint files: they appear whole or not at all, and it gets only what was read and checked here."""
+    """Checkpoint files for Lightning: whole or not at all, and checked."""
 
     def __init__(self, read: Callable[[Any], dict[str, Any]] = read_training_state) -> None:
         self.read = read

@@ -16,12 +16,11 @@ SHORTEST = 60  # seconds under which another run is not worth starting
 
 
 def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
-    """Runs `train.py` as often as the budget allows, each time with the first finding's override
-    added.
+    """Runs `train.py` as often as `minutes` allow, each time with the first finding's override.
 
-    Each attempt is a process and a folder of its own below `run_dir`; ends with a leaderboard,
-    printed and written to leaderboard.json, and returns the best objective. Raises UserError where
-    the first attempt does not even run.
+    Each attempt is a process and a folder of its own below `run_dir`. Prints and writes
+    leaderboard.json, returns the best objective. Raises UserError where the first attempt does not
+    even run.
     """
     end = time.monotonic() + 60 * minutes
     overrides = [o for o in overrides if not o.startswith(("retry.", "hydra."))]
@@ -30,8 +29,7 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
     while not attempts or end - time.monotonic() > SHORTEST:
         folder = run_dir / f"attempt_{len(attempts) + 1}"
         print(f"\nattempt {len(attempts) + 1}: {printable(' '.join(overrides))}", flush=True)
-        # half of the budget at most, so that the runs compare and there is one to follow the first
-        # prescription
+        # half of the budget at most, so that one run can follow the first prescription
         seconds = min(30 * minutes, end - time.monotonic())
         try:
             attempt, finding = run_once(overrides, folder, change, seconds)
@@ -56,20 +54,18 @@ def retry(overrides: list[str], run_dir: Path, minutes: float) -> float | None:
 def run_once(
     overrides: list[str], folder: Path, change: str, seconds: float
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """One attempt (`change`: the override followed, "" for the first; lower objectives are better),
-    and the first finding that is still there and has an override to follow.
-    """
+    """An attempt that follows override `change`, and the first finding that is left to follow."""
     limit = f"retry.seconds_left={max(SHORTEST, int(seconds))}"
     started = time.monotonic()
     code, stop = train_process([*overrides, limit], folder)
     spent = (time.monotonic() - started) / 60
     if not (folder / "diagnosis.json").is_file():
-        raise UserError(
-            f"the attempt in {folder} ended with exit code {code} and without a diagnosis"
-        )
+        ended = f"ended with exit code {code} and without a diagnosis"
+        raise UserError(f"the attempt in {folder} {ended}")
     diagnosis = json.loads((folder / "diagnosis.json").read_text(encoding="utf-8"))
     result = folder / "result.json"
-    first = next((f for f in diagnosis["findings"] if _to_follow(f)), None)
+    left = [f for f in diagnosis["findings"] if f["override"] and not f["resolved"]]
+    first = next((f for f in left if f["severity"] != "note"), None)
     attempt = {
         "folder": str(folder),
         "change": change,
@@ -79,11 +75,6 @@ def run_once(
         "minutes": round(spent, 2),
     }
     return attempt, None if stop else first
-
-
-def _to_follow(finding: dict[str, Any]) -> bool:
-    open_still = finding["override"] and not finding["resolved"]
-    return bool(open_still and finding["severity"] != "note")
 
 
 def show(attempts: list[dict[str, Any]]) -> None:

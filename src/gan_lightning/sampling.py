@@ -1,7 +1,8 @@
-"""From a checkpoint, or what `export` wrote of it, to images; code that the file brings along is never run."""
+"""From a checkpoint, or what `export` wrote of it, to images; code in the file is never run."""
 
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,24 +24,25 @@ from gan_lightning.files import (
     same_kind,
     untrusted,
 )
-from gan_lightning.latents import classes, latents
+from gan_lightning.latents import classes, inputs, latents, picked
+from gan_lightning.networks.blocks import height_width
 from gan_lightning.patterns import ANY, SCALAR, NoMatch, match, plain
 
 BLOCK = 256  # images at once in memory as numbers
 LARGEST = 2**16  # channels, pixels, latent numbers: beyond, a file only wants to fill the memory
 PIECE = 64  # images of up to 128 pixels at once through the network
 OURS = "gan_lightning.networks"
+WRONG: tuple[type[Exception], ...] = (UserError, TypeError, ValueError, RuntimeError, KeyError)
+WRONG += (OverflowError, AttributeError)  # what wrong arguments of a network bring about
 
 
 def build_trusted(
     node: dict[str, Any], trust: str | None = None, weights: dict[str, Tensor] | None = None
 ) -> torch.nn.Module:
-    """A network from a file's configuration: a class that is defined in gan_lightning.networks or in package `trust`.
+    """A file's network: a class that is defined in gan_lightning.networks or in package `trust`.
 
-    `weights`: what it will hold; where they are not its own, nothing of their size is made. Raises UserError.
-
-    Hydra does not take part: it would follow names through imports (x.layers.torch.load) and build what is nested
-    in the values. Here a name is a module's and a class's, and values are values.
+    `weights`: what it will hold; of others nothing is made. Raises UserError. Not by Hydra, which
+    would follow names through imports (x.layers.torch.load) and build what is nested in values.
     """
     network = _trusted_class(str(node["_target_"]), trust)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
@@ -49,15 +51,7 @@ def build_trusted(
         if weights is not None:
             _must_fit(network, arguments, weights)
         return network(**arguments)
-    except (
-        UserError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        OverflowError,
-        AttributeError,
-    ) as error:
+    except WRONG as error:
         target = node["_target_"]
         raise UserError(f"the checkpoint's {target} cannot be built: {first_line(error)}") from None
 
@@ -73,9 +67,8 @@ def _trusted_class(target: str, trust: str | None) -> type[torch.nn.Module]:
 
     home, _, name = target.rpartition(".")
     if not within(home):
-        raise UserError(
-            f"{wants} is not in {allowed}; if you trust it, add --trust {target.partition('.')[0]}"
-        )
+        right = f"if you trust it, add --trust {target.partition('.')[0]}"
+        raise UserError(f"{wants} is not in {allowed}; {right}")
     try:
         network = getattr(importlib.import_module(home), name)
     except (ImportError, AttributeError):
@@ -91,7 +84,7 @@ def _trusted_class(target: str, trust: str | None) -> type[torch.nn.Module]:
 def _must_fit(
     network: type[torch.nn.Module], arguments: dict[str, Any], weights: dict[str, Tensor]
 ) -> None:
-    """Raises NoMatch where such a network has other weights than these; found out without making any of them."""
+    """Raises NoMatch where such a network has other weights than these, without making any."""
     for name, value in arguments.items():
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int) and abs(number) > LARGEST:
@@ -99,9 +92,8 @@ def _must_fit(
     with torch.device("meta"):
         made = network(**arguments).state_dict()
     if odd := made.keys() ^ weights.keys():
-        raise NoMatch(
-            f"it lacks, or has too many of, the network's weights: {ascii(min(odd))[:80]}"
-        )
+        differ = "it lacks, or has too many of, the network's weights"
+        raise NoMatch(f"{differ}: {ascii(min(odd))[:80]}")
     for name, weight in weights.items():
         same_kind(weight, made[name], f"weight {name}")
 
@@ -127,32 +119,24 @@ class Sampler:
 
     @property
     def piece(self) -> int:
-        """Images at once through the network: fewer of large ones, which would take gigabytes."""
-        size = self.config["network"]["generator"].get("image_size") or 1
-        height, width = size if isinstance(size, list) else (size, size)
-        return max(1, min(PIECE, PIECE * 128**2 // max(1, height * width)))
+        """Images at once through the network: fewer of large ones."""
+        pixels = math.prod(height_width(self.config["network"]["generator"].get("image_size") or 1))
+        return max(1, min(PIECE, PIECE * 128**2 // max(1, pixels)))
 
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Latents (B, latent_dim), and labels (B,) for a conditional generator, to uint8 images (B, C, H, W) on the CPU."""
-        return torch.cat([to_uint8(piece.cpu()) for piece in self.pieces(z, labels)])
-
-    def pieces(self, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
-        """The images as float (b, C, H, W) on the device, a few at a time."""
-        inputs = (z,) if labels is None else (z, labels)
-        for piece in zip(*(x.to(self.device).split(self.piece) for x in inputs), strict=True):
-            yield self.generator(*piece).float()
+        """uint8 (B, C, H, W) on the CPU of latents (B, latent_dim) and labels (B,), if any."""
+        parts = (x.to(self.device).split(self.piece) for x in inputs(z, labels))
+        made = (self.generator(*part).float().cpu() for part in zip(*parts, strict=True))
+        return torch.cat([to_uint8(part) for part in made])
 
     def make(
-        self,
-        seeds: Sequence[int],
-        label: int | Tensor | None = None,
-        truncation: float = 1.0,
+        self, seeds: Sequence[int], label: int | Tensor | None = None, truncation: float = 1.0
     ) -> Iterator[Tensor]:
         """uint8 (b, C, H, W) with b up to 256, one image a seed; a seed's image is always the same.
 
-        `label`: the class of all, or of each (n,); None: the classes in turn by seed. `truncation`: latents times this;
-        below 1 more regular images and fewer kinds of them (after Brock et al. 2019).
+        `label`: the class of all, or of each (n,); None: in turn by seed. `truncation`: latents
+        times this; below 1 more regular images of fewer kinds (after Brock et al. 2019).
         """
         labels = classes(seeds, self.num_classes)
         if labels is not None and label is not None:
@@ -160,14 +144,10 @@ class Sampler:
         for start in range(0, len(seeds), BLOCK):
             block = slice(start, start + BLOCK)
             z = truncation * latents(seeds[block], self.config["latent_dim"])
-            yield self.generate(z, None if labels is None else labels[block])
+            yield self.generate(z, picked(labels, block))
 
     def images(
-        self,
-        count: int,
-        seed: int = 0,
-        label: int | Tensor | None = None,
-        truncation: float = 1.0,
+        self, count: int, seed: int = 0, label: int | Tensor | None = None, truncation: float = 1.0
     ) -> Tensor:
         """uint8 (count, C, H, W) on the CPU, of the seeds from `seed` on, as `make`."""
         return torch.cat(list(self.make(range(seed, seed + count), label, truncation)))
@@ -191,7 +171,7 @@ CONFIG = {
 
 
 def known_config(given: dict[str, Any]) -> dict[str, Any]:
-    """What sampling and scoring need of a checkpoint's configuration, each value checked. Raises NoMatch."""
+    """What sampling and scoring need of a configuration, each value checked. Raises NoMatch."""
     dataset = match(given.get("dataset", {}), {str: (*SCALAR, list, dict)}, "dataset")
     config = {key: given.get(key) for key in ("network", "latent_dim", "num_classes")}
     config["dataset"] = {key: value for key, value in dataset.items() if key in DATASET}
@@ -209,9 +189,9 @@ def known_config(given: dict[str, Any]) -> dict[str, Any]:
 def load_generator(
     path: str | Path, trust: str | None = None, device: str | None = None
 ) -> Sampler:
-    """The generator of a checkpoint, with the EMA of its weights where there is one, or of what `export` wrote of it.
+    """The generator, its EMA if any, of a checkpoint, a .safetensors file or a folder for a hub.
 
-    That is a .safetensors file, or a folder for a model hub. Raises UserError, see `read_checkpoint`.
+    Raises UserError, see `read_checkpoint`.
     """
     given, weights = read_generator(path)
     with untrusted(path), torch.no_grad():
@@ -227,7 +207,7 @@ def load_generator(
 
 
 def read_generator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration, as a stranger may have written it, and a generator's weights by their names in it. Raises UserError."""
+    """A stranger's configuration, and a generator's weights by name. Raises UserError."""
     path = expanded(path)
     if is_exported(path):
         weights, _ = read_safetensors(path / EXPORTED)
@@ -249,7 +229,7 @@ def read_generator(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
 def built(
     config: dict[str, Any], weights: dict[str, Tensor], trust: str | None = None
 ) -> torch.nn.Module:
-    """A known configuration's generator with these weights, tried once. Raises UserError and NoMatch."""
+    """The generator with these weights, tried once. Raises UserError and NoMatch."""
     generator = build_trusted(config["network"]["generator"], trust, weights).float().eval()
     generator.load_state_dict(weights)
     label = [torch.tensor([config["num_classes"] - 1])] if config["num_classes"] else []

@@ -1,6 +1,6 @@
 """What every key of conf/ may hold.
 
-A block whose `_target_` is a class of this package takes what that class' constructor takes, by its annotations; a
+A block whose `_target_` is a class of this package takes what its constructor's annotations say; a
 class of somebody else's checks its keys itself. The table holds what belongs to no class.
 """
 
@@ -77,11 +77,7 @@ Batches = Annotated[
 ]
 Betas = Annotated[list[r.BelowOne], Len(2, 2), Said("two numbers from 0 to below 1, as [0.0,0.99]")]
 
-OPTIMIZER = {
-    "betas": Betas,
-    "eps": r.Above0,
-    "weight_decay": r.AtLeast0,
-}
+OPTIMIZER = {"betas": Betas, "eps": r.Above0, "weight_decay": r.AtLeast0}
 NEEDED: dict[str, Any] = {
     "seed": r.Seed,
     "latent_dim": r.Width,
@@ -152,7 +148,7 @@ MAY_GO = ("optimizer_g", "optimizer_d", "logger", "trainer", "hydra", "experimen
 
 @cache
 def arguments(target: str) -> dict[str, Any]:
-    """The constructor's arguments with their types; "**" is among them where it takes any. Imports it."""
+    """The constructor's arguments by type, "**" where it takes any. Imports it."""
     function = named(target)
     if not isinstance(function, type):
         return _arguments(function)
@@ -197,7 +193,7 @@ def _not_there(target: str) -> str:
 
 
 def kind(key: str, plain: Any) -> Any:
-    """The type of a dotted key in this configuration; OPEN inside somebody else's block, None for no key at all."""
+    """The type of a dotted key; OPEN inside somebody else's block, None for no key at all."""
     if key in KEYS:
         return KEYS[key]
     if re.fullmatch(r"logger\.\w+", key):
@@ -226,27 +222,23 @@ def _argument(key: str, inner: list[str], target: str, top: str) -> Any:
 
 def needed(key: str) -> bool:
     """Whether the program cannot do without a key."""
-    if key in NEEDED or any(known.startswith(f"{key}.") for known in NEEDED):
-        return True
-    return f"{key.partition('.')[0]}" in NEEDED and key.partition(".")[0] not in MAY_GO
+    top = key.partition(".")[0]
+    below = any(known.startswith(f"{key}.") for known in NEEDED)
+    return key in NEEDED or below or (top in NEEDED and top not in MAY_GO)
 
 
 # -- the whole configuration ---------------------------------------------------------------
 
 
 def validate(cfg: DictConfig, typed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The configuration as plain values, all of them possible.
-
-    Raises UserError naming a key whose value is not and what would be right; one of `typed` before others.
-    """
+    """The configuration as plain values. UserError on a key, one of `typed` first."""
     unresolved = OmegaConf.to_container(cfg)
     for key in (key for key, value in leaves(unresolved) if value == "???"):
         raise _missing(key, kind(key, unresolved))
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     # what is in the table is answered before a class, and with it torch, has to be imported
     for found in (_wrong_in_table(plain), _wrong_in_blocks(plain, typed)):
-        wrong = list(found)
-        if wrong:
+        if wrong := list(found):
             raise UserError(min(wrong, key=lambda pair: pair[0] not in typed)[1])
     return plain
 

@@ -1,4 +1,4 @@
-"""Lightning's way to train with several processes, with what alternating networks, dying processes and SLURM need."""
+"""What alternating networks, dying processes and SLURM need of Lightning."""
 
 import os
 import re
@@ -22,9 +22,9 @@ from gan_lightning.ranks import Place, slurm_run
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Lightning's launcher without its observer, which kills this process, too, without a word when a child dies.
+    """Lightning's launcher without its observer, which kills this process when a child dies.
 
-    `together.Company` looks after the children instead and says which one it was.
+    `together.Company` looks after the children and says which one it was.
     """
 
     def launch(
@@ -40,7 +40,7 @@ class Launcher(_SubprocessScriptLauncher):
 
 
 class Together(DDPStrategy):
-    """Distributed data parallel for networks that take turns: each backward pass touches one of them only."""
+    """Distributed data parallel for networks that take turns in the backward passes."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(find_unused_parameters=True, **settings)
@@ -51,7 +51,7 @@ class Together(DDPStrategy):
 
 
 def environment(place: Place) -> list[ClusterEnvironment]:
-    """What Lightning should take its processes from, where its own detection would not do: [] or one plugin."""
+    """Where Lightning's processes come from, if its own detection would not do."""
     if place.kind == "slurm":
         # its own requeueing saves inside a step, from within a signal handler
         return [SLURMEnvironment(auto_requeue=False)]
@@ -61,12 +61,12 @@ def environment(place: Place) -> list[ClusterEnvironment]:
 
 
 def must_requeue() -> bool:
-    """Whether this run has stopped for SLURM's signal that the time is nearly over (`--signal=SIGUSR1@120`)."""
+    """Whether SLURM's signal (`--signal=SIGUSR1@120`) has stopped this run."""
     return interrupt.asked() == signal.SIGUSR1 and slurm_run(os.environ) is not None
 
 
 def requeue() -> str:
-    """Puts this SLURM job back into the queue; returns a line that says so, or why it is not there."""
+    """Puts this SLURM job back into the queue; a line that says so, or why it is not there."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"

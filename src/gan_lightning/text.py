@@ -1,22 +1,20 @@
-"""Text of others on the terminal: what a file name or a stranger's file holds is shown, never obeyed.
-
-A leaf: nothing of the package is imported, and rich only where a console is made.
-"""
+"""Text of others on the terminal: it is shown, never obeyed."""
 
 import sys
 from typing import Any
 
 
 def printable(text: object) -> str:
-    """`text` in one line, with what a terminal would obey (escape sequences, line ends, text set right to left) escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in str(text)
-    )
+    """In one line, with what a terminal would obey (as line ends) escaped."""
+
+    def shown(letter: str) -> str:
+        return letter.encode("unicode_escape", "surrogatepass").decode()
+
+    return "".join(c if c.isprintable() else shown(c) for c in str(text))
 
 
 def brief(value: object, most: int = 60) -> str:
-    """A configuration's value as it would be typed, on one line and not endless."""
+    """A configuration's value as it would be typed, on one line of at most `most` letters."""
     text = printable(value) if not isinstance(value, int | list | tuple | dict) else ""
     if value is None:
         text = "null"
@@ -44,7 +42,7 @@ def tolerant_output() -> None:
 
 
 def console(**settings: Any) -> Any:
-    """rich's Console, which prints what it is given as `printable` does: names are not read as markup or control codes."""
+    """rich's Console, which prints as `printable` does, not markup or control codes."""
     from rich.console import Console
     from rich.segment import Segment
 

@@ -1,7 +1,6 @@
 """Processes that train as one: what process 0 decides for all, and noticing one that has died.
 
-They meet at a TCP store of torch, which Lightning's process group uses later as well. No heavy import before it is
-needed: a command of one process does not pay for this.
+They meet at a TCP store of torch's. Heavy imports wait until they are needed.
 """
 
 import json
@@ -28,9 +27,10 @@ PATIENCE = 300  # seconds to wait for others before training; GAN_LIGHTNING_WAIT
 BEATS = 20  # seconds without a sign of life after which a process counts as dead
 GRACE = 15  # seconds that a process has to end by itself after another one has died
 DAY = 24 * 3600
-LOST = r"gloo|nccl|connection|peer|store|timed out|socket"  # in a collective's error whose partner is gone
+LOST = r"gloo|nccl|connection|peer|store|timed out|socket"  # in errors of who has lost a partner
 HELP = r"--(help|hydra-help|version|info|shell|cfg)|-[hcsi]$"
 WELL = "training"  # the state of a process that has not left
+Sign = dict[str, Any]  # of life
 
 company: "Company | None" = None  # of this process, once it has any
 
@@ -39,9 +39,9 @@ company: "Company | None" = None  # of this process, once it has any
 
 
 def arguments(typed: list[str]) -> list[str]:
-    """The command line, for a process that is not the first with what process 0 has decided; it also falls silent.
+    """The command line, with what process 0 has decided for the others, which fall silent.
 
-    Waits for process 0 where it decides. Raises UserError where that does not come or where both were told different things.
+    Raises UserError where no decision comes or both were told different things.
     """
     global company
     place, swept = find_place(os.environ), bool({"-m", "--multirun"} & {*typed})
@@ -53,9 +53,8 @@ def arguments(typed: list[str]) -> list[str]:
     if place.kind == "alone" or any(re.match(HELP, argument) for argument in typed):
         return own
     if swept:
-        raise UserError(
-            "a sweep starts its runs' processes itself: python train.py -m ..., with trainer.devices=N for several"
-        )
+        right = "python train.py -m ..., with trainer.devices=N for several"
+        raise UserError(f"a sweep starts its runs' processes itself: {right}")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     company = Company(place, [argument for argument in typed if not argument.startswith("hydra")])
     if place.rank == 0:
@@ -66,17 +65,15 @@ def arguments(typed: list[str]) -> list[str]:
         return typed
     company.open()
     decided = company.hear()
-    if differ := {*decided["typed"]} ^ {*company.typed}:
-        raise UserError(
-            f"process 0 was started with other settings than this one: {' '.join(sorted(differ))}"
-        )
+    if differ := " ".join(sorted({*decided["typed"]} ^ {*company.typed})):
+        raise UserError(f"process 0 was started with other settings than this one: {differ}")
     from gan_lightning.config import assign
 
     return [*typed, assign("hydra.run.dir", decided["folder"])]
 
 
 def hush() -> None:
-    """From here on this process prints nothing but fatal errors."""
+    """From here on only fatal errors are printed."""
     import logging
     import warnings
 
@@ -88,7 +85,7 @@ def hush() -> None:
 
 
 def leave(failure: str | None = None) -> bool:
-    """To be called at the end of the process, with what it ended in; returns whether it should say so itself."""
+    """At the end of the process, with what it ended in: whether it should say so itself."""
     return company is None or company.leave(failure)
 
 
@@ -96,8 +93,7 @@ def leave(failure: str | None = None) -> bool:
 
 
 def take_place(cfg: Any, overrides: list[str], on_gpu: bool) -> Place:
-    """Sets trainer.devices and trainer.num_nodes as the processes were started (`ranks.settle`), and returns this one's
-    place among them. Raises UserError."""
+    """This process's place, after `ranks.settle`. Raises UserError."""
     place = company.place if company else Place()
     typed = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     count, nodes = settle(place, cfg.trainer, typed, on_gpu)
@@ -110,7 +106,7 @@ def take_place(cfg: Any, overrides: list[str], on_gpu: bool) -> Place:
 
 
 def gather(place: Place) -> "Company | None":
-    """Starts watching over the others; None for a process that trains alone. Before Lightning starts its own processes."""
+    """Watches over the others from before Lightning starts its own; None for one that is alone."""
     global company
     if place.world == 1:
         return None
@@ -127,10 +123,10 @@ def gather(place: Place) -> "Company | None":
 
 
 class Company:
-    """The store at which the processes meet, with a thread that says "alive" for this one and looks after the others.
+    """The store where processes meet, and a thread that says "alive" and looks after the others.
 
-    Where another one has died, `over` says which, and this process ends `GRACE` seconds later at the latest, whatever it
-    is waiting for. `every`: seconds between two looks.
+    Where one has died, `over` says which, and this process ends at most `GRACE` seconds later,
+    whatever it waits for. `every`: seconds between two looks.
     """
 
     def __init__(self, place: Place, typed: Sequence[str] = (), every: float = 1.0) -> None:
@@ -140,15 +136,9 @@ class Company:
         self.complete = False  # all should be there by now
         self.late = 0  # looks since then at which one was missing
         self.store: Any = None
-        self.sign: dict[str, Any] = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "state": WELL,
-            "text": "",
-        }
-        self.seen: dict[
-            int, tuple[dict[str, Any], int]
-        ] = {}  # the last sign, looks since it changed
+        self.sign: Sign = {"host": socket.gethostname(), "pid": os.getpid()}
+        self.sign |= {"state": WELL, "text": ""}
+        self.seen: dict[int, tuple[Sign, int]] = {}  # the last sign, looks since it changed
         self.thread: threading.Thread | None = None
         self.lock = threading.Lock()
         # torchrun keeps its store when it starts everything again
@@ -158,38 +148,32 @@ class Company:
     # -- the store -----------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Opens the store (process 0) or waits for it; a second call does nothing. Raises UserError."""
+        """Opens the store (process 0) or waits for it, once. Raises UserError."""
         if self.store is None:
             agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
             self.store = self._connect(serve=self.place.rank == 0 and not agent)
 
     def _connect(self, serve: bool = False) -> Any:
-        import torch.distributed as dist
+        from torch.distributed import TCPStore
 
-        address, port, patience = self.place.address, self.place.port, self.patience
+        address, port = where = self.place.address, self.place.port
+        limit = timedelta(seconds=self.patience)
         try:
             socket.getaddrinfo(address, port)
-            # several stores of one process share one server: Lightning's process group will open it once more
-            return dist.TCPStore(
-                address,
-                port,
-                is_master=serve,
-                multi_tenant=serve,
-                timeout=timedelta(seconds=patience),
-                wait_for_workers=False,
+            # multi_tenant: Lightning's process group will open this process's server once more
+            return TCPStore(
+                *where, is_master=serve, multi_tenant=serve, timeout=limit, wait_for_workers=False
             )
         except socket.gaierror as error:
-            raise UserError(
-                f"MASTER_ADDR={address} is no known address ({error.strerror})"
-            ) from None
+            wrong = f"MASTER_ADDR={address} is no known address ({error.strerror})"
         except RuntimeError as error:  # torch's, as all of its stores'
-            why = first_line(error)
-            raise UserError(
-                f"{address}:{port} cannot be opened ({why}): set MASTER_PORT to a free port"
-                if serve
-                else f"no process 0 at {address}:{port} after {patience:.0f} seconds ({why}): start the first node, or see"
-                " that MASTER_ADDR and MASTER_PORT are its address and port"
-            ) from None
+            place, why = f"{address}:{port}", first_line(error)
+            wrong = f"{place} cannot be opened ({why}): set MASTER_PORT to a free port"
+            if not serve:
+                right = "see that MASTER_ADDR and MASTER_PORT are its address and port"
+                wrong = f"no process 0 at {place} after {self.patience:.0f} seconds ({why})"
+                wrong += f": start the first node, or {right}"
+        raise UserError(wrong)
 
     def tell(self, folder: str | Path) -> None:
         """Process 0: the run folder, to all others."""
@@ -202,7 +186,7 @@ class Company:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """What is within is done by process 0 before all others do it, so that they find what it has made."""
+        """What is within is done by process 0 first, so that the others find what it has made."""
         if self.place.rank and self.place.kind != "child":
             self._await("prepared", DAY)
         yield
@@ -219,10 +203,8 @@ class Company:
             self.store.wait([self.prefix + key], timedelta(seconds=seconds))
             said = json.loads(self.store.get(self.prefix + key))
         except RuntimeError as error:
-            raise UserError(
-                f"process 0 has died before the training began, or decided nothing within {seconds:.0f} seconds"
-                f" ({first_line(error)})"
-            ) from None
+            silent = f"or decided nothing within {seconds:.0f} seconds ({first_line(error)})"
+            raise UserError(f"process 0 has died before the training began, {silent}") from None
         if "failed" in said:
             self.silent = said["failed"]  # it has said why
             raise UserError("process 0 has ended before the training began")
@@ -231,7 +213,6 @@ class Company:
     # -- signs of life -------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Starts the thread."""
         if self.thread is None:
             self.thread = threading.Thread(target=self._watch, name="company", daemon=True)
             self.thread.start()
@@ -267,7 +248,7 @@ class Company:
         found = self._read(store, self.others)
         for rank, sign in found.items():
             old, age = self.seen.get(rank, ({}, 0))
-            # counted in own looks and not by the clock: a computer that slept has not lost its processes
+            # in own looks, not by the clock: a computer that slept has not lost its processes
             self.seen[rank] = sign, age + 1 if old == sign else 0
             if not self.over and (why := self._why_lost(rank, *self.seen[rank])):
                 self.lost, self.over = rank, why
@@ -281,10 +262,8 @@ class Company:
         """Why a process counts as dead, from its last sign of life; "" where it does not."""
         if sign["state"] == "failed":
             self.silent = self.silent or rank == 0
-            text = sign["text"]  # which may be of another one's death
-            return (
-                text if re.match(r"process \d+ of", text) else f"{self._name(rank)} ended: {text}"
-            )
+            ended = f"{self._name(rank)} ended: "
+            return ("" if re.match(r"process \d+ of", sign["text"]) else ended) + sign["text"]
         if sign["state"] == WELL and sign["host"] == self.sign["host"] and not alive(sign["pid"]):
             return f"{self._name(rank)} has died"
         if sign["state"] == WELL and age > BEATS:
@@ -300,12 +279,12 @@ class Company:
 
     @property
     def speaker(self) -> bool:
-        """Whether it is for this process to say why all end: process 0, or who stands in for it on each machine."""
+        """Whether this process says why all end: process 0, or one for it on each machine."""
         stands_in = self.lost == 0 and (self.place.rank == 1 or self.place.local_rank == 0)
         return not self.silent and (self.place.rank == 0 or stands_in)
 
     def _end_soon(self) -> None:
-        """Ends this process, which may be waiting for a dead one for ever, unless it does so by itself."""
+        """Ends this process, which may be waiting for a dead one, unless it does so by itself."""
         end = time.monotonic() + GRACE
         while time.monotonic() < end:
             if self.sign["state"] != WELL:
@@ -315,20 +294,20 @@ class Company:
             os.write(2, f"error: {self.over}\n".encode("utf-8", "backslashreplace"))
         os._exit(1)
 
-    def blame(self, error: BaseException, seconds: float = BEATS + 10) -> str:
-        """Which process's death an error of this one comes from, as `over`; "" where it is an error of its own."""
+    def blame(self, error: BaseException) -> str:
+        """`over` where an error comes from another process's death; "" for one of its own."""
         if not self.over and not re.search(LOST, f"{type(error).__name__} {error}", re.I):
             return ""
         if threading.current_thread() is threading.main_thread():
             # torchrun ends the others at once: first say why
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        end = time.monotonic() + seconds
+        end = time.monotonic() + BEATS + 10
         while not self.over and time.monotonic() < end:
             time.sleep(0.1)
         return self.over
 
     def leave(self, failure: str | None = None) -> bool:
-        """Tells the others that this process ends, and how; True where it should say itself what it ended in.
+        """Tells the others how this process ends; True where it should say so itself.
 
         Process 0 waits until the others have left, for the store goes with it.
         """
@@ -357,10 +336,7 @@ class Company:
             time.sleep(0.5)
         end = time.monotonic() + GRACE
         while self.thread and not self.over and time.monotonic() < end:
-            found = self._read(self.store, self.others)
-            waiting = [
-                s for r, s in found.items() if s["state"] == WELL and not self._why_lost(r, s, 0)
-            ]
-            if not waiting:
+            found = self._read(self.store, self.others).items()
+            if not any(s["state"] == WELL and not self._why_lost(r, s, 0) for r, s in found):
                 return
             time.sleep(0.1)

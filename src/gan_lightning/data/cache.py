@@ -26,8 +26,7 @@ _VERSION = 3  # part of every cache key: raise it when decoding or fitting chang
 
 @dataclass
 class Scan:
-    """All usable pictures of a source in the order of `numbers`, a list for each of Picture's
-    facts, and which files are `bad` and why."""
+    """All usable pictures of a source, a list for each fact, and why files are `bad`."""
 
     numbers: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -54,12 +53,9 @@ STORED = {**LISTS, "bad": {str: str}, "thumbs": str, "key": str, "check": int}
 def scan(
     source: Source, shape: Shape, cache_dir: Path, say: Callable[[str], None] = print
 ) -> tuple[Scan, Tensor]:
-    """Decodes every picture once, or finds what an earlier scan left in `cache_dir`, which then
-    need not be writable.
+    """The scan and pixels, uint8 (N, C, H, W): from `cache_dir`, or decoded and left there.
 
-    Returns the scan and the pixels, uint8 (N, C, H, W), memory-mapped. Concurrent calls share one
-    build; an interrupted build is never taken for a whole one, and a damaged one is built again.
-    Raises UserError where the cache holds nothing of these pictures and cannot be written.
+    Concurrent calls share a build; a damaged one is built again. UserError where none can be.
     """
     settings = json.dumps([_VERSION, source.fingerprint(), asdict(shape)])
     key = hashlib.blake2b(settings.encode(), digest_size=12).hexdigest()
@@ -115,8 +111,8 @@ def _load(facts: Path, pixels: Path, shape: Shape) -> tuple[tuple[Scan, Tensor] 
             return (result, torch.empty(size, dtype=torch.uint8)), ""
         if not pixels.is_file() or pixels.stat().st_size != math.prod(size):
             raise NoMatch(f"{pixels.name} is not of the right size")
-        # Pages are shared with other runs. Copy-on-write, so that nothing can change the file; but
-        # memory is set aside for the copies, which a large set may not find.
+        # Copy-on-write, so that nothing can change the file, whose pages are shared; but memory is
+        # set aside for the copies, which a large set may not find.
         small = math.prod(size) <= CHECKED
         array = np.memmap(pixels, np.uint8, "c" if small else "r", shape=size)
         if small and zlib.crc32(array.reshape(-1).data) != check:
@@ -155,13 +151,12 @@ def _build(source: Source, shape: Shape, facts: Path, pixels: Path, key: str) ->
             file.write(data)
 
     write_whole(pixels, decode_into, durable=True)
-    values = vars(result) | {"thumbs": thumbs.hex(), "check": check}
-    text = json.dumps(values)
+    text = json.dumps(vars(result) | {"thumbs": thumbs.hex(), "check": check})
     write_whole(facts, lambda file: file.write(text.encode()), durable=True)
 
 
 def _decoded(source: Source, shape: Shape) -> Iterator[tuple[int, Picture | str]]:
-    """Every picture of a source by its number, or why it cannot be used; a bar in a terminal."""
+    """Every picture by its number, or why it cannot be used; a bar in a terminal."""
     from rich.console import Console
     from rich.progress import track
 

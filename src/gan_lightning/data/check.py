@@ -1,5 +1,4 @@
-"""The data check: looks at a folder of images before anything is trained on them, and says what to
-do. A check is a function of the pictures; a new one is written below and added to CHECKS."""
+"""The data check: looks at images before anything is trained on them, and says what to do."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,16 +18,13 @@ from gan_lightning.data.remarks import CheckReport, Remark, plain, shown
 from gan_lightning.errors import UserError
 from gan_lightning.text import console
 
-# So many pictures are looked at with pretrained features: fewer have no telling average, more take
-# too long. Tried on 15 sets of 129 to 800 pictures.
+# pictures to look at with features: fewer have no telling average. Tried on 15 sets of 129 to 800
 LOOKED_AT = range(100, 5001)
-SIDE = 96  # the pixels they are shown with; 160, as for the scores, sees no more copies
+SIDE = 96  # their pixels; 160, as for the scores, sees no more copies
 SAME = 0.94  # cosine of two pictures' features, less their average, that only copies reach;
 # where all are of one kind, copies are twice as near as the nearest of most pictures
 LONELY = 2.2  # times the usual distance to the fifth neighbour; the healthy sets come to 2.1
 EDGE = np.pad(np.zeros((14, 14), bool), 1, constant_values=True)  # the border of 16 x 16 places
-
-
 THUMBNAILS = 16  # of a remark's files
 
 
@@ -40,13 +36,13 @@ def nothing_usable(scan: Scan, name: str) -> UserError:
 
 
 class Pictures:
-    """What the checks look at: the scan, the fitted pixels uint8 (N, C, H, W), and what several
-    checks ask of them."""
+    """What the checks look at; `pixels` are the fitted ones, uint8 (N, C, H, W)."""
 
     def __init__(self, scan: Scan, pixels: Tensor, shape: Shape, cache_dir: Path) -> None:
         self.scan, self.pixels, self.shape, self.cache_dir = scan, pixels, shape, cache_dir
         self.number = len(scan)
         self.names = [plain(name) for name in scan.names]
+        self.bad = {plain(file): why for file, why in sorted(scan.bad.items())}
         sizes = np.array(scan.sizes)
         self.ratios = sizes[:, 1] / sizes[:, 0]
         self.short_sides = sizes.min(1)
@@ -59,8 +55,7 @@ class Pictures:
     def remark(
         self, name: str, which: np.ndarray, text: str, action: str, **numbers: float
     ) -> Remark | None:
-        """A remark on the files where `which` (N,) is true, if there are any. `text` and `action`
-        speak of {n} and {files}."""
+        """A remark on the files where `which` (N,) is true, if any: {n} of {number}, {files}."""
         files = [self.names[row] for row in np.flatnonzero(which)]
         if not files:
             return None
@@ -112,13 +107,11 @@ class Pictures:
 
     @cached_property
     def distinct(self) -> list[int]:
-        """One row of each group of copies."""
         return [rows[0] for rows in self.near_groups]
 
     @cached_property
     def some(self) -> Tensor:
-        """At most 512 of the fitted pictures, (n, C, 16, 16) in [-1, 1]: a few at a time, as large
-        floats may not fit into memory."""
+        """At most 512 of the fitted pictures, (n, C, 16, 16) in [-1, 1]."""
         rows = torch.linspace(0, self.number - 1, min(self.number, 512)).long().unique()
         parts = (self.pixels[part] for part in rows.split(64))
         return torch.cat([F.adaptive_avg_pool2d(to_float(part), 16) for part in parts])
@@ -150,8 +143,7 @@ class Pictures:
 
 
 def unusable(seen: Pictures) -> Remark | None:
-    bad = {plain(file): why for file, why in sorted(seen.scan.bad.items())}
-    if not bad:
+    if not (bad := seen.bad):
         return None
     why = Counter(reason.partition(":")[0] for reason in bad.values()).most_common(3)
     reasons = ", ".join(f"{count} {reason}" for reason, count in why)
@@ -272,8 +264,7 @@ def _two_borders(seen: Pictures) -> Remark | None:
 
 
 def _cold_colours(seen: Pictures) -> Remark | None:
-    """A whole folder of negatives has nothing to be compared with but the world: lamps, wood, soil,
-    skin and most of what people photograph are warm (red over green over blue on average)."""
+    """A whole folder of negatives: most of the world is warm (red over green over blue)."""
     if seen.shape.channels < 3:
         return None
     colours = seen.some[:, :3].mean((2, 3))
@@ -305,7 +296,7 @@ def off_centre(seen: Pictures) -> Remark | None:
 
 
 def blurred(seen: Pictures) -> Remark | None:
-    """Edges more than about 10 pixels wide; those of small originals have a remark of their own."""
+    """Edges more than about 10 pixels wide; small originals have their own remark."""
     which = (np.array(seen.scan.sharpness) < 0.15) & ~seen.blank
     which &= seen.short_sides >= 0.75 * seen.side
     text = f"{{n}} of {{number}} images are blurred, as seen at {seen.side} px"
@@ -342,38 +333,22 @@ def odd_one_out(seen: Pictures) -> Remark | None:
     return seen.remark("odd ones out", which & ~seen.blank, text, action)
 
 
-CHECKS: list[Callable[[Pictures], Remark | None]] = [
-    unusable,
-    blank,
-    exact_copies,
-    near_copies,
-    shape,
-    few,
-    small,
-    grey,
-    inverted,
-    off_centre,
-    blurred,
-    dark,
-    bright,
-    odd_one_out,
-]
+Check = Callable[[Pictures], Remark | None]
+CHECKS: list[Check] = [unusable, blank, exact_copies, near_copies, shape, few, small, grey]
+CHECKS += [inverted, off_centre, blurred, dark, bright, odd_one_out]
 
 
 def check(scan: Scan, pixels: Tensor, shape: Shape, name: str, cache_dir: Path) -> CheckReport:
-    """Checks what a scan found; `pixels` are the fitted pictures. Touches none of their files."""
+    """Checks what a scan found; `pixels` are the fitted pictures."""
     seen = Pictures(scan, pixels, shape, cache_dir)
     remarks = [remark for one in CHECKS if (remark := one(seen)) is not None]
-    bad = {plain(file): why for file, why in sorted(scan.bad.items())}
     rows = {file: row for row, file in enumerate(seen.names)}
     thumbnails = {}
     for remark in remarks:
-        which = [rows[file] for group in remark.files for file in group if file in rows]
-        if which:
-            thumbnails[remark.name] = pictures.grid(
-                pixels[torch.tensor(which[:THUMBNAILS])], gap=255
-            )
-    return CheckReport(name, seen.counts(), remarks, bad, thumbnails)
+        if which := [rows[file] for group in remark.files for file in group if file in rows]:
+            some = pixels[torch.tensor(which[:THUMBNAILS])]
+            thumbnails[remark.name] = pictures.grid(some, gap=255)
+    return CheckReport(name, seen.counts(), remarks, seen.bad, thumbnails)
 
 
 def check_folder(
@@ -384,8 +359,7 @@ def check_folder(
     out: str | None = None,
     cache_dir: str = "data/cache",
 ) -> int:
-    """`gan-lightning check`: prints the check of `folder`, writes it to `out` (data_check/), 0.
-    Raises UserError."""
+    """Prints the check of `folder`, writes it to `out`, returns 0. Raises UserError."""
     from gan_lightning.data.sources import FolderImages
 
     source, target = FolderImages(folder), Shape.of(image_size, channels, fit)

@@ -1,5 +1,4 @@
-"""Rendered eggs: shaded surfaces of revolution on plain, graded, cloth and wood grounds, the same
-for the same seed."""
+"""Rendered eggs: shaded surfaces of revolution on plain, graded, cloth and wood grounds."""
 
 import os
 from collections.abc import Sequence
@@ -30,8 +29,7 @@ def _linear(colour: Sequence[int] | np.ndarray) -> np.ndarray:
 def _waves(
     rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: float, high: float, count: int
 ) -> np.ndarray:
-    """A smooth random field of about unit variance: a sum of plane waves of `low` to `high` periods
-    over the image."""
+    """A random field: plane waves of `low` to `high` periods over the image."""
     angle, phase = rng.uniform(0, 2 * np.pi, (2, count)).astype(np.float32)
     rate = np.pi * np.exp(rng.uniform(np.log(low), np.log(high), count)).astype(np.float32)
     total = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
@@ -67,8 +65,7 @@ def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarra
 
 
 def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """How much of the speckle colour each point of the shell has, 0..1: round spots on the surface,
-    seen at a slant."""
+    """How much of the speckle colour each point of the shell has, 0..1."""
     amount = np.zeros(along.shape, np.float32)
     count = int(rng.uniform(40, 160))
     places = rng.uniform((-1, -1.6), (1, 1.6), (count, 2)).astype(np.float32)
@@ -84,8 +81,10 @@ def _speckles(rng: np.random.Generator, along: np.ndarray, around: np.ndarray) -
 
 
 class _Egg:
-    """A surface of revolution: r(u)^2 = b^2 (1 - u^2) e^(k u), u = -1..1 from the pointed to the
-    blunt end; somewhere near the middle, turned anyhow. x and y are -1..1 over the image."""
+    """A surface of revolution: r(u)^2 = b^2 (1 - u^2) e^(k u), u = -1..1, pointed end first.
+
+    x and y are -1..1 over the image.
+    """
 
     def __init__(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> None:
         self.x, self.y = x, y
@@ -100,8 +99,7 @@ class _Egg:
         return self.cos * x + self.sin * y, self.cos * y - self.sin * x
 
     def outline(self, dx: float = 0, dy: float = 0) -> tuple[np.ndarray, ...]:
-        """Of the egg moved by (dx, dy): u, v, r^2, d(r^2)/d(x) along it, and the signed distance to
-        the outline, each (H, W)."""
+        """Moved by (dx, dy): u, v, r^2, d(r^2)/dx, distance to the outline, each (H, W)."""
         along, v = self.turned(self.x - np.float32(self.cx + dx), self.y - np.float32(self.cy + dy))
         u = (along / self.a).clip(-3, 3)
         grow = self.b * self.b * np.exp(self.k * u)
@@ -111,7 +109,7 @@ class _Egg:
 
 
 class _Light:
-    """A lamp somewhere above, of a slightly warm or cold white, and what comes from all around."""
+    """A lamp somewhere above, of a warm or cold white, and light from all around."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         azimuth, self.height = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.05)
@@ -123,7 +121,7 @@ class _Light:
 
 
 def _shadow(rng: np.random.Generator, egg: _Egg, light: _Light) -> np.ndarray:
-    """How dark the ground is, (H, W): the shadow that the egg casts and the line where it lies."""
+    """How dark the ground is, (H, W), by the egg's shadow and where it lies."""
     reach = rng.uniform(0.1, 0.24)
     away = -light.xy / (np.hypot(*light.xy) + 1e-6)
     soft = rng.uniform(0.05, 0.13)

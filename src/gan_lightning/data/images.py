@@ -38,8 +38,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Shape:
-    """What every picture becomes: its size and channels, how it is fitted into them, and the grey
-    level behind alpha and beside padded pictures."""
+    """What every picture becomes; `background`: the grey level behind alpha and padding."""
 
     height: int
     width: int
@@ -55,11 +54,7 @@ class Shape:
 
     @classmethod
     def of(
-        cls,
-        image_size: int | Sequence[int] | None,
-        channels: int,
-        fit: str,
-        background: int = 255,
+        cls, image_size: int | Sequence[int] | None, channels: int, fit: str, background: int = 255
     ) -> "Shape":
         """From `dataset.image_size`: pixels, or (height, width); None is 64."""
         given = 64 if image_size is None else image_size
@@ -79,8 +74,7 @@ class Original(NamedTuple):
 
 
 class Source(Protocol):
-    """Where pictures come from; all but `open` is cheap. Numbers from len(self) on are an official
-    test split of `num_test` pictures."""
+    """Where pictures come from; all but `open` is cheap. The test split comes after len(self)."""
 
     name: str
 
@@ -102,9 +96,9 @@ class Source(Protocol):
 
 
 def find_files(root: Path) -> tuple[list[str], dict[str, str]]:
-    """All regular files below `root` (relative, sorted), and why what else is there is none.
+    """The regular files below `root` (relative, sorted), and why others are none.
 
-    Links are followed, each folder once; hidden files and folders are left alone.
+    Links are followed, each folder once; hidden files are left alone.
     """
     files: list[str] = []
     bad: dict[str, str] = {}
@@ -182,10 +176,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def open_file(path: Path, at_least: int = 0) -> Original:
-    """Reads an image file. `at_least`: a JPEG may be decoded smaller, with no side below this.
-
-    Raises whatever Pillow raises on bad files.
-    """
+    """`at_least`: a JPEG may be decoded smaller, to sides of this. Raises what Pillow raises."""
     if path.stat().st_size == 0:
         raise Unusable("empty file")
     with open(path, "rb") as file:
@@ -214,9 +205,8 @@ def open_file(path: Path, at_least: int = 0) -> Original:
 
 
 def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.Image:
-    """Any Pillow mode -> "L", "RGB" or "RGBA"; below four channels alpha is laid over a grey level.
-    16 bits and more are brought to 8 by hand: convert() would cut them off at 255."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    """Any mode -> "L", "RGB" or "RGBA"; alpha below four channels is laid over a grey level."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # convert() would clip at 255
         values = np.nan_to_num(np.asarray(image).astype(np.float64))
         if image.mode.startswith("I;16") or 255 < values.max() <= 65535:
             values = values / 257
@@ -233,8 +223,7 @@ def flatten(image: Image.Image, channels: int, background: int = 255) -> Image.I
 
 
 def fit(image: Image.Image, shape: Shape) -> np.ndarray:
-    """An "L", "RGB" or "RGBA" image as uint8 (C, H, W): its centre, all of it beside bars of the
-    background, or stretched."""
+    """An "L", "RGB" or "RGBA" image as uint8 (C, H, W): its centre, or padded, or stretched."""
     size, how = (shape.width, shape.height), Image.Resampling.LANCZOS
     if shape.fit == "crop":
         image = ImageOps.fit(image, size, how)
@@ -274,16 +263,9 @@ def decode(source: Source, number: int, shape: Shape) -> Picture:
     pixels = fit(flat, shape)
     spread, chroma = pixels.std((1, 2)).max(), np.ptp(pixels[:3].astype(np.int16), axis=0).mean()
     slopes, bends = (_changes(pixels[:3].mean(0), order) for order in (1, 2))
-    return Picture(
-        pixels,
-        size,
-        mode,
-        digest,
-        np.asarray(thumb),
-        round(float(spread), 2),
-        round(float(chroma), 2),
-        round(bends / (slopes + 1e-6), 3),
-    )
+    spread, chroma = round(float(spread), 2), round(float(chroma), 2)
+    sharpness = round(bends / (slopes + 1e-6), 3)
+    return Picture(pixels, size, mode, digest, np.asarray(thumb), spread, chroma, sharpness)
 
 
 class ImageStore:

@@ -1,5 +1,4 @@
-"""ImageData: from a source of pictures to batches of floats in [-1, 1], with a held-out slice and
-exact resume."""
+"""From a source of pictures to batches of floats in [-1, 1], with exact resume."""
 
 import hashlib
 import json
@@ -20,6 +19,7 @@ from gan_lightning.data.images import ImageStore, Shape, Source
 from gan_lightning.data.remarks import CheckReport
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded
+from gan_lightning.latents import picked
 from gan_lightning.ranges import Channels, Fit, Folder, Grey, Said, Seed, Size, must_be
 
 Batch = tuple[Tensor, Tensor | None]
@@ -30,10 +30,9 @@ Holdout = Annotated[float, Interval(ge=0, le=0.5), Said("a fraction from 0 (off)
 class BatchStream:
     """An endless stream of shuffled batches, cut into epochs; an iteration is the next len(self).
 
-    Epoch e is one permutation drawn from (seed, e), of which rank r takes every world-th entry, so
-    what comes next depends on (epoch, position) alone: that is the state, and a resumed stream goes
-    on with the very next batch. Yields (images uint8 (B, C, H, W), labels int64 (B,) or None), some
-    flipped left to right when `flip`.
+    Epoch e is one permutation drawn from (seed, e), of which rank r takes every world-th entry:
+    (epoch, position) is the whole state. Yields (images uint8 (B, C, H, W), labels int64 (B,) or
+    None), some mirrored when `flip`.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class BatchStream:
             picture = self.store[order[part]]
             if self.flip:
                 picture = torch.where(flips[part, None, None, None], picture.flip(-1), picture)
-            labels = None if self.labels is None else self.labels[order[part]]
+            labels = picked(self.labels, order[part])
             # Lightning saves between two `next`, and never asks for the one after the last: move
             # on before handing out.
             self.position += 1
@@ -101,13 +100,12 @@ class BatchStream:
 
 
 class ImageData(LightningDataModule):
-    """Pictures of a `source` as batches.
+    """Pictures of a `source` as batches. Every argument is a key of conf/dataset/*.yaml.
 
-    Every argument is a key of conf/dataset/*.yaml. `image_size`: pixels, or (height, width); None:
-    64. `batch_size`: pictures per step and device; None, or `shrink_batch` with a number, means it
-    may be smaller on a small set, where one that is asked for and too large is an error. `holdout`:
-    fraction that is never trained on; the official test split where the source has one; 0: none.
-    `root` and `labels` are for the source and are only kept.
+    `image_size`: pixels, or (height, width); None: 64. `batch_size`: per step and device; None, or
+    `shrink_batch`: it may be smaller on a small set, where one asked for is an error. `holdout`:
+    fraction that is never trained on, the test split where there is one; 0: none. `root` and
+    `labels` are for the source.
     """
 
     def __init__(
@@ -151,7 +149,7 @@ class ImageData(LightningDataModule):
         self._state: dict[str, int] | None = None
 
     def prepare(self) -> None:
-        """Decodes (or finds decoded) and splits; a second call does nothing. Raises UserError."""
+        """Decodes and splits; a second call does nothing. Raises UserError."""
         if self.content_hash:
             return
         pixels, numbers, held, key = self._read()
@@ -174,8 +172,7 @@ class ImageData(LightningDataModule):
         self.content_hash = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
 
     def _read(self) -> tuple[Tensor, list[int], list[int], str]:
-        """All pixels, the pictures' numbers in the source, the rows that are not to be trained on,
-        and a key of the whole."""
+        """All pixels, their numbers in the source, the held-out rows, and a key of it all."""
         source, shape = self.source, self.spec
         array = source.array()
         if array is not None and array.shape[1:] == (shape.channels, shape.height, shape.width):
@@ -209,10 +206,10 @@ class ImageData(LightningDataModule):
         if self.batch_size <= most:
             return
         if not (self.shrink_batch and most):
-            right = f"dataset.batch_size={most} is the largest that is right"
+            largest = f"dataset.batch_size={most} is the largest that is right"
+            right = largest if most else "use fewer devices"
             raise UserError(
-                f"dataset.batch_size={self.batch_size} is larger than the {what}:"
-                f" {right if most else 'use fewer devices'}"
+                f"dataset.batch_size={self.batch_size} is larger than the {what}: {right}"
             )
         _say(f"{self.name}: {what}, so dataset.batch_size={most}")
         self.batch_size = most
@@ -253,8 +250,7 @@ class ImageData(LightningDataModule):
             self._state = None
         return self.stream
 
-    # Lightning hands a loader its state back only when a run broke off inside an epoch; at a
-    # boundary it would begin with epoch 0 again. The datamodule's own state comes back always.
+    # unlike a loader's, which Lightning hands back only inside an epoch, this comes back always
     def state_dict(self) -> dict[str, Any]:
         return {} if self.stream is None else self.stream.state_dict()
 
@@ -262,16 +258,16 @@ class ImageData(LightningDataModule):
         self._state = state_dict or None
 
     def real_batches(self, device: torch.device) -> Iterator[Batch]:
-        """Training images in [-1, 1] with labels, in a fixed random order; where `flip` is on, mirrored ones too."""
+        """Training images in [-1, 1] with labels, in a fixed order; mirrored ones too if `flip`."""
         draw = torch.Generator().manual_seed(0)
         order = torch.randperm(len(self.train_images), generator=draw)
         for mirrored in (False, True) if self.flip else (False,):
             for rows in order.split(64):
                 floats = images.to_float(self.train_images[rows].to(device))
-                labels = self.train_labels
+                labels = picked(self.train_labels, rows)
                 yield (
                     floats.flip(3) if mirrored else floats,
-                    None if labels is None else labels[rows].to(device),
+                    None if labels is None else labels.to(device),
                 )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

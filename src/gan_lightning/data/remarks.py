@@ -1,4 +1,4 @@
-"""What the data check has to say: remarks, and the report that prints and writes them."""
+"""What the data check has to say: remarks and their report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,8 +14,7 @@ from gan_lightning.text import printable
 
 @dataclass
 class Remark:
-    """One finding: what it is called, what is the matter in a sentence, the one thing to do, its
-    numbers, and the files it concerns: alone, or in groups."""
+    """What is the matter, the one thing to do, and the files it concerns: alone, or in groups."""
 
     name: str
     text: str
@@ -53,8 +52,7 @@ class CheckReport:
         return Group(table, *(Text(line) for line in self.lines() or ["nothing to remark"]))
 
     def write(self, folder: Path, sheet: Tensor | None = None) -> None:
-        """check.json, a picture of each remark's files as remark_NAME.png, and contact_sheet.png
-        where there is a `sheet` (uint8 (C, H, W))."""
+        """check.json, remark_NAME.png with its files, and the `sheet` as contact_sheet.png."""
         told = asdict(replace(self, thumbnails={}))
         del told["thumbnails"]
         write_json(folder / "check.json", told)

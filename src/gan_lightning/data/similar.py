@@ -1,4 +1,4 @@
-"""Which pictures are copies of one another, and a held-out slice that keeps them on one side."""
+"""Which pictures are copies of one another, and a held-out slice that parts none."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,10 @@ import numpy as np
 
 
 def pairs_below(first: np.ndarray, second: np.ndarray, limit: float = 1.0) -> np.ndarray:
-    """Pairs (P, 2) of rows of thumbnails uint8 (N, S, S) and (M, S, S) that show one picture: at
-    most `limit` times 12 grey levels, and a quarter of their contrast, apart."""
+    """Pairs (P, 2) of rows of thumbnails uint8 (N, S, S) and (M, S, S) that show one picture.
+
+    They are at most `limit` times 12 grey levels, and a quarter of their contrast, apart.
+    """
     a, b = (t.reshape(len(t), -1).astype(np.float32) - 128 for t in (first, second))
     size = a.shape[1]
     found = [np.zeros((0, 2), np.int64)]
@@ -21,8 +23,7 @@ def pairs_below(first: np.ndarray, second: np.ndarray, limit: float = 1.0) -> np
 
 
 def look_alike(thumbs: np.ndarray, limit: float = 1.0) -> np.ndarray:
-    """Pairs (P, 2) of thumbnails uint8 (N, S, S) that show one picture, mirrored or not; see
-    `pairs_below`. Equal ones are chained, not all paired."""
+    """`pairs_below` of thumbnails uint8 (N, S, S), mirrored or not; equal ones are chained."""
     flat = thumbs.reshape(len(thumbs), -1)
     _, first, same = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     single = thumbs[first]
@@ -54,8 +55,7 @@ def groups(number: int, pairs: np.ndarray) -> list[list[int]]:
 
 
 def hold_out(digests: Sequence[str], thumbs: np.ndarray, fraction: float) -> list[int]:
-    """Rows to hold out: about `fraction` of them, chosen by content alone; near-duplicates are
-    never parted, nor mirrored ones, which dataset.flip would train on. May be empty."""
+    """About `fraction` of the rows, by content; copies, also mirrored, stay together. May be empty."""
     target = round(len(digests) * fraction)
     if not target:
         return []

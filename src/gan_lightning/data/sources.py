@@ -26,8 +26,10 @@ from gan_lightning.text import printable
 
 
 class FolderImages:
-    """Every file below `root` but those that are called as one of `without`. With `labels`, the folders directly
-    below are the classes. Raises UserError where `root` is no folder or holds no file."""
+    """Every file below `root` but those named `without`; with `labels`, folders there are classes.
+
+    Raises UserError where `root` is no folder or holds no file.
+    """
 
     num_test = 0
     experiment = "few_photos"  # that is known to learn such images
@@ -60,7 +62,7 @@ class FolderImages:
         return len(self._found[0])
 
     def typical_size(self) -> tuple[int, int]:
-        """Median (H, W) of at most 200 files' headers; UserError where none is an image."""
+        """Median (H, W) of at most 200 files; UserError where none is an image."""
         files = self._found[0]
         sizes = []
         for name in files[:: -(-len(files) // 200)]:
@@ -113,10 +115,7 @@ class FolderImages:
 
 
 class EggImages(FolderImages):
-    """Rendered eggs under `root`, made at first use; images that it holds already are taken.
-
-    Only the default folder is created: any other `root` that does not exist is a UserError.
-    """
+    """Rendered eggs under `root`, made if it is empty; only the default folder is created."""
 
     DEFAULT_ROOT = "data/egg"
     experiment = "egg"
@@ -166,10 +165,7 @@ class EggImages(FolderImages):
 
 
 class TorchvisionImages:
-    """A data set of torchvision (`MNIST`, `CIFAR10`, …) taken as raw arrays, with its test split.
-
-    Downloads what is absent; raises UserError with the folder and the file names where that fails.
-    """
+    """A data set of torchvision (`MNIST`, `CIFAR10`, …); downloads what is absent. Raises UserError."""
 
     def __init__(
         self,
@@ -190,9 +186,8 @@ class TorchvisionImages:
 
         cls = getattr(datasets, self.dataset, None)
         if cls is None or not (hasattr(cls, "resources") or hasattr(cls, "filename")):
-            raise UserError(
-                f"dataset.source.dataset={self.dataset} is not in torchvision: MNIST or CIFAR10 are"
-            )
+            known = "is not in torchvision: MNIST or CIFAR10 are"
+            raise UserError(f"dataset.source.dataset={self.dataset} {known}")
         resources = getattr(cls, "resources", None)
         folder = self.root / self.dataset / "raw" if resources else self.root
         names = [url.removesuffix(".gz") for url, _ in resources] if resources else [cls.filename]
@@ -204,7 +199,9 @@ class TorchvisionImages:
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / ".lock"):
                     self._unpack(folder, names)
-                    self._fetch(cls)
+                    # a line per mirror that fails
+                    with impatient(), contextlib.redirect_stdout(io.StringIO()):
+                        cls(self.root, download=self.download)
                 splits = [cls(self.root, train=train) for train in (True, False)]
             except Exception as error:
                 self._leave_nothing(folder, made)
@@ -236,10 +233,6 @@ class TorchvisionImages:
             if (folder / f"{name}.gz").exists() and not (folder / name).exists():
                 with gzip.open(folder / f"{name}.gz") as packed:
                     write_whole(folder / name, partial(shutil.copyfileobj, packed))
-
-    def _fetch(self, cls: type) -> None:
-        with impatient(), contextlib.redirect_stdout(io.StringIO()):  # a line per mirror that fails
-            cls(self.root, download=self.download)
 
     def __len__(self) -> int:
         return len(self._data[0]) - self.num_test
@@ -279,10 +272,10 @@ class TorchvisionImages:
 
 
 @contextlib.contextmanager
-def impatient(seconds: float = 20) -> Iterator[None]:
+def impatient() -> Iterator[None]:
     """A network that swallows packets must not hang the run, and who downloads sets no limit."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(20)
     try:
         yield
     finally:

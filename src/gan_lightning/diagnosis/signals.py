@@ -1,13 +1,12 @@
-"""What the diagnosis measures: functions of a snapshot, the same meaning for every loss.
+"""What the diagnosis measures of a snapshot, with the same meaning for every loss.
 
-Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F). Nothing here knows of a
-Trainer or touches a random state.
+Images are float (B, C, H, W) in [-1, 1], logits (B,), features (N, F).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,10 +26,7 @@ REMEMBERED = 8  # snapshots over which the fakes of each mode are counted
 
 
 def auc(high: Tensor, low: Tensor) -> float:
-    """P(a logit of `high` > one of `low`), ties one half: the area under the ROC curve, exact.
-
-    NaN when one is empty.
-    """
+    """The area under the ROC curve: P(a logit of `high` > one of `low`). NaN when one is empty."""
     if not len(high) or not len(low):
         return math.nan
     ordered, high = low.double().sort().values, high.double().contiguous()
@@ -46,8 +42,8 @@ def auc_error(n: int, m: int) -> float:
 def r_v(train_logits: Tensor, heldout_logits: Tensor, fake_logits: Tensor) -> float:
     """(E D(train) - E D(held out)) / (E D(train) - E D(fake)) (Karras et al. 2020, ADA).
 
-    0: no overfitting, 1: held-out photographs look fake. NaN where D ranks fakes as high as the
-    training images: the ratio has no meaning there.
+    0: no overfitting, 1: held-out images look fake. NaN where fakes rank as high as training
+    images.
     """
     train, apart = train_logits.mean(), (train_logits.mean() - fake_logits.mean())
     return float((train - heldout_logits.mean()) / apart) if apart > 1e-6 else math.nan
@@ -73,10 +69,9 @@ def ends(images: Tensor) -> tuple[float, float]:
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
-    """Correlation of two sets' mean images, pooled to 8 x 8.
+    """Correlation of mean images, pooled to 8 x 8: near -1 where one is inverted.
 
-    Near 1 for samples of one set, near -1 where one is inverted, near 0 where images have nothing
-    in common; NaN where a mean image is flat or shapes differ.
+    NaN where a mean image is flat or shapes differ.
     """
     if a.shape[1:] != b.shape[1:]:
         return math.nan
@@ -87,14 +82,13 @@ def agreement(a: Tensor, b: Tensor) -> float:
 def nyquist(images: Tensor) -> tuple[float, float]:
     """(amplitude in grey levels of 255, peak) of a pattern with a period of two pixels.
 
-    The amplitude is taken over the Nyquist corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean power
-    spectrum; the peak is their mean power over that of the band from 0.6 to 0.9 of Nyquist, and
-    tells a checkerboard from noise (flat).
+    The amplitude is that of the corners (N/2, 0), (0, N/2), (N/2, N/2) of the mean spectrum; the
+    peak is their mean power over that of 0.6 to 0.9 of Nyquist, and tells a checkerboard from noise
+    (flat).
     """
     grey = images.float().mean(1)
-    # of the images mirrored, or the jump from one edge of a smooth one to the other would count as
-    # a pattern; mirrored they are sums of cosines, and every line but the first and the last stands
-    # for two of the Fourier transform
+    # of the images mirrored, or the jump from edge to edge would count as a pattern: sums of
+    # cosines, of which all but the first and the last stand for two of the Fourier transform
     (fy, rows, times_y), (fx, columns, times_x) = (_cosines(n, grey) for n in grey.shape[1:])
     times = times_y[:, None] * times_x
     # snapshots compute as training does; bf16 is too coarse here
@@ -109,8 +103,7 @@ def nyquist(images: Tensor) -> tuple[float, float]:
 
 
 def _cosines(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of n values and their mirror image: frequencies over Nyquist (n + 1,), the transform
-    (n + 1, n), how often each counts."""
+    """Of n mirrored values: frequencies over Nyquist, transform, how often each counts."""
     k = torch.arange(n + 1, device=like.device, dtype=like.dtype)
     times = torch.full_like(k, 2.0)
     times[[0, -1]] = 1.0
@@ -126,34 +119,34 @@ def mode_gap(train: Tensor, evaluated: Tensor) -> float:
 
 
 def copy_ratio(fake: Tensor, heldout: Tensor, train: Tensor) -> float:
-    """Median distance to the nearest training image, fakes over held-out reals: below 1 = copies."""
+    """Median distance to the nearest training image, fakes over reals: below 1 = copies."""
     fakes, reals = (D.nearest(x, train)[0].median() for x in (fake, heldout))
     return float(fakes / reals.clamp_min(1e-12))
 
 
-def duplicates(features: Tensor, near: float = 0.02) -> float:
-    """Fraction of rows with another row nearer than `near` mean pairwise distances."""
+def duplicates(features: Tensor) -> float:
+    """Fraction of rows with another row nearer than 2 % of the mean pairwise distance."""
     if len(features) < 2:
         return 0.0
     distance = D.nearest(features, features, exclude=torch.arange(len(features)))[0]
-    return float((distance < near * max(D.spread(features), 1e-12)).float().mean())
+    return float((distance < 0.02 * max(D.spread(features), 1e-12)).float().mean())
 
 
-def kmeans(features: Tensor, k: int, rounds: int = 20) -> Tensor:
-    """Cluster of each row (N,): Lloyd's algorithm from farthest-point seeds, deterministic."""
+def kmeans(features: Tensor, k: int) -> Tensor:
+    """Cluster of each row (N,): Lloyd's algorithm from farthest-point seeds."""
     centres = features[features.norm(dim=1).argmin()][None]
     for _ in range(k - 1):
         centres = torch.cat([centres, features[D.nearest(features, centres)[0].argmax()][None]])
-    for _ in range(rounds):
+    for _ in range(20):
         member = D.nearest(features, centres)[1][:, 0]
         kept = ((member == j, centre) for j, centre in enumerate(centres))
         centres = torch.stack([features[own].mean(0) if own.any() else old for own, old in kept])
     return D.nearest(features, centres)[1][:, 0]
 
 
-def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor, k: int = 5) -> Tensor:
-    """How many fakes fall to each mode (K,): the majority of the k nearest reference rows' modes."""
-    near = D.nearest(fake, reference, min(k, len(reference)))[1]
+def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor) -> Tensor:
+    """How many fakes fall to each mode (K,), that of most of the 5 nearest reference rows."""
+    near = D.nearest(fake, reference, min(5, len(reference)))[1]
     votes = F.one_hot(modes[near], int(modes.max()) + 1).sum(1)
     return torch.bincount(votes.argmax(1), minlength=votes.shape[1])
 
@@ -161,10 +154,9 @@ def mode_counts(fake: Tensor, reference: Tensor, modes: Tensor, k: int = 5) -> T
 def missing_modes(
     counts: Tensor, fractions: Tensor, below: float = 0.1, expected: float = 20
 ) -> tuple[float, int, float]:
-    """(fraction of the modes that are missing, the rarest mode, its count over the expected one).
+    """(fraction of modes under `below` of their expected count, the rarest, its count over that).
 
-    Missing: under `below` of its expected count, where at least `expected` were due; modes that
-    were due fewer are left out (outlier photographs).
+    Modes of which fewer than `expected` were due are left out (outlier photographs).
     """
     due = fractions * counts.sum()
     known = due >= expected
@@ -188,10 +180,7 @@ def weights(network: nn.Module) -> list[Tensor]:
 
 
 def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> float:
-    """Median over weight tensors of |change| / |weight| per update, updates as independent ones.
-
-    Tensors of zeros are left out.
-    """
+    """Median over weights of |change| / |weight| per update, updates as independent ones."""
     now = [p.detach() for p in network.parameters() if p.ndim > 1]
     if not now:
         return math.nan
@@ -201,14 +190,13 @@ def update_ratio(network: nn.Module, before: list[Tensor], updates: int = 1) -> 
     return float(ratio.median()) / math.sqrt(max(1, updates)) if len(ratio) else math.nan
 
 
-def first_bad(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
+def first_bad(tensors: Mapping[str, Tensor]) -> str | None:
     """Name of the first tensor with a NaN or an infinity, or None. One device sync."""
-    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    named = [(name, t) for name, t in pairs if t.is_floating_point()]
+    named = {name: t for name, t in tensors.items() if t.is_floating_point()}
     if not named:
         return None
-    good = torch.stack([torch.isfinite(t.detach()).all() for _, t in named]).tolist()
-    return next((name for (name, _), ok in zip(named, good, strict=True) if not ok), None)
+    good = torch.stack([torch.isfinite(t.detach()).all() for t in named.values()]).tolist()
+    return next((name for name, ok in zip(named, good, strict=True) if not ok), None)
 
 
 def all_finite(module: nn.Module) -> str | None:
@@ -242,13 +230,9 @@ class Symptoms:
             f"shown{'-flip' * flip}", lambda: [reals.see(to_uint8(x)) for x in (shown, noise)]
         )
         self.grey = max(D.energy(grey, self.real), 1e-6)  # quality's unit: flat grey images
-        # a cluster has to be large enough to be missed: a small held-out slice does not do for that
-        enough = self.held_out and len(held) >= 500
-        store, labels, order = (
-            (held, data.holdout_labels, reals.held_order)
-            if enough
-            else (train, data.train_labels, reals.order)
-        )
+        store, labels, order = train, data.train_labels, reals.order
+        if self.held_out and len(held) >= 500:  # or clusters are too small to be missed
+            store, labels, order = held, data.holdout_labels, reals.held_order
         rows = order[:1024]
         self.reference = reals.features(store, rows)
         # labels are certain; clusters may be outliers, so of them nearly nothing must be there
@@ -296,8 +280,7 @@ class Symptoms:
     def see(self, moment: Moment, memory: dict[str, list[Any]]) -> dict[str, float] | None:
         """The signals of a snapshot; None where a pixel is not finite.
 
-        `memory`: the fakes' mean feature ("mean") and their modes ("counts") at the last snapshots;
-        it is brought up to date.
+        `memory`: "mean" feature and mode "counts" of the last snapshots, which it updates.
         """
         if first_bad({"pixels": moment.raw}):
             return None

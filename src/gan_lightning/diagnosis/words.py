@@ -9,7 +9,7 @@ LABELS: dict[str, dict[str, str]] = load(Path(__file__).parent / "labels.yaml")
 
 
 def known(language: str) -> str:
-    """The language, if there is one of that name; raises UserError else."""
+    """The language, or UserError where there is none of that name."""
     if language not in LANGUAGES:
         there = ", ".join(LANGUAGES)
         raise UserError(f"diagnosis.language={language} is unknown; there are {there}")

@@ -1,4 +1,4 @@
-"""Near-copies: which generated images are nearly a training image, by pixels and by features."""
+"""Which generated images are nearly a training image, by pixels and features."""
 
 import math
 import time
@@ -19,36 +19,34 @@ PIECE = 16  # images at once, each in 18 versions: the least that a search takes
 
 
 def views(images: Tensor) -> list[Tensor]:
-    """18 versions of (N, C, H, W): as it is first, mirrored, shifted by a 64th (at least a pixel)."""
+    """18 versions of (N, C, H, W), itself first: mirrored, shifted by a 64th."""
     step = max(1, round(min(images.shape[2:]) / 64))
     shifts = [(y, x) for y in (0, -step, step) for x in (0, -step, step)]
     mirrored = images, images.flip(3)
     return [torch.roll(version, shift, (2, 3)) for version in mirrored for shift in shifts]
 
 
-def quiet(images: Tensor, side: int = 16) -> Tensor:
-    """uint8 images averaged to `side` pixels on the shorter side, float (N, P) in [-1, 1].
+def quiet(images: Tensor) -> Tensor:
+    """uint8 images without noise, averaged to 16 pixels on the shorter side: (N, P) in [-1, 1].
 
-    Averaging takes noise away. The darkest and brightest tenth are levelled before, because noise
-    that is clipped at black or white would leave a shade.
+    The darkest and brightest tenth are levelled: noise that is clipped there would leave a shade.
     """
-    height, width = images.shape[2:]
-    high, wide = (min(s, max(side, round(s * side / min(height, width)))) for s in (height, width))
+    sides = images.shape[2:]
+    high, wide = (min(side, max(16, round(side * 16 / min(sides)))) for side in sides)
     small = F.adaptive_avg_pool2d(images.clamp(24, 231).float(), (high, wide))
     return to_float(small.round().to(torch.uint8)).flatten(1)
 
 
 def relative_nearest(
-    variants: list[Tensor], base: Tensor, k: int = 50, exclude: Tensor | None = None
+    variants: list[Tensor], base: Tensor, exclude: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Distance (Q,) to the nearest of base over the mean to the k nearest; its row; the variant.
+    """Distance (Q,) to the nearest of base over the mean to the 50 nearest; its row; the variant.
 
     Relative as in Carlini et al. 2023: dark or plain photographs lie close together without being
-    copies, and a burst of shots shorter than k hardly changes the scale. Each query comes in
-    variants (Q, F): the nearest counts; the scale is the first's. `exclude` (Q,): rows of base that
-    are the query itself.
+    copies. Each query comes in variants (Q, F), of which the nearest counts and the first has the
+    scale. `exclude` (Q,): its own row.
     """
-    k = max(1, min(k, len(base) // 4))
+    k = max(1, min(50, len(base) // 4))
     d, i = nearest(variants[0], base, k, exclude)
     scale, best, where = d.mean(1).clamp_min(1e-12), d[:, 0], i[:, 0]
     which = torch.zeros_like(where)
@@ -61,11 +59,7 @@ def relative_nearest(
 
 
 def copy_threshold(copies: Tensor, held_out: Tensor) -> float:
-    """Bound on a distance below which an image is a near-copy, from planted ones and held-out reals.
-
-    Between the two where they are apart; never above the held-outs' 5 % quantile, so that at most
-    5 % of them pass.
-    """
+    """Between planted copies and held-out reals, of which at most 5 % are below."""
     high, low = float(copies.quantile(0.99)), float(held_out.quantile(0.05))
     return math.sqrt(high * low) if high < low else low
 
@@ -99,10 +93,7 @@ class Copies:
         return pixels, self.reals.features(store, self.rows)
 
     def closeness(self, images: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Relative nearest-training distance in pixels and features (2, Q); the nearest's row (Q,).
-
-        The feature distance is that of the version, mirrored or shifted, whose pixels came closest.
-        """
+        """Relative distance in pixels and features of the closest version (2, Q), row (Q,)."""
         rows = torch.arange(len(images)).split(PIECE)
         found = [self._piece(images[i], None if exclude is None else exclude[i]) for i in rows]
         return torch.cat([near for near, _ in found], 1), torch.cat([where for _, where in found])
@@ -138,8 +129,6 @@ class Copies:
     def near(self, images: Tensor, seconds: float = math.inf) -> tuple[Tensor, Tensor]:
         """Closeness (Q,) to the nearest training image, below 1 = near-copy, and its row (Q,).
 
-        Both its pixels and its features must be closer than the calibrated bound, which finds
-        photographs with noise, shifted or mirrored, while at most 5 % of held-out ones fall below.
         Q is fewer than the images where `seconds` are over before all are seen.
         """
         bound, began, found = self.calibrated, time.monotonic(), []
@@ -151,10 +140,7 @@ class Copies:
         return (near / bound["scale"]).amax(0) / bound["threshold"], where
 
 
-def copies_strip(fakes: Tensor, train: Any, rows: Tensor, columns: int = 4) -> Tensor:
-    """uint8 picture (C, H', W'): each of at most 16 samples with its nearest of `train` beside it.
-
-    `train`: tensor or store (N, C, H, W); `rows` (n,): the nearest.
-    """
+def copies_strip(fakes: Tensor, train: Any, rows: Tensor) -> Tensor:
+    """uint8 picture (C, H', W'): each of at most 16 samples beside its row of `train`."""
     pairs = torch.cat([fakes[:16], train[rows[:16]]], 3)  # (n, C, H, 2W)
-    return pictures.grid(pairs, columns, 255)
+    return pictures.grid(pairs, 4, 255)

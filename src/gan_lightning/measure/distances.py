@@ -1,8 +1,4 @@
-"""Distances between two sets of features (N, F), (M, F): pure functions.
-
-Sets may differ in size. Nothing here touches the global random state: what samples, samples from
-its own seed.
-"""
+"""Distances between two sets of features (N, F), (M, F): pure functions."""
 
 import math
 import time
@@ -13,27 +9,26 @@ from torch import Tensor
 
 
 def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (F,) and a factor L (F, F) of the covariance L L^T, in float64; singular ones are fine."""
+    """Mean (F,) and a factor L (F, F) of the covariance L L^T, in float64."""
     x = x.double()
     mean = x.mean(0)
     values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / (len(x) - 1))
     return mean, vectors * values.clamp_min(0).sqrt()
 
 
+def frechet(real: Tensor, fake: Tensor) -> float:
+    """Squared Fréchet distance of the Gaussians fitted to both sets (Heusel et al. 2017)."""
+    return frechet_of(gaussian(real), gaussian(fake))
+
+
 def frechet_of(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
     """Squared Fréchet distance of two results of `gaussian`.
 
-    The trace of (A B)^(1/2) is the sum of the singular values of L_a^T L_b: no matrix root, and
-    nothing lost where there are fewer samples than dimensions.
+    The trace of (A B)^(1/2) is the sum of the singular values of L_a^T L_b: no matrix root.
     """
     cross = torch.linalg.svdvals(a[1].T @ b[1]).sum()
     apart = (a[0] - b[0]).square().sum() + a[1].square().sum() + b[1].square().sum() - 2 * cross
     return max(0.0, float(apart))
-
-
-def frechet(real: Tensor, fake: Tensor) -> float:
-    """Squared Fréchet distance of the Gaussians fitted to both sets (Heusel et al. 2017)."""
-    return frechet_of(gaussian(real), gaussian(fake))
 
 
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
@@ -90,7 +85,7 @@ def radii(x: Tensor, k: int = 5) -> Tensor:
 
 
 def prdc_terms(
-    real: Tensor, fake: Tensor, k: int = 5, chunk: int = 512, radius_real: Tensor | None = None
+    real: Tensor, fake: Tensor, radius_real: Tensor | None = None, k: int = 5, chunk: int = 512
 ) -> dict[str, Tensor]:
     """What precision, density (per fake), recall and coverage (per real) are the means of.
 
@@ -107,24 +102,18 @@ def prdc_terms(
         inside += (d < radius[:, None]).sum(0)
         recall.append((d < radius_fake).any(1))
         coverage.append(d.amin(1) < radius)
-    per_fake = {"precision": (inside > 0).double(), "density": inside / k}
-    return per_fake | {
-        "recall": torch.cat(recall).double(),
-        "coverage": torch.cat(coverage).double(),
-    }
+    per_real = {"recall": torch.cat(recall).double(), "coverage": torch.cat(coverage).double()}
+    return {"precision": (inside > 0).double(), "density": inside / k} | per_real
 
 
-def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
-    """Of fakes, by k nearest (Kynkäänniemi et al. 2019, Naeem et al. 2020).
-
-    Needs more than k rows in each. Coverage of a perfect generator: see `coverage_null`.
-    """
-    return {name: float(values.mean()) for name, values in prdc_terms(real, fake, k).items()}
+def precision_recall_density_coverage(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """By 5 nearest, more than 5 rows in each (Kynkäänniemi et al. 2019, Naeem et al. 2020)."""
+    return {name: float(values.mean()) for name, values in prdc_terms(real, fake).items()}
 
 
-def coverage_null(n_real: int, n_fake: int, k: int = 5) -> float:
-    """Expected coverage of a perfect generator: 1 - P(the k nearest of all others are all reals)."""
-    k = min(k, n_real - 1)
+def coverage_null(n_real: int, n_fake: int) -> float:
+    """Coverage expected of a perfect generator: 1 - P(the 5 nearest others are all reals)."""
+    k = min(5, n_real - 1)
     return 1 - math.prod((n_real - 1 - i) / (n_real - 1 + n_fake - i) for i in range(k))
 
 
@@ -135,24 +124,18 @@ def spread(x: Tensor) -> float:
 
 
 def diversity(fake: Tensor, real: Tensor) -> float:
-    """Mean distance of two fakes over that of two reals: 0 one image, about 1 as varied as the data."""
+    """Mean distance of two fakes over that of two reals: 0 is one image."""
     return spread(fake) / max(spread(real), 1e-12)
 
 
 def energy(fake: Tensor, real: Tensor) -> float:
-    """Energy distance in units of the reals' spread (Székely and Rizzo 2013); lower is better.
-
-    Unbiased: 0 is expected of a perfect generator, whatever the sizes of the samples.
-    """
+    """Energy distance in units of the reals' spread (Székely and Rizzo 2013), unbiased."""
     apart = 2 * float(torch.cdist(fake, real).mean()) - spread(fake) - spread(real)
     return apart / max(spread(real), 1e-12)
 
 
 def permutation_test(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, float]:
-    """(`energy` of two sets, the largest of `rounds` random divisions of both together).
-
-    The first near or below the second: they may well be samples of one distribution.
-    """
+    """`energy` of two sets, and the largest of `rounds` random divisions of both together."""
     both, n = torch.cat([a, b]), len(a)
     distances, draw = torch.cdist(both, both), torch.Generator().manual_seed(0)
 
@@ -167,18 +150,14 @@ def permutation_test(a: Tensor, b: Tensor, rounds: int = 99) -> tuple[float, flo
 
 
 def bootstrap(
-    statistic: Callable[[Tensor], float],
-    n: int,
-    resamples: int = 30,
-    seconds: float = 2.0,
-    seed: int = 0,
+    statistic: Callable[[Tensor], float], n: int, resamples: int = 30, seconds: float = 2.0
 ) -> float | None:
     """Half width of the 95 % interval of `statistic(rows (n,))`: 1.96 deviations over resamples.
 
-    Deviations, not quantiles: resampling inflates a Fréchet distance, so quantiles would miss it.
-    Stops after `seconds`; None where fewer than 5 resamples fitted in.
+    Not quantiles, which miss a Fréchet distance as resampling inflates it. Stops after `seconds`;
+    None where fewer than 5 resamples fitted in.
     """
-    draw, start = torch.Generator().manual_seed(seed), time.monotonic()
+    draw, start = torch.Generator().manual_seed(0), time.monotonic()
     values: list[float] = []
     while len(values) < resamples and time.monotonic() - start < seconds:
         values.append(statistic(torch.randint(n, (n,), generator=draw)))

@@ -1,8 +1,4 @@
-"""Feature extractors: uint8 images (N, C, H, W) -> float32 (N, F), without a network connection.
-
-An extractor is a module with a `name` and a `hash` (8 hex digits of its weights and protocol).
-Another one needs no entry here: give its `_target_` as `features`.
-"""
+"""Feature extractors: uint8 images (N, C, H, W) -> float32 (N, F)."""
 
 import copy
 import hashlib
@@ -20,6 +16,7 @@ from gan_lightning.data.images import to_float
 from gan_lightning.data.sources import impatient
 from gan_lightning.errors import UserError, first_line
 from gan_lightning.files import clear_abandoned, write_whole
+from gan_lightning.names import FEATURES
 from gan_lightning.networks.pretrained import SHA256, EfficientNetLite, rgb
 
 
@@ -52,16 +49,11 @@ class Extractor(nn.Module):
             parts = images.split(self.chunk)
             return torch.cat([self.features(part.to(device)).float().cpu() for part in parts])
 
-    @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Extractor":
-        return cls()
-
 
 class Lite2(Extractor):
-    """EfficientNet-Lite2's last map, averaged over the places: 352 features that know shapes.
+    """EfficientNet-Lite2's last map of images of 160 x 160 pixels' area, averaged: 352 features.
 
-    Images are shown to it with 160 x 160 pixels' area. No training here ever sees this network:
-    the aid uses Lite0.
+    No training here ever sees this network: the aid uses Lite0.
     """
 
     name, scaled, chunk = "lite2", True, 32
@@ -111,9 +103,7 @@ class Digits(Extractor):
         with torch.inference_mode():
             return self.head(features.to(self.head.weight.device)).softmax(1).cpu()
 
-    def train_on(
-        self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor], rounds: int = 4
-    ) -> None:
+    def train_on(self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor]) -> None:
         """Train until the test accuracy reaches `needed`, two epochs at a time. UserError."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -121,7 +111,7 @@ class Digits(Extractor):
                 if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
                     layer.reset_parameters()
         draw = torch.Generator().manual_seed(0)
-        for _ in range(rounds):
+        for _ in range(4):
             self._cycle(images, labels, draw)
             right = self.probabilities(self(test[0])).argmax(1) == test[1]
             self.accuracy = float(right.float().mean())
@@ -132,10 +122,8 @@ class Digits(Extractor):
             f" it needs {self.needed:.0%}; choose features=lite2 for these images"
         )
 
-    def _cycle(
-        self, images: Tensor, labels: Tensor, draw: torch.Generator, batch: int = 128
-    ) -> None:
-        steps = 2 * (len(images) // batch)
+    def _cycle(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> None:
+        steps = 2 * (len(images) // 128)
         if steps == 0:
             few = f"{len(images)} labelled images are too few"
             raise UserError(f"features=digits: {few}; choose lite2")
@@ -143,7 +131,7 @@ class Digits(Extractor):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps)
         order = torch.cat([torch.randperm(len(images), generator=draw) for _ in range(3)])
         self.train().requires_grad_(True)
-        for rows in order[: steps * batch].split(batch):
+        for rows in order[: steps * 128].split(128):
             logits = self.head(self.features(images[rows]))
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
@@ -153,18 +141,16 @@ class Digits(Extractor):
         self.eval().requires_grad_(False)
 
     @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Digits":
+    def build(cls, data: Any, cache_dir: Path) -> "Digits":
         """From the cache, or trained on data's labelled images, once."""
         if data.train_labels is None or data.holdout_images is None:
             needs = "needs a labelled dataset with a hold-out, such as mnist"
             raise UserError(f"features=digits {needs}; choose lite2")
-        net, path = cls(int(data.num_classes)), Path(cache_dir) / f"digits-{data.content_hash}.pt"
+        net, path = cls(int(data.num_classes)), cache_dir / f"digits-{data.content_hash}.pt"
 
         def train() -> dict[str, Any]:
-            print(
-                "metrics: training the digit classifier that measures the digits"
-                f" (about a minute, kept in {path})"
-            )
+            what = "training the digit classifier that measures the digits"
+            print(f"metrics: {what} (about a minute, kept in {path})")
             stores = data.train_images, data.holdout_images
             images, test = (store[torch.arange(len(store))] for store in stores)
             with torch.inference_mode(False), torch.enable_grad():
@@ -184,6 +170,8 @@ class Inception(Extractor):
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
+        if weights and not Path(weights).is_file():
+            raise UserError(f"metrics.inception_weights: no file {weights}")
         try:
             import torch_fidelity  # noqa: F401  (torchmetrics needs it and does not bring it along)
         except ImportError:
@@ -198,12 +186,6 @@ class Inception(Extractor):
     def features(self, images: Tensor) -> Tensor:
         return self.net(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3])
 
-    @classmethod
-    def build(cls, data: Any, cache_dir: Path, weights: str | None) -> "Inception":
-        if weights and not Path(weights).is_file():
-            raise UserError(f"metrics.inception_weights: no file {weights}")
-        return cls(weights)
-
 
 class Given(Extractor):
     """Any module named by `_target_`: takes uint8 (N, C, H, W), gives (N, F)."""
@@ -217,19 +199,16 @@ class Given(Extractor):
         return self.module(images)
 
 
-EXTRACTORS: dict[str, type[Extractor]] = {kind.name: kind for kind in (Digits, Lite2, Inception)}
-
-
 def build_extractor(
     features: str | Mapping[str, Any] | Extractor | None,
     data: Any,
     cache_dir: str | Path = "data/cache",
     inception_weights: str | None = None,
 ) -> Extractor:
-    """The extractor named 'digits', 'lite2', 'inception', by a `_target_` block, or null: by dataset.
+    """The extractor named 'digits', 'lite2', 'inception', or by a `_target_` block.
 
-    Null is digits for MNIST, lite2 for all else. Inception without weights falls back to that with
-    one line. UserError for an unknown name, or for digits where the data carry no labels.
+    None, and Inception without weights: digits for MNIST, lite2 for all else. UserError for an
+    unknown name, or for digits where the data carry no labels.
     """
     with torch.random.fork_rng(devices=[]):  # building a network draws its first weights
         return _build(features, data, Path(cache_dir), inception_weights).eval()
@@ -247,14 +226,16 @@ def _build(features: Any, data: Any, cache_dir: Path, weights: str | None) -> Ex
         return extractor
     if features is None:
         features = "digits" if _many_digits(data) else "lite2"
-    if features not in EXTRACTORS:
-        known = ", ".join(EXTRACTORS)
+    if features not in FEATURES:
+        known = ", ".join(FEATURES)
         raise UserError(f"features={features}: unknown; choose {known}, or give a _target_")
+    if features != "inception":
+        return Digits.build(data, cache_dir) if features == "digits" else Lite2()
     try:
-        return EXTRACTORS[features].build(data, cache_dir, weights)
-    except Exception as problem:
-        if features != "inception" or isinstance(problem, UserError):
-            raise
+        return Inception(weights)
+    except UserError:
+        raise
+    except Exception as problem:  # whatever torch-fidelity and the network bring about
         spare = _build(None, data, cache_dir, None)
         print(
             f"metrics: Inception cannot be had here ({first_line(problem)}); scores use {spare.name!r} features"

@@ -1,4 +1,4 @@
-"""Scores of a snapshot: numbers beside what real images and an untrained generator would get."""
+"""Scores of a snapshot, beside what reals and an untrained generator would get."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -50,7 +50,7 @@ MakeScore = Callable[[Snapshot], Score | Iterable[Score]]
 
 @dataclass
 class Scores:
-    """All scores of one snapshot; the first is the main one. None, and the reason, below 50."""
+    """All scores of one snapshot, the main one first; below 50 images none, and why."""
 
     extractor: str
     extractor_hash: str
@@ -70,10 +70,8 @@ class Scores:
         """A table for boards."""
         lines = ["| score | value | real | untrained | better |", "|---|---|---|---|---|"]
         for s in self.scores:
-            value, *yardsticks = (
-                "" if x is None else f"{x:.4g}" for x in (s.value, s.floor, s.ceiling)
-            )
-            lines.append(f"| {s.name} | **{value}** | {' | '.join(yardsticks)} | {s.better} |")
+            real, untrained = ("" if x is None else f"{x:.4g}" for x in (s.floor, s.ceiling))
+            lines.append(f"| {s.name} | **{s.value:.4g}** | {real} | {untrained} | {s.better} |")
         return "\n".join(lines) + f"\n\n{self.n} images, features: {self.extractor}\n"
 
     def table(self, title: str) -> Any:
@@ -98,7 +96,7 @@ class Scores:
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
-    """95 % interval of a rate seen in n trials (Wilson 1927), which says something at 0 and 1 too."""
+    """95 % interval of a rate seen in n trials (Wilson 1927)."""
     z2 = 1.96**2
     middle, half = rate + z2 / (2 * n), 1.96 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
     # rounded, or 0 of n would begin at 1e-19
@@ -113,10 +111,10 @@ def evaluate(
     copy_seconds: float = math.inf,
     more: Iterable[MakeScore] = (),
 ) -> Scores:
-    """Every score of a snapshot.
+    """Every score of a snapshot, and `more` of others'.
 
-    `seconds`: for resampled intervals, 0: none. `copies`: to search for near-copies, among the
-    first 500 fakes and for `copy_seconds` at most. `more`: scores of others.
+    `seconds`: for resampled intervals, 0: none. `copies`: searches the first 500 fakes, for
+    `copy_seconds` at most.
     """
     reals, folds = snapshot.reals, len(snapshot.reals.folds)
     given, n = len(snapshot.fakes), min(len(snapshot.fakes), reals.limit) // folds * folds
@@ -127,9 +125,8 @@ def evaluate(
         result.warnings.append(f"no score: {n} {what} are too few, {needed}")
         return result
     if given < 1000:
-        result.warnings.append(
-            f"n = {n}: compare only with scores of the same n, and look at the interval"
-        )
+        same = "compare only with scores of the same n, and look at the interval"
+        result.warnings.append(f"n = {n}: {same}")
     result.scores += distances(snapshot, n, seconds)
     if copies is not None:
         _add_copies(result, copies, snapshot.fakes[: min(n, 500)], copy_seconds)
@@ -156,7 +153,7 @@ def distances(snapshot: Snapshot, n: int, seconds: float = 0.0) -> list[Score]:
 
 
 def _measured(reals: Reals, x: Tensor | None, n: int, seconds: float = 0.0) -> dict[str, Pair]:
-    """Every distance of features (n, F), the mean of the folds; None: other reals in their place."""
+    """Every distance of features (n, F), the mean of the folds; None: of other reals."""
     each, found = n // len(reals.folds), []
     for number, fold in enumerate(reals.folds):
         store, rows = fold.others

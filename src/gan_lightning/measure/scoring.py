@@ -1,4 +1,4 @@
-"""Scores of a run as it goes on: their history, the best so far, when there is no more gain."""
+"""Scores of a run as it goes on: their history and the best so far."""
 
 import time
 from collections.abc import Mapping
@@ -25,9 +25,7 @@ FEWEST = 100  # below half as many again no score is halved
 class Scoring:
     """What is known of a run's scores. Every argument is a key of conf/metrics.
 
-    `history` holds one dict per evaluation: nimg, name, value, floor, ceiling, n, seconds, scores
-    (name without n -> value). `best` is its entry with the smallest value above the floor, whose
-    checkpoint is checkpoints/best.ckpt.
+    `history`: an ENTRY per evaluation; `best`: that of checkpoints/best.ckpt.
     """
 
     ENTRY = {
@@ -38,7 +36,7 @@ class Scoring:
         "ceiling": (float, None),
         "n": int,
         "seconds": float,
-        "scores": {str: float},
+        "scores": {str: float},  # by name without n
     }
     STATE = {
         "history": [ENTRY],
@@ -75,10 +73,7 @@ class Scoring:
             vars(self).update(match(state, self.STATE, "it"))
 
     def objective(self) -> float | None:
-        """The best main score so far above what real images get: what a search minimises.
-
-        None where nothing could be measured; the score at the end where none was taken before.
-        """
+        """What a search minimises: the best main score, or the last one, above what reals get."""
         if self.best:
             return _excess(self.best)
         return self.final.excess if self.final else None
@@ -91,10 +86,8 @@ class Scoring:
             print(f"metrics: no score: {few}, {SMALLEST} are needed for one that means anything")
             self.off = True
         self.images = min(self.images or USUAL, self.limit)
-        self.others = [
-            instantiate(block) if isinstance(block, Mapping) else block
-            for block in self.more.values()
-        ]
+        more = self.more.values()
+        self.others = [instantiate(x) if isinstance(x, Mapping) else x for x in more]
         self.copies = Copies(reals)
 
     def fewer(self, seconds: float, each: float) -> int:
@@ -149,16 +142,14 @@ class Scoring:
     def finish(self, trainer: Any, moment: Moment, seconds: float, fits: bool) -> None:
         """All scores of the finished run, to scores.json, and its samples closest to photographs.
 
-        `seconds`: for intervals and near-copies. `fits`: there is time to prepare their search.
+        `seconds`: for intervals and near-copies; `fits`: the search for these can be prepared.
         """
         copies, third = self.copies if fits else None, max(0.3, seconds) / 3
         options = {"seconds": min(2.0, third), "copies": copies, "copy_seconds": third}
         found = self._evaluate(moment, **options)
         if copies is None:
-            found.warnings.append(
-                "near-copies: not searched, to stay within the time for looking at the run;"
-                " gan-lightning evaluate does"
-            )
+            late = "not searched, to stay within the time for looking at the run"
+            found.warnings.append(f"near-copies: {late}; gan-lightning evaluate does")
         for warning in found.warnings:
             print(f"metrics: {warning}")
         self.final = found.main

@@ -1,4 +1,4 @@
-"""One moment of a run: reals, fakes, their features and logits. Images to look at are made here."""
+"""One moment of a run: reals, fakes, their features and logits."""
 
 import hashlib
 import time
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gan_lightning.data.images import to_float, to_uint8
+from gan_lightning.ema import in_mode
 from gan_lightning.errors import UserError
-from gan_lightning.latents import classes, latents, seeded
+from gan_lightning.latents import classes, inputs, latents, picked, seeded
 from gan_lightning.measure import distances as D
 from gan_lightning.measure.features import Extractor, cached
 
@@ -27,7 +28,7 @@ IMAGES, FEW = 256, 64  # of each kind the diagnosis looks at; by slow features
 
 @contextmanager
 def untouched(module: Any) -> Iterator[None]:
-    """Training goes on after this as if nothing had been looked at: its random states stay."""
+    """Within, nothing changes training's random states."""
     devices = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         yield
@@ -35,7 +36,7 @@ def untouched(module: Any) -> Iterator[None]:
 
 def like_the_data(labels: Tensor | None, n: int, draw: torch.Generator) -> Tensor | None:
     """n labels, each class as often as among these; None where the data have none."""
-    return None if labels is None else labels[torch.randint(len(labels), (n,), generator=draw)]
+    return labels if labels is None else labels[torch.randint(len(labels), (n,), generator=draw)]
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,9 @@ class Fold:
 class Reals:
     """The real images that snapshots are compared with; what is known of them stays in the cache.
 
-    With 1,000 held-out images or more these are the scores' reference, and training images show
-    what real ones get. Otherwise, as for a few hundred photographs, the training set is cut in two
-    halves: half of the fakes are measured against each and the results averaged, and one half
-    against the other shows what real ones get. So both have as many images on either side.
+    1,000 held-out images or more are the scores' reference, and training images show what real ones
+    get. With fewer the training set is cut in two: half of the fakes are measured against each half
+    and the results averaged, and one half against the other shows what real ones get.
     """
 
     def __init__(
@@ -116,7 +116,6 @@ class Reals:
         return f"features-{role}-{hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:12]}"
 
     def has(self, store: Any, rows: Tensor) -> bool:
-        """Whether these features are in the cache."""
         return self.keeps(self._place(store, rows))
 
     # -- the cache -------------------------------------------------------------------------------
@@ -154,7 +153,7 @@ class Reals:
     def _some(
         self, store: Any, labels: Tensor | None, rows: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        return to_float(store[rows]).cpu(), None if labels is None else labels[rows]
+        return to_float(store[rows]).cpu(), picked(labels, rows)
 
 
 class Snapshot:
@@ -176,12 +175,10 @@ class Snapshot:
 
 
 class Moment(Snapshot):
-    """A snapshot of a module (`GAN`, or alike) in training; each part is made when it is asked for.
+    """A snapshot of a module in training, made as asked for; for use within `untouched`.
 
-    `grid`: images for the eye, of 64 seeds from `seed` on. `raw`: images by the weights
-    as they are, of latents of this moment alone. `fakes`: the grid and images of the raw ones'
-    latents by the EMA's weights where there is one, `scored` in all. To be used within `untouched`
-    and before training goes on.
+    `raw`: images by the weights as they are, of latents of this moment alone. `fakes`: `scored` in
+    all, the grid of 64 seeds from `seed` on and images of the raw ones' latents by the EMA, if any.
     """
 
     def __init__(
@@ -212,8 +209,7 @@ class Moment(Snapshot):
         z, labels = self._latents
         for at in range(start, stop, CHUNK):
             part = slice(at, min(at + CHUNK, stop))
-            some = None if labels is None else labels[part]
-            yield self.module.sample(z[part], some, ema=ema).float().cpu()
+            yield self.module.sample(z[part], picked(labels, part), ema=ema).float().cpu()
 
     @cached_property
     def grid(self) -> Tensor:
@@ -229,7 +225,7 @@ class Moment(Snapshot):
 
     @cached_property
     def shown(self) -> Tensor:
-        """uint8 (N, C, H, W) of the same latents by the EMA; what there is already is not repeated."""
+        """uint8 (N, C, H, W) of the same latents by the EMA."""
         count = max(self.few, self.scored - GRID)
         there = self.images and self.module.generator_ema is None
         parts = [to_uint8(self.raw[:count])] if there else []
@@ -258,11 +254,9 @@ class Moment(Snapshot):
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """(N,) of float images, on the CPU."""
-        parts = []
-        for at in range(0, len(images), CHUNK):
-            some = None if labels is None else labels[at : at + CHUNK]
-            parts.append(self.module.score(images[at : at + CHUNK], some).float().cpu())
-        return torch.cat(parts)
+        parts = torch.arange(len(images)).split(CHUNK)
+        logits = (self.module.score(images[part], picked(labels, part)) for part in parts)
+        return torch.cat([some.float().cpu() for some in logits])
 
     @cached_property
     def fake_logits(self) -> Tensor:
@@ -286,22 +280,16 @@ class Moment(Snapshot):
 
     @cached_property
     def train_mode(self) -> Tensor:
-        """`raw` as batches of the training's size see it made, BatchNorm by their statistics.
-
-        With copies of the buffers, so that nothing is changed.
-        """
+        """`raw` in train mode, in training's batches, with copies of BatchNorm's buffers."""
         net, (z, labels) = self.module.generator, self._latents
         config = self.module.config.get("dataset", {})
         size = max(1, min(64, int(config.get("batch_size") or 64)))
         count = min(max(size, 64 // size * size), self.images)
         state = dict(net.named_parameters()) | {n: b.clone() for n, b in net.named_buffers()}
-        modes = [(part, part.training) for part in net.modules()]
-        net.train()
         parts = []
-        for rows in torch.arange(count).split(size):
-            extra = () if labels is None else (labels[rows].to(self.module.device),)
-            inputs = (z[rows].to(self.module.device, self.module.dtype), *extra)
-            parts.append(torch.func.functional_call(net, state, inputs).float().cpu())
-        for part, training in modes:
-            part.training = training
+        with in_mode(net, training=True):
+            for rows in torch.arange(count).split(size):
+                given = inputs(z[rows].to(self.module.dtype), picked(labels, rows))
+                given = tuple(x.to(self.module.device) for x in given)
+                parts.append(torch.func.functional_call(net, state, given).float().cpu())
         return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""The aid: pretrained features in the generator's loss, so that a few hundred photographs teach shapes."""
+"""The aid: pretrained features in the generator's loss, so that few photographs teach shapes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
@@ -23,16 +23,17 @@ Strides = Annotated[
 
 
 class SlicedAid(nn.Module):
-    """Sliced Wasserstein distance between generated and real images in features of EfficientNet-Lite0 (in [0, inf)).
+    """Sliced Wasserstein distance of generated and real images in features of EfficientNet-Lite0.
 
-    Each map is averaged over `places` x `places` fields; whitened principal components of the real images' vectors are
-    what is compared. Along random directions, every generated image is drawn to the real quantile of its rank among the
-    latest `queue` generated ones (after Deshpande et al. 2018). Variety comes by itself, as a generator that makes one
-    kind of image has the wrong quantiles. With classes it is the joint distribution of features and class.
+    Compared are whitened principal components of each map, averaged over `places` x `places`
+    fields, and with classes the joint distribution of features and class. Along random directions,
+    every generated image is drawn to the real quantile of its rank among the latest `queue`
+    generated ones (after Deshpande et al. 2018): a generator that makes one kind of image has the
+    wrong quantiles.
 
-    weight: of this term beside the discriminator's; start: progress from which on it counts; side: pixels at which
-    images are shown to the network; components: principal ones per stride; strides: of 4, 8, 16, 32; heads: trained
-    discriminators on the same features, which take every second step, both with twice their weight then.
+    weight: beside the discriminator's term; start: progress from which on it counts; side: pixels
+    at which images are seen; components: per stride; heads: discriminators on the same features,
+    which take every second step, both with twice their weight then.
     """
 
     @checked
@@ -63,10 +64,8 @@ class SlicedAid(nn.Module):
     def names(self) -> list[str]:
         """Of the buffers that a checkpoint holds, four per stride, and the count of steps."""
         kinds = ("mean", "basis", "real", "queue")
-        return [f"{kind}_{i}" for i in range(len(self.stages)) for kind in kinds] + [
-            "classes",
-            "steps",
-        ]
+        strides = range(len(self.stages))
+        return [*(f"{kind}_{i}" for i in strides for kind in kinds), "classes", "steps"]
 
     @property
     def fitted(self) -> bool:
@@ -74,7 +73,7 @@ class SlicedAid(nn.Module):
         return bool(self.steps.numel())
 
     def shape_like(self, saved: dict[str, Tensor]) -> None:
-        """Makes room for what a checkpoint holds, before it is loaded: only there is known how much that is."""
+        """Makes room for what a checkpoint holds, before it is loaded."""
         for name in self.names:
             if name in saved:
                 setattr(self, name, torch.zeros_like(saved[name], device=self.steps.device))
@@ -97,7 +96,7 @@ class SlicedAid(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Takes the targets from real images in [-1, 1] with labels (B,) or None; at most the first 2,048 are used."""
+        """Takes targets from the first 2,048 real images in [-1, 1] and labels (B,) or None."""
         found: list[list[Tensor]] = [[] for _ in self.stages]
         seen: list[Tensor] = []
         count = 0
@@ -109,13 +108,11 @@ class SlicedAid(nn.Module):
             if count >= MOST:
                 break
         if count < 8:
-            raise UserError(
-                f"the aid needs at least 8 real images to compare with, not {count}: aid=none"
-            )
+            needed = "the aid needs at least 8 real images to compare with"
+            raise UserError(f"{needed}, not {count}: aid=none")
         if self.num_classes:
-            self.classes = torch.bincount(torch.cat(seen)[:MOST], minlength=self.num_classes) / min(
-                count, MOST
-            )
+            known = torch.cat(seen)[:MOST]
+            self.classes = torch.bincount(known, minlength=self.num_classes) / len(known)
         for i, part in enumerate(found):
             x = torch.cat(part)[:MOST]
             mean = x.mean(0)
@@ -124,13 +121,9 @@ class SlicedAid(nn.Module):
             basis = directions[:kept].T * (len(x) ** 0.5 / values[:kept])
             real = (x - mean) @ basis
             if self.num_classes:
-                real = torch.cat([real, self._one_hot(torch.cat(seen)[:MOST])], 1)
-            for name, value in (
-                ("mean", mean),
-                ("basis", basis),
-                ("real", real),
-                ("queue", real[:0]),
-            ):
+                real = torch.cat([real, self._one_hot(known)], 1)
+            values = {"mean": mean, "basis": basis, "real": real, "queue": real[:0]}
+            for name, value in values.items():
                 setattr(self, f"{name}_{i}", value.contiguous())
         self.steps = torch.zeros(1, dtype=torch.long, device=mean.device)
 
@@ -140,7 +133,7 @@ class SlicedAid(nn.Module):
         return (F.one_hot(labels, len(frequency)) - frequency) / frequency.sqrt()
 
     def forward(self, fake: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The distance of generated images (B, C, H, W), labels (B,); one number, differentiable. Moves the queue."""
+        """The distance of generated images (B, C, H, W), labels (B,), 0-d. Moves the queue."""
         vectors = self.vectors(fake)
         # drawn anew at every step, alike on every process
         draw = torch.Generator().manual_seed(int(self.steps))
@@ -151,15 +144,13 @@ class SlicedAid(nn.Module):
                 if self.num_classes:
                     assert labels is not None
                     u = torch.cat([u, self._one_hot(labels)], 1)
-                directions = F.normalize(
-                    torch.randn(u.shape[1], self.directions, generator=draw), dim=0
-                )
-                total = total + self._distance(u, i, directions.to(u))
+                directions = torch.randn(u.shape[1], self.directions, generator=draw)
+                total = total + self._distance(u, i, F.normalize(directions, dim=0).to(u))
         self.steps += 1
         return total / len(vectors)
 
     def _distance(self, u: Tensor, i: int, directions: Tensor) -> Tensor:
-        """Mean squared way of u (B, K), along `directions` (K, D), to the real quantiles of their ranks."""
+        """Mean squared way of u (B, K) along `directions` (K, D) to the real quantiles of their ranks."""
         everyone, start = gather_rows(u.detach())
         latest = torch.cat([everyone, getattr(self, f"queue_{i}")])
         setattr(self, f"queue_{i}", latest[: self.queue_length])

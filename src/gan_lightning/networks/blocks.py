@@ -11,26 +11,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """(H, W) from one number or a pair. Raises ValueError for anything else."""
-    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise ValueError(
-            f"image_size={image_size} is neither a number of pixels nor [height, width]"
-        )
-    return sides[0], sides[1]
-
-
-def image_shape(image_size: int | Sequence[int], image_channels: int) -> torch.Size:
-    """(C, H, W). Raises ValueError for a channel count that no image has."""
-    if image_channels not in (1, 3, 4):
-        raise ValueError(f"image_channels={image_channels} should be 1 (grey), 3 (RGB) or 4 (RGBA)")
-    return torch.Size((image_channels, *height_width(image_size)))
+    match image_size:
+        case int():
+            return image_size, image_size
+        case int(height), int(width):
+            return height, width
+    raise ValueError(f"image_size={image_size} is neither a number nor [height, width]")
 
 
 def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
-    """The base (h, w), smaller side 4 to 7, and how often it is doubled to give image_size: 28 -> (7, 7), 2.
-
-    Raises ValueError naming the size and the nearest ones that can be made.
-    """
+    """The base (h, w), smaller side 4 to 7, and how often it is doubled. Raises ValueError."""
     height, width = height_width(image_size)
     times = 0
     while min(height, width) >= 8 << times and not (height | width) & ((2 << times) - 1):
@@ -38,17 +28,16 @@ def doublings(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     if not 4 <= min(height, width) >> times <= 7 or times < 1:
         side = min(height, width)
         sizes = sorted(base << k for base in (4, 5, 6, 7) for k in range(1, 8))
-        near = sorted(sizes, key=lambda size: abs(size - side))[:2]
-        raise ValueError(
-            f"image_size={image_size} cannot be made by doubling 4 to 7 pixels; the nearest are {' and '.join(map(str, sorted(near)))}"
-        )
+        low, high = sorted(sorted(sizes, key=lambda size: abs(size - side))[:2])
+        wrong = f"image_size={image_size} cannot be made by doubling 4 to 7 pixels"
+        raise ValueError(f"{wrong}; the nearest are {low} and {high}")
     return (height >> times, width >> times), times
 
 
 def ladder(
     image_size: int | Sequence[int], channels: int, min_channels: int
 ) -> tuple[tuple[int, int], list[int]]:
-    """The base (h, w) and the channels there and after each doubling: halved each time, but at least `min_channels`."""
+    """The base (h, w), and channels there and after each doubling: halved, to `min_channels`."""
     (height, width), times = doublings(image_size)
     return (height, width), [max(min_channels, channels >> k) for k in range(times + 1)]
 
@@ -57,13 +46,17 @@ def with_classes(features: Tensor, labels: Tensor | None, num_classes: int | Non
     """Appends one-hot labels (B,) to features (B, F) where the network is conditional."""
     if not num_classes:
         return features
+    return torch.cat([features, F.one_hot(given(labels), num_classes).to(features.dtype)], 1)
+
+
+def given(labels: Tensor | None) -> Tensor:
     if labels is None:
         raise ValueError("a class-conditional network needs labels")
-    return torch.cat([features, F.one_hot(labels, num_classes).to(features.dtype)], 1)
+    return labels
 
 
 def normalise(norm: str, channels: int) -> nn.Module:
-    """The layer that follows a convolution; spectral norm sits in the convolution itself (`normed`)."""
+    """The layer that follows a convolution; spectral norm sits in it (`normed`)."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
@@ -72,15 +65,14 @@ def normalise(norm: str, channels: int) -> nn.Module:
 
 
 def normed(norm: str, layer: nn.Module) -> nn.Module:
-    """Wraps a layer's weight in spectral normalisation (Miyato et al. 2018) where that is the norm."""
+    """Spectral normalisation (Miyato et al. 2018) of a layer's weight where that is the norm."""
     return spectral_norm(layer) if norm == "spectral" else layer
 
 
 class UpConv(nn.Conv2d):
-    """Nearest-neighbour doubling followed by a 3 x 3 convolution, computed as one 4 x 4 transposed convolution.
+    """Nearest-neighbour doubling and a 3 x 3 convolution as one transposed 4 x 4 convolution.
 
-    Each output pixel sees 2 x 2 different input pixels, so the 3 x 3 kernel folds into 4 x 4 with stride 2: the same
-    result with 4 instead of 9 multiplications per output and channel.
+    Each output pixel sees 2 x 2 different input pixels: 4 instead of 9 multiplications.
     """
 
     def __init__(self, before: int, after: int) -> None:
@@ -94,7 +86,7 @@ class UpConv(nn.Conv2d):
 
 
 class Blur(nn.Module):
-    """Every channel averaged by [1, 2, 1] / 4 both ways: after a doubling no pixel's place shows."""
+    """Every channel averaged by [1, 2, 1] / 4 both ways."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -109,9 +101,10 @@ class Blur(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` whose masks on a CPU are drawn as 16 random bits per value: drawing a float for each took an eighth of
-    the note's whole step (benchmarks/SPEED.md). `p` is rounded to a multiple of 2^-16, and kept values scaled by what it
-    was rounded to."""
+    """`nn.Dropout` that draws 16 random bits per value on a CPU, where floats take long (SPEED.md).
+
+    `p` is rounded to a multiple of 2^-16, and kept values scaled by that.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         rounded = round(self.p * 2**16)
@@ -125,10 +118,9 @@ class Dropout(nn.Dropout):
 
 
 class MinibatchStddev(nn.Module):
-    """Appends one channel with the standard deviation over a group of images (Karras et al. 2018).
+    """Appends a channel with the standard deviation over groups of images (Karras et al. 2018).
 
-    It lets the discriminator see that images resemble one another too much. Groups are made of every
-    (B / group)-th image; a batch that `group` does not divide is one group.
+    A group is every (B / group)-th image; a batch that `group` does not divide is one group.
     """
 
     def __init__(self, group: int = 4) -> None:
@@ -139,17 +131,14 @@ class MinibatchStddev(nn.Module):
         batch, _, height, width = x.shape
         group = self.group if batch % self.group == 0 else batch
         y = x.float().reshape(group, batch // group, -1)
-        spread = (
-            ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean(1)
-        )  # (B / group,); var() would be 10 times slower
-        return torch.cat(
-            [x, spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(-1, 1, height, width)],
-            1,
-        )
+        # (B / group,); var() would be 10 times slower
+        spread = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean(1)
+        each = spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1)
+        return torch.cat([x, each.expand(-1, 1, height, width)], 1)
 
 
 class Head(nn.Module):
-    """(B, F) features to (B,) logits; conditional by projection on a class embedding (Miyato & Koyama 2018)."""
+    """Features (B, F) to logits (B,), with classes by projection (Miyato & Koyama 2018)."""
 
     def __init__(self, features: int, norm: str, num_classes: int | None) -> None:
         super().__init__()
@@ -162,6 +151,4 @@ class Head(nn.Module):
         logits = self.linear(x).flatten()
         if self.classes is None:
             return logits
-        if labels is None:
-            raise ValueError("a class-conditional network needs labels")
-        return logits + (self.classes(labels) * x).sum(1) / x.shape[1] ** 0.5
+        return logits + (self.classes(given(labels)) * x).sum(1) / x.shape[1] ** 0.5

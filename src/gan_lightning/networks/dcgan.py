@@ -1,6 +1,6 @@
 """Plain convolutional networks from 28 to 256 pixels by one class (after Radford et al. 2016).
 
-From the base (smaller side 4 to 7 pixels) every doubling halves the channels, down to `min_channels`.
+From the base (smaller side 4 to 7 pixels) doublings halve the channels, down to `min_channels`.
 """
 
 from typing import Literal
@@ -13,7 +13,6 @@ from gan_lightning.networks.blocks import (
     Head,
     MinibatchStddev,
     UpConv,
-    image_shape,
     ladder,
     normalise,
     normed,
@@ -25,9 +24,9 @@ from gan_lightning.ranges import Channels, Depth, Groups, Norm, Size, Width, che
 class Generator(nn.Module):
     """(B, latent_dim) -> (B, C, H, W) in [-1, 1].
 
-    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016), "smooth" (the same, then blurred, as by
-    Karras et al. 2019) or "transposed" (4 x 4, stride 2). norm: none, batch, group or spectral. depth: convolutions per
-    resolution. Raises ValueError for a size it cannot make.
+    upsample: "resize" (nearest, then 3 x 3; no checkerboard, Odena et al. 2016), "smooth" (then
+    blurred, Karras et al. 2019) or "transposed" (4 x 4, stride 2). depth: convolutions per
+    resolution. ValueError for a size it cannot make.
     """
 
     family = "dcgan"  # the option of conf/network
@@ -61,23 +60,20 @@ class Generator(nn.Module):
             if upsample == "transposed":
                 layers += [normed(norm, nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))]
             else:
-                layers += [normed(norm, UpConv(before, after))] + [Blur(after)] * (
-                    upsample == "smooth"
-                )
+                blurred = [Blur(after)] if upsample == "smooth" else []
+                layers += [normed(norm, UpConv(before, after)), *blurred]
             layers += activated(after)
             for _ in range(depth - 1):
                 layers += [normed(norm, nn.Conv2d(after, after, 3, padding=1)), *activated(after)]
-        colours = image_shape(image_size, image_channels)[0]
-        self.layers = nn.Sequential(
-            *layers, nn.Conv2d(widths[-1], colours, 3, padding=1), nn.Tanh()
-        )
+        image = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
+        self.layers = nn.Sequential(*layers, image, nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.layers(with_classes(z, labels, self.num_classes))
 
 
 class Discriminator(nn.Module):
-    """(B, C, H, W) -> (B,) raw logits: 4 x 4 convolutions of stride 2 down to the base, minibatch-stddev, 3 x 3, linear."""
+    """(B, C, H, W) -> (B,) logits: 4 x 4 of stride 2, minibatch-stddev, 3 x 3, linear."""
 
     @checked
     def __init__(
@@ -95,14 +91,12 @@ class Discriminator(nn.Module):
         (height, width), widths = ladder(image_size, channels, min_channels)
         widths.reverse()
         blocks: list[nn.Module] = []
-        before = image_shape(image_size, image_channels)[0]
+        before = image_channels
         for after in widths[1:]:
+            # normalising the first layer would hide colour and brightness (Radford et al.)
+            normal = normalise(norm, after) if before > 4 else nn.Identity()
             blocks += [normed(norm, nn.Conv2d(before, after, 4, stride=2, padding=1))]
-            # the first layer sees pixels: normalising it would hide colour and brightness (Radford et al.)
-            blocks += [
-                normalise(norm, after) if before > 4 else nn.Identity(),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            blocks += [normal, nn.LeakyReLU(0.2, inplace=True)]
             for _ in range(depth - 1):
                 blocks += [normed(norm, nn.Conv2d(after, after, 3, padding=1))]
                 blocks += [normalise(norm, after), nn.LeakyReLU(0.2, inplace=True)]

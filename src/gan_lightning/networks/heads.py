@@ -1,4 +1,4 @@
-"""Discriminators on frozen features: what a shape is, they need not learn from a few hundred photographs."""
+"""Discriminators on frozen features, which need not learn what a shape is."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,16 +24,15 @@ from gan_lightning.ranges import (
 
 
 class FeatureHeads(nn.Module):
-    """One small discriminator per map of EfficientNet-Lite0 (Kumari et al. 2022, after Sauer et al. 2021).
+    """A small discriminator per map of EfficientNet-Lite0 (Kumari et al. 2022, Sauer et al. 2021).
 
-    They have a logit for every place of a map, see images augmented with probability `p` (without, they
-    learn the photographs by heart) and are trained by the non-saturating loss with R1 on the maps. Heads
-    alone make few kinds of image, each like a photograph; beside the aid's distance, which asks for
-    variety, they sharpen it.
+    They have a logit for every place of a map, see images augmented with probability `p` (else they
+    learn the photographs by heart) and take the non-saturating loss with R1 on the maps. Alone they
+    make few kinds of image; beside the aid's distance, which asks for variety, they sharpen it.
 
-    weight: beside the discriminator's term; start: progress from which on they take every second step of the aid; lr: of
-    their Adam; side: pixels of the images that the maps come from; width: channels of a head; gamma: of R1, taken every
-    `penalty_every` of their steps.
+    weight: beside the discriminator's term; start: progress from which on they take every second
+    step of the aid; lr: of their Adam; side: of the images that the maps come from; width:
+    channels; gamma: of R1, every `penalty_every` steps.
     """
 
     steps: Tensor
@@ -67,7 +66,7 @@ class FeatureHeads(nn.Module):
         return torch.cat([part.flatten(1) for part in parts], 1)
 
     def d(self, real: Sequence[Tensor], fake: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(what the heads minimise, the same without its penalty) of the maps of real and fake images."""
+        """What the heads minimise, with and without its penalty, of maps of images."""
         penalise = self.gamma > 0 and int(self.steps) % self.penalty_every == 0
         self.steps += 1
         if not penalise:
@@ -81,7 +80,7 @@ class FeatureHeads(nn.Module):
             return loss + self.penalty_every * self.gamma / 2 * penalty, loss.detach()
 
     def g(self, fake: Sequence[Tensor]) -> Tensor:
-        """What the generator minimises, of the maps of its images; the heads themselves get no gradient."""
+        """What the generator minimises, of the maps of its images; the heads get no gradient."""
         self.requires_grad_(False)
         loss = F.softplus(-self(fake).float()).mean()
         self.requires_grad_(True)
@@ -96,11 +95,8 @@ def _head(channels: int, side: int, width: int) -> nn.Sequential:
     """Halves the map down to 4 places a side; BatchNorm sees real and fake batches apart."""
     layers: list[nn.Module] = []
     while side > 4:
-        layers += [
-            spectral_norm(nn.Conv2d(channels, width, 4, 2, 1)),
-            nn.BatchNorm2d(width),
-            nn.LeakyReLU(0.2),
-        ]
+        layers += [spectral_norm(nn.Conv2d(channels, width, 4, 2, 1))]
+        layers += [nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
         channels, side = width, side // 2
     layers += [spectral_norm(nn.Conv2d(channels, width, 3, 1, 1)), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, spectral_norm(nn.Conv2d(width, 1, 1)))

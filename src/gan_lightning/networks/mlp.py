@@ -1,13 +1,15 @@
 """The study note's networks: fully connected, for small images."""
 
+import math
+
 from torch import Tensor, nn
 
-from gan_lightning.networks.blocks import Dropout, image_shape, with_classes
+from gan_lightning.networks.blocks import Dropout, height_width, with_classes
 from gan_lightning.ranges import BelowOne, Channels, Layers, Size, Width, checked
 
 
 class Generator(nn.Module):
-    """latent -> 256 -> 512 -> 1024 -> image, LeakyReLU(0.2), tanh. (B, latent_dim) -> (B, C, H, W) in [-1, 1]."""
+    """(B, latent_dim) -> 256 -> 512 -> 1024 -> (B, C, H, W) in [-1, 1], LeakyReLU(0.2), tanh."""
 
     family = "mlp"  # the option of conf/network
     fully_connected = True
@@ -22,20 +24,21 @@ class Generator(nn.Module):
         num_classes: Width | None = None,
     ) -> None:
         super().__init__()
-        self.shape = image_shape(image_size, image_channels)
+        self.shape = (image_channels, *height_width(image_size))
         self.num_classes = num_classes
         widths = [latent_dim + (num_classes or 0), *hidden]
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], self.shape.numel()), nn.Tanh())
+        pixels = nn.Linear(widths[-1], math.prod(self.shape))
+        self.layers = nn.Sequential(*layers, pixels, nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.layers(with_classes(z, labels, self.num_classes)).view(-1, *self.shape)
 
 
 class Discriminator(nn.Module):
-    """Flattened image -> 1024 -> 512 -> 256 -> 1 raw logit, LeakyReLU(0.2) and dropout. (B, C, H, W) -> (B,)."""
+    """(B, C, H, W) -> 1024 -> 512 -> 256 -> (B,) raw logits, LeakyReLU(0.2) and dropout."""
 
     batch_independent = True  # one pass over real and fake together gives what two passes give
 
@@ -50,7 +53,8 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        widths = [image_shape(image_size, image_channels).numel() + (num_classes or 0), *hidden]
+        pixels = image_channels * math.prod(height_width(image_size))
+        widths = [pixels + (num_classes or 0), *hidden]
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True), Dropout(dropout)]

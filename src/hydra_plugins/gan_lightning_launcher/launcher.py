@@ -1,7 +1,7 @@
 """Sweeps in which every job is a process of its own, here or on a cluster.
 
-Lightning starts the further ranks of a job by repeating the command line, `-m` and all, so that in Hydra's own
-launcher several devices and a sweep get into each other's way; a crash would also end the whole sweep.
+In Hydra's own launcher a crash would end the sweep, and Lightning starts a job's further ranks by
+repeating the command line, `-m` and all.
 """
 
 import math
@@ -37,9 +37,11 @@ ConfigStore.instance().store(
 def run_job(
     config: DictConfig, overrides: Sequence[str], number: int, script: str | None = None
 ) -> tuple[JobReturn, bool]:
-    """One job of a sweep as `python train.py <overrides>`, into its folder: what Hydra wants to know, and whether to stop.
+    """One job of a sweep as `python train.py <overrides>`: what Hydra wants to know, and whether to
+    stop.
 
-    A run that diverges is the worst there is, and none that failed: a search learns from it, and a grid goes on.
+    A run that diverges is the worst there is and did not fail: a search learns from it, and a grid
+    goes on.
     """
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = number
@@ -54,9 +56,7 @@ def run_job(
         if math.isinf(value):
             print(f"job {number} has diverged and counts as the worst", flush=True)
     except UserError as error:
-        if (
-            code
-        ):  # without scores it is a sweep as well; a search says that it can do nothing with it
+        if code:  # without scores a grid is a sweep as well; a search says what it lacks
             status, value = JobStatus.FAILED, UserError(f"job {number} ({' '.join(told)}): {error}")
     result = JobReturn(list(overrides), config, working_dir=str(folder), status=status)
     result.return_value = value
@@ -64,7 +64,7 @@ def run_job(
 
 
 class ProcessLauncher(Launcher):
-    """Runs `python train.py <overrides>` per job, one after the other, and reads the objective it leaves behind."""
+    """Runs `python train.py <overrides>` per job, one after the other."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         sweep.one_process()
@@ -94,10 +94,7 @@ except ImportError:  # the extra `cluster` is not installed
 else:
 
     class OwnProcess:
-        """Of hydra-submitit-launcher all but one thing: the job is a process of its own there, too.
-
-        So it can die without taking the sweep along, and can start further processes for its devices.
-        """
+        """hydra-submitit-launcher's, but the job is a process of its own, which can die and start others."""
 
         def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
             sweep.one_process()
@@ -119,7 +116,7 @@ else:
             return run_job(config, overrides, number, self.script)[0]
 
     class ProcessLocalLauncher(OwnProcess, LocalLauncher):  # type: ignore[misc]
-        """`hydra/launcher=cluster_local`: all jobs at once on this machine; to try a sweep before the cluster has it."""
+        """`hydra/launcher=cluster_local`: all jobs at once on this machine."""
 
     class ProcessSlurmLauncher(OwnProcess, SlurmLauncher):  # type: ignore[misc]
         """`hydra/launcher=cluster`: every job a job of SLURM's."""

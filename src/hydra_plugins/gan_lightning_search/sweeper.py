@@ -12,13 +12,12 @@ except ImportError:  # the extra `search` is not installed
 else:
 
     class Search(OptunaSweeper):  # type: ignore[misc]
-        """`n_trials` in all: those that the storage holds from before count. Needs one objective per run."""
+        """`n_trials` in all: those that the storage holds from before count."""
 
         def sweep(self, arguments: list[str]) -> Any:
             settings = self.sweeper
             storage, name, wanted = settings.storage, settings.study_name, settings.n_trials
-            done = earlier(storage, name)
-            if done:
+            if done := earlier(storage, name):
                 print(f"search {name}: {done} of {wanted} runs are there from before", flush=True)
             settings.n_trials = wanted - done
             Path(settings.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -28,13 +27,12 @@ else:
                 text = " ".join(str(error).split())
                 if "No trials are completed" in text:
                     raise UserError(f"search {name}: no run came to a score") from None
-                raise UserError(
-                    f"search {name} in {storage}: {text}; another hydra.sweeper.study_name begins a new search"
-                ) from None
+                right = "another hydra.sweeper.study_name begins a new search"
+                raise UserError(f"search {name} in {storage}: {text}; {right}") from None
 
 
 def earlier(storage: str | None, name: str | None) -> int:
-    """Runs of a search that its storage holds as over, with or without a score; makes the folder of an SQLite file."""
+    """Runs of a search that its storage holds as over; makes the folder of an SQLite file."""
     import optuna
 
     if not storage or not name:
