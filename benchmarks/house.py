@@ -10,10 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "src"
 LIMITS = {  # (not to be exceeded, aimed at)
-    "lines of Python": (14_700, 4_500),
-    "average line": (42.1, 42.0),
+    "lines of Python": (14_450, 4_500),
+    "average line": (42.0, 42.0),
     "longest function": (60, 60),
-    "longest file": (425, 400),
+    "longest file": (400, 400),
 }
 
 

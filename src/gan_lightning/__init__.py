@@ -1,4 +1,5 @@
-"""GANs on digits or your own photographs. `load_generator(path)` gives a trained one; see `Sampler`."""
+"""GANs on digits or your own photographs. `load_generator(path)` gives a trained one; see
+`Sampler`."""
 
 from typing import TYPE_CHECKING, Any
 

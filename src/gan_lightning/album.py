@@ -51,7 +51,8 @@ class Album:
         boards.show_picture(self.trainer, tag, picture, nimg)
 
     def beside(self, moment: Moment, rows: Tensor) -> None:
-        """For each image of the grid the training image with the nearest features, of these rows."""
+        """For each image of the grid the training image with the nearest features, of these
+        rows."""
         store = moment.reals.data.train_images
         known = moment.reals.features(store, rows)
         found = nearest(moment.features[:GRID], known)[1][:, 0]

@@ -1,6 +1,8 @@
-"""What people see of a run on a board, as TensorBoard: which panes, in which order, under which names.
+"""What people see of a run on a board, as TensorBoard: which panes, in which order, under which
+names.
 
-A leaf, quick to import; the loggers themselves are in loggers.py. The CSV file has every value under its own key.
+A leaf, quick to import; the loggers themselves are in loggers.py. The CSV file has every value
+under its own key.
 """
 
 import re
@@ -38,8 +40,8 @@ CHOICES = "experiment dataset network loss augment aid".split()
 def panes(values: Mapping[str, float]) -> dict[str, float]:
     """Values by the name of their pane, those that would be seen twice left out.
 
-    Scores go without their number of images, so that one run has one curve; a Fréchet distance, which depends on that
-    number, is drawn as what it is above real images' with the same number.
+    Scores go without their number of images, so that one run has one curve; a Fréchet distance,
+    which depends on that number, is drawn as what it is above real images' with the same number.
     """
     found = {}
     for key, value in values.items():
@@ -100,7 +102,8 @@ class Board:
         return self.moving(panes(values), nimg or 0)
 
     def go_on(self, nimg: int | None) -> None:
-        """The earlier part of the run in this folder ended after so many images; None: there is none."""
+        """The earlier part of the run in this folder ended after so many images; None: there is
+        none."""
 
     def show_settings(self, settings: Mapping[str, Any]) -> None:
         """Of the run, for a table of runs."""

@@ -103,7 +103,8 @@ class Plan(NamedTuple):
 
 
 class Costs:
-    """Seconds that a picture, an image of the signals and one of a score take, and what each took."""
+    """Seconds that a picture, an image of the signals and one of a score take, and what each
+    took."""
 
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}  # as last measured

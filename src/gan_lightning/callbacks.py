@@ -45,7 +45,8 @@ class Cadence:
 class ConsoleLine(Callback):
     """How far a run is: a bar where there is a terminal, else every so many steps a line.
 
-    `every_steps`: lines with the losses and D's probabilities; null: 200 without a bar, none beside it; 0: none.
+    `every_steps`: lines with the losses and D's probabilities; null: 200 without a bar, none beside
+    it; 0: none.
     """
 
     def __init__(self, every_steps: int | None, bar: bool = True) -> None:
@@ -210,7 +211,8 @@ class Deadline(Timer):
 
 
 class Checkpoints(Callback):
-    """checkpoints/last.ckpt when the run stops or Guard asks for it, checkpoints/kimg_000100.ckpt every `every_kimg`.
+    """checkpoints/last.ckpt when the run stops or Guard asks for it, checkpoints/kimg_000100.ckpt
+    every `every_kimg`.
 
     A file appears whole or not at all, and weights that are not finite never replace good ones.
     """
@@ -263,10 +265,11 @@ def compare_ranks(trainer: Trainer, module: Any) -> None:
 
 
 class RandomState(Callback):
-    """Every random state, into checkpoints and back, per process; placed last, for training to go on from.
+    """Every random state, into checkpoints and back, per process; placed last, for training to go
+    on from.
 
-    Of several processes also each one's buffers: under manual optimisation DDP leaves them to themselves, and LeCam's
-    averages and ADA's strength have a say in the gradients.
+    Of several processes also each one's buffers: under manual optimisation DDP leaves them to
+    themselves, and LeCam's averages and ADA's strength have a say in the gradients.
     """
 
     def __init__(self, seed: int) -> None:

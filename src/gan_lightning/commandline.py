@@ -1,7 +1,7 @@
 """The command line of `python train.py` before Hydra's turn: mistakes cost no file.
 
-Overrides are parsed and composed by Hydra, and what comes out is held against `schema`. Hydra's and OmegaConf's own
-words are passed on where they name the key and help.
+Overrides are parsed and composed by Hydra, and what comes out is held against `schema`. Hydra's and
+OmegaConf's own words are passed on where they name the key and help.
 """
 
 import difflib
@@ -47,7 +47,8 @@ ELSEWHERE = {  # what people type who come from other programs
 
 
 def checked(arguments: Sequence[str], conf: str) -> tuple[list[str], set[Path]]:
-    """What to hand to Hydra, and the folders that stood on the way to the run's folder before it. Raises UserError.
+    """What to hand to Hydra, and the folders that stood on the way to the run's folder before it.
+    Raises UserError.
 
     Values that Hydra's grammar needs in quotes are quoted; of a sweep every value is checked.
     """
@@ -117,7 +118,7 @@ def home(options: Namespace, conf: str) -> tuple[str, str, list[str]]:
 
 
 def _in_form(overrides: list[str]) -> None:
-    """Raises UserError for a word that is not of the form key=value, with what was probably meant."""
+    """Raises UserError for a word that is not key=value, with what was probably meant."""
     stray = next((w for w in overrides if "=" not in w[1:] and not w.startswith("~")), None)
     if stray is None:
         return
@@ -194,7 +195,7 @@ def _variants(parsed: Override) -> list[str]:
 
 
 def _check_all(name: str, more: list[str], parsed: list[Override], multirun: bool) -> set[Path]:
-    """Checks the run, or each value of a sweep with the others' first; folders that stand already."""
+    """Checks the run, or each value of a sweep with the others' first; what stands already."""
     variants = [found for found in map(_variants, parsed) if found]
     first = [found[0] for found in variants]
     cfg = _composed(name, [*more, *first], [_parsed(one) for one in first])
@@ -224,7 +225,7 @@ def _no_sweep(line: str, cfg: DictConfig) -> str:
 
 
 def _composed(name: str, overrides: list[str], parsed: list[Override]) -> DictConfig:
-    """The configuration with Hydra's own part; raises UserError in one line for what Hydra refuses."""
+    """The configuration with Hydra's own part; UserError for what Hydra refuses."""
     for override in parsed:
         _check_group(override)
     try:
@@ -241,7 +242,7 @@ def _options(group: str) -> list[str]:
 
 
 def _check_group(override: Override) -> None:
-    """Raises UserError where a group is set to what does not exist, or what is needed is taken away."""
+    """Raises UserError for an option that is not there, or a group that is needed taken away."""
     key, value = override.key_or_group, override.value()
     options = _options(key)
     if override.is_delete():
@@ -358,7 +359,7 @@ def _check(cfg: DictConfig, overrides: list[str], multirun: bool) -> set[Path]:
         new = override.startswith("+") and not key.startswith("hydra.") and not _options(key)
         if new and kind(key, content) is None:
             raise UserError(_unknown(key, known_keys(content)))
-    check_paths(content)
+    places.check_paths(content)
     if not isinstance(folder, str) or not folder.strip():
         raise UserError(f"{job}={brief(folder)} should be the path of a folder")
     places.can_be_folder(f"{job}=", folder, write=True)
@@ -379,31 +380,6 @@ def explain(error: BaseException) -> str:
         first = str(cause.msg or cause).split("\n")[0]
         return f"{cause.full_key}: {first}" if cause.full_key else first
     return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
-
-
-# -- paths ---------------------------------------------------------------------------------
-
-
-def check_paths(config: Any) -> None:
-    """Raises UserError for a path that cannot be right, before anything is made."""
-    dataset, source, metrics = config["dataset"], config["dataset"]["source"], config["metrics"]
-    if config["ckpt_path"] is not None:
-        places.checkpoint_file(config["ckpt_path"], "ckpt_path=")
-    if str(source["_target_"]).startswith("gan_lightning.data.sources."):
-        root, what = source["root"], "the folder that holds the images"
-        key = "dataset.root=" if root == dataset.get("root") else "dataset.source.root="
-        if source["_target_"].endswith("TorchvisionImages"):
-            what += (
-                ", make it first if they are to be loaded into it, or go on with dataset=egg;"
-                " photographs of your own are dataset=folder"
-            )
-        made = Path(root).parts[:1] == ("data",) and not source["_target_"].endswith("FolderImages")
-        if not made or os.path.lexists(root):
-            places.folder(key, root, what)
-    if dataset.get("cache_dir"):
-        places.can_be_folder("dataset.cache_dir=", dataset["cache_dir"])
-    if weights := metrics.get("inception_weights"):
-        places.file("metrics.inception_weights=", weights, "the file with Inception's weights")
 
 
 def leave_nothing(existing: set[Path]) -> None:

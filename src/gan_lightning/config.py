@@ -22,14 +22,16 @@ def key_of(override: str) -> str:
 
 
 def varied(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Of each run's overrides those that not all runs share, in one line, long numbers cut short."""
+    """Of each run's overrides those that not all runs share, in one line, long numbers cut
+    short."""
     common = set.intersection(*map(set, lines)) if len(lines) > 1 else set()
     own = (" ".join(one for one in line if one not in common) for line in lines)
     return [re.sub(LONG, lambda number: f"{float(number[0]):.4g}", one) for one in own]
 
 
 def let_last_rate_win(cfg: DictConfig, overrides: list[str]) -> list[str]:
-    """Of `lr` and `optimizer_g.lr` or `optimizer_d.lr` on one command line the later one holds; returns what gave way.
+    """Of `lr` and `optimizer_g.lr` or `optimizer_d.lr` on one command line the later one holds;
+    returns what gave way.
 
     So `lr=5e-4` pasted behind any command sets both networks' rates, as a prescription needs.
     """

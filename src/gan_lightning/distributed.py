@@ -20,7 +20,8 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """(N, F) of each process, equally many, as (processes · N, F), and where this process's begin."""
+    """(N, F) of each process, equally many, as (processes · N, F), and where this process's
+    begin."""
     if world_size() == 1:
         return rows, 0
     parts = [torch.empty_like(rows) for _ in range(world_size())]

@@ -12,8 +12,9 @@ from gan_lightning.ranges import AtLeast0, Cadence, checked
 
 
 class EMA:
-    """halflife_kimg: thousand images within which half is forgotten, 0: no EMA; rampup: the half-life is at most this
-    fraction of the images shown so far, so that the untrained start is forgotten, 0: no such limit."""
+    """halflife_kimg: thousand images within which half is forgotten, 0: no EMA; rampup: the
+    half-life is at most this fraction of the images shown so far, so that the untrained start is
+    forgotten, 0: no such limit."""
 
     @checked
     def __init__(self, halflife_kimg: Cadence = 10.0, rampup: AtLeast0 = 0.05) -> None:

@@ -1,4 +1,5 @@
-"""How the entry points end: a mistake of the user's is one line and exit code 1, never a stack trace."""
+"""How the entry points end: a mistake of the user's is one line and exit code 1, never a stack
+trace."""
 
 import os
 import sys

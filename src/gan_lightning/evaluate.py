@@ -111,7 +111,8 @@ def _reals(
 def _of_checkpoint(
     sampler: Sampler, reals: Reals, trust: str | None, truncation: float, n: int
 ) -> tuple[Tensor, Tensor]:
-    """n images of a generator, and of one that has learnt nothing, as a run's yardsticks have them."""
+    """n images of a generator, and of one that has learnt nothing, as a run's yardsticks have
+    them."""
     labels = None
     if sampler.num_classes:
         labels = like_the_data(reals.data.train_labels, n, seeded(0))

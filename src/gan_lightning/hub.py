@@ -1,4 +1,5 @@
-"""A generator as model hubs know one: `HubGenerator.from_pretrained(folder or name)`, and `push_to_hub`."""
+"""A generator as model hubs know one: `HubGenerator.from_pretrained(folder or name)`, and
+`push_to_hub`."""
 
 from typing import Any
 
@@ -17,10 +18,12 @@ class HubGenerator(  # type: ignore[misc]
     library_name="gan-lightning",
     pipeline_tag="unconditional-image-generation",
 ):
-    """Latents (B, latent_dim), and labels (B,) for a conditional generator, to images (B, C, H, W) in [-1, 1].
+    """Latents (B, latent_dim), and labels (B,) for a conditional generator, to images (B, C, H, W)
+    in [-1, 1].
 
-    The arguments are config.json, which a stranger may have written: networks of this package alone are built, and
-    only as large as their weights. Without weights it has a shape and no values. Raises UserError.
+    The arguments are config.json, which a stranger may have written: networks of this package alone
+    are built, and only as large as their weights. Without weights it has a shape and no values.
+    Raises UserError.
     """
 
     def __init__(

@@ -86,7 +86,8 @@ class Loss(nn.Module):
 
 
 class BCE(Loss):
-    """Non-saturating (Goodfellow et al. 2014), with label smoothing for real (Salimans et al. 2016)."""
+    """Non-saturating (Goodfellow et al. 2014), with label smoothing for real (Salimans et al.
+    2016)."""
 
     probabilities = True
 

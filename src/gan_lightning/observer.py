@@ -223,7 +223,8 @@ class Observer(Callback):
         trainer.strategy.barrier()
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
-        """The verdict after Ctrl-C and a fatal finding; other errors keep the screen for themselves."""
+        """The verdict after Ctrl-C and a fatal finding; other errors keep the screen for
+        themselves."""
         if trainer.is_global_zero and self.watch and self.begun and not self.watch.done:
             loud = isinstance(exception, KeyboardInterrupt | TrainingDiverged)
             self.watch.verdict(trainer, module, ended=False, quiet=not loud)

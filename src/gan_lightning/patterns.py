@@ -20,7 +20,8 @@ def match(value: Any, pattern: Pattern, where: str = "it") -> Any:
 
     A type stands for exactly its values (float also for whole numbers), None for null, a tuple for
     any of its patterns, a list of one pattern for lists and tuples of such items, a dict for a
-    dict: "name" must be there, "name?" may, a type stands for other keys of it; no more are allowed.
+    dict: "name" must be there, "name?" may, a type stands for other keys of it; no more are
+    allowed.
     """
     if isinstance(pattern, tuple):
         for choice in pattern:

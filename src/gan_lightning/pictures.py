@@ -13,7 +13,8 @@ from gan_lightning.files import write_whole
 
 
 def grid(images: Tensor, columns: int = 8, gap: int = 0, margin: int = 2) -> Tensor:
-    """uint8 (B, C, H, W) to one picture (3 or 4, H', W'), `margin` pixels of grey level `gap` around each."""
+    """uint8 (B, C, H, W) to one picture (3 or 4, H', W'), `margin` pixels of grey level `gap`
+    around each."""
     return make_grid(images, nrow=min(columns, len(images)), padding=margin, pad_value=gap)
 
 

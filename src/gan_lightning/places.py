@@ -6,6 +6,7 @@ Nothing heavy is imported. `key` is what the path was typed behind, as "dataset.
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from gan_lightning.errors import UserError
 from gan_lightning.files import checkpoint_file, clear_abandoned, expanded, is_exported, what_is
@@ -49,7 +50,8 @@ def can_be_folder(key: str, typed: str, write: bool = False) -> None:
 
 
 def generator(typed: str) -> Path:
-    """What `load_generator` reads: a checkpoint, or what `export` wrote of one. Raises UserError."""
+    """What `load_generator` reads: a checkpoint, or what `export` wrote of one. Raises
+    UserError."""
     return expanded(typed) if is_exported(typed) else checkpoint_file(typed)
 
 
@@ -69,3 +71,25 @@ def needs(option: str, package: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         install = f"pip install 'gan-lightning[{extra}]'"
         raise UserError(f"{option} needs the package {package}: {install}")
+
+
+def check_paths(config: Any) -> None:
+    """Raises UserError for a path that cannot be right, before anything is made."""
+    dataset, source, metrics = config["dataset"], config["dataset"]["source"], config["metrics"]
+    if config["ckpt_path"] is not None:
+        checkpoint_file(config["ckpt_path"], "ckpt_path=")
+    if str(source["_target_"]).startswith("gan_lightning.data.sources."):
+        root, what = source["root"], "the folder that holds the images"
+        key = "dataset.root=" if root == dataset.get("root") else "dataset.source.root="
+        if source["_target_"].endswith("TorchvisionImages"):
+            what += (
+                ", make it first if they are to be loaded into it, or go on with dataset=egg;"
+                " photographs of your own are dataset=folder"
+            )
+        made = Path(root).parts[:1] == ("data",) and not source["_target_"].endswith("FolderImages")
+        if not made or os.path.lexists(root):
+            folder(key, root, what)
+    if dataset.get("cache_dir"):
+        can_be_folder("dataset.cache_dir=", dataset["cache_dir"])
+    if weights := metrics.get("inception_weights"):
+        file("metrics.inception_weights=", weights, "the file with Inception's weights")

@@ -108,7 +108,8 @@ def choose_device(cfg: DictConfig) -> bool:
 def train_until_good(
     cfg: DictConfig, overrides: list[str], run_dir: Path, place: together.Place
 ) -> float | None:
-    """retry.minutes: runs that follow the diagnosis, each a process of its own; the best objective."""
+    """retry.minutes: runs that follow the diagnosis, each a process of its own; the best
+    objective."""
     if place.kind != "alone":
         raise UserError(
             "retry.minutes starts its runs itself: start it as one process, with trainer.devices for several"
@@ -123,7 +124,8 @@ def train_until_good(
 
 
 def earlier_state(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """What the run goes on from, {} for a new one; sets ckpt_path where SLURM has requeued this job."""
+    """What the run goes on from, {} for a new one; sets ckpt_path where SLURM has requeued this
+    job."""
     last = run_dir / "checkpoints" / "last.ckpt"
     if cfg.ckpt_path:
         cfg.ckpt_path = str(expanded(cfg.ckpt_path))  # for Lightning, which reads it again
@@ -205,7 +207,8 @@ def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
 
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Training, with signals as interrupt.py has them; of a full disk only the first error counts."""
+    """Training, with signals as interrupt.py has them; of a full disk only the first error
+    counts."""
     # Lightning's own handlers would speak to other processes in the middle of a step
     trainer._signal_connector.register_signal_handlers = interrupt.take  # type: ignore[method-assign]
     if trainer.strategy.launcher is not None:  # whose processes begin before any callback is called
@@ -296,7 +299,8 @@ def build_trainer(
     files: CheckpointFiles | None = None,
     place: together.Place | None = None,
 ) -> Trainer:
-    """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the latest."""
+    """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the
+    latest."""
     place = place or together.Place()
     deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
     torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back
@@ -334,7 +338,8 @@ def build_trainer(
 
 
 def quieten() -> None:
-    """Lightning under Hydra would print everything twice, with tips and notes on what is done on purpose."""
+    """Lightning under Hydra would print everything twice, with tips and notes on what is done on
+    purpose."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.ERROR)

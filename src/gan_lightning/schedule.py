@@ -6,7 +6,8 @@ from gan_lightning.ranges import Cadence, Fraction, checked
 
 
 class Schedule:
-    """A linear rise over `warmup_kimg` thousand images, then half a cosine down to `lr_final` of the rate."""
+    """A linear rise over `warmup_kimg` thousand images, then half a cosine down to `lr_final` of
+    the rate."""
 
     @checked
     def __init__(self, warmup_kimg: Cadence = 0.0, lr_final: Fraction = 1.0) -> None:

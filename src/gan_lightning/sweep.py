@@ -53,7 +53,8 @@ def job_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def objective_of(folder: Path, code: int) -> float:
-    """What a sweeper is told of a run with this exit code: the objective, infinity where it diverged.
+    """What a sweeper is told of a run with this exit code: the objective, infinity where it
+    diverged.
 
     Raises UserError for a run that failed or came to no score, with what would help.
     """
@@ -174,7 +175,8 @@ _begun: Path | None = None
 class Summary(Callback):
     """Hydra's callback in `conf/config.yaml`: remembers where the sweep is, for `finish`.
 
-    Hydra tells nobody of a sweep's end where a job has failed or somebody pressed Ctrl-C, so the entry point calls `finish`.
+    Hydra tells nobody of a sweep's end where a job has failed or somebody pressed Ctrl-C, so the
+    entry point calls `finish`.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -198,7 +200,8 @@ LAUNCHERS = {"submitit_local": "cluster_local", "submitit_slurm": "cluster"}
 
 
 def launcher(argument: str) -> str:
-    """An argument as typed, but for the extra's names of launchers, in whose place ours are taken."""
+    """An argument as typed, but for the extra's names of launchers, in whose place ours are
+    taken."""
     key, _, value = argument.partition("=")
     return f"{key}={LAUNCHERS.get(value, value)}" if key == "hydra/launcher" else argument
 

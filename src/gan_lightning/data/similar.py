@@ -55,7 +55,8 @@ def groups(number: int, pairs: np.ndarray) -> list[list[int]]:
 
 
 def hold_out(digests: Sequence[str], thumbs: np.ndarray, fraction: float) -> list[int]:
-    """About `fraction` of the rows, by content; copies, also mirrored, stay together. May be empty."""
+    """About `fraction` of the rows, by content; copies, also mirrored, stay together. May be
+    empty."""
     target = round(len(digests) * fraction)
     if not target:
         return []

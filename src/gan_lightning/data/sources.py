@@ -165,7 +165,8 @@ class EggImages(FolderImages):
 
 
 class TorchvisionImages:
-    """A data set of torchvision (`MNIST`, `CIFAR10`, …); downloads what is absent. Raises UserError."""
+    """A data set of torchvision (`MNIST`, `CIFAR10`, …); downloads what is absent. Raises
+    UserError."""
 
     def __init__(
         self,

@@ -31,8 +31,8 @@ class Certain:
 
 @dataclass(frozen=True)
 class Lasting:
-    """A symptom that counts once its mask has held for `checks` full snapshots over `steps` steps, one
-    miss allowed.
+    """A symptom that counts once its mask has held for `checks` full snapshots over `steps` steps,
+    one miss allowed.
 
     Where there is a `gate` (as: nothing improves), it has to hold at the last two of these.
     Once found it stays while `still` holds (mask and gate if not given) and is resolved when the
@@ -62,7 +62,8 @@ class History:
         return Settings(self.facts, self.records[-1]["nimg"] / 1000 if self.records else 0.0)
 
     def __getitem__(self, name: str) -> list[float]:
-        """A signal over the full snapshots; NaN, with which no comparison holds, where unmeasured."""
+        """A signal over the full snapshots; NaN, with which no comparison holds, where
+        unmeasured."""
         return [number(record.get(name)) for record in self.full]
 
     def early(self, t: Thresholds) -> bool:
@@ -110,7 +111,8 @@ def poor(h: History, t: Thresholds) -> Mask:
 
 
 def flat(h: History, t: Thresholds) -> Mask:
-    """At each snapshot: no new best quality, by the fraction `gain`, in the last `window` snapshots."""
+    """At each snapshot: no new best quality, by the fraction `gain`, in the last `window`
+    snapshots."""
     q, w = h["quality"], int(t["window"])
     return [
         i >= w + 1 and min(q[i - w + 1 : i + 1]) > (1 - t["gain"]) * min(q[: i - w + 1])
@@ -119,8 +121,8 @@ def flat(h: History, t: Thresholds) -> Mask:
 
 
 def slow(h: History, t: Thresholds) -> Mask:
-    """At each snapshot: quality has not fallen by the fraction `slow` in `steps` steps, measured over
-    the last `steps` at least: over twice as many it has to have fallen so twice."""
+    """At each snapshot: quality has not fallen by the fraction `slow` in `steps` steps, measured
+    over the last `steps` at least: over twice as many it has to have fallen so twice."""
     q, when = h["quality"], [record["step"] for record in h.full]
     older = [
         max((j for j in range(i) if when[j] <= when[i] - t["steps"]), default=None)

@@ -124,7 +124,8 @@ def small_batch_norm(h: History, t: Thresholds) -> Lasting:
 
 
 def stale_ema(h: History, t: Thresholds) -> Lasting | None:
-    """The EMA of the generator is clearly worse than its weights: it still remembers too old ones."""
+    """The EMA of the generator is clearly worse than its weights: it still remembers too old
+    ones."""
     halflife, total = h.settings.halflife * 1000, h.settings.total * 1000
     if not halflife:
         return None

@@ -141,7 +141,8 @@ def _numbers(finding: dict[str, Any]) -> list[str]:
 def show(
     v: Verdict, everything: bool = False, console: Console | None = None, hint: str = "all"
 ) -> None:
-    """The verdict in the terminal: in words, the first finding's reason, and the command to run next.
+    """The verdict in the terminal: in words, the first finding's reason, and the command to run
+    next.
 
     `everything`: all findings with their reasons, and the names of all checks. `hint`: the label
     that says where else these are.

@@ -1,4 +1,5 @@
-"""The diagnosis while a run goes on: records of what is measured, findings as they come, a verdict."""
+"""The diagnosis while a run goes on: records of what is measured, findings as they come, a
+verdict."""
 
 from __future__ import annotations
 
@@ -149,7 +150,8 @@ class Watch:
         self.before = module.step, {side: s.weights(net) for side, net in sides.items()}
 
     def check(self, trainer: Any, module: Any, due: bool) -> None:
-        """Raises TrainingDiverged for a number that is none. Between snapshots only where it is free."""
+        """Raises TrainingDiverged for a number that is none. Between snapshots only where it is
+        free."""
         alone = trainer.world_size == 1
         if not due and not (alone and module.device.type == "cpu"):
             return

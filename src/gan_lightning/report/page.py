@@ -1,4 +1,5 @@
-"""RUN_DIR/report.html: the verdict, the pictures over time, the scores, the curves, the settings."""
+"""RUN_DIR/report.html: the verdict, the pictures over time, the scores, the curves, the
+settings."""
 
 import re
 import shlex
@@ -74,7 +75,8 @@ def in_korean(check: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no run."""
+    """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no
+    run."""
     seen = read_run(run_dir)
     if seen.language == "ko" and seen.check:
         seen.check = in_korean(seen.check)

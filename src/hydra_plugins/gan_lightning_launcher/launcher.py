@@ -94,7 +94,8 @@ except ImportError:  # the extra `cluster` is not installed
 else:
 
     class OwnProcess:
-        """hydra-submitit-launcher's, but the job is a process of its own, which can die and start others."""
+        """hydra-submitit-launcher's, but the job is a process of its own, which can die and
+        start others."""
 
         def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
             sweep.one_process()

@@ -75,7 +75,8 @@ def holds(condition: str, settings: Settings, t: Mapping[str, float] | None = No
 
 
 def filled(override: str, settings: Settings) -> str:
-    """The override with its {values}, as `{gamma*4}` or `{total/2:.6g}`; "" where one has no value."""
+    """The override with its {values}, as `{gamma*4}` or `{total/2:.6g}`; "" where one has no
+    value."""
     done = ""
     for text, field, form, _ in Formatter().parse(override):
         done += text
