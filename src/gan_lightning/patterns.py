@@ -12,7 +12,7 @@ WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or f
 
 
 class NoMatch(ValueError):
-    """A value that is not what its pattern says; the message says where and what would be right."""
+    """A value that is not what its pattern says; the message says where."""
 
 
 def match(value: Any, pattern: Pattern, where: str = "it") -> Any:

@@ -62,7 +62,7 @@ def _step(env: Mapping[str, str]) -> str | None:
 
 
 def _slurm_tasks(env: Mapping[str, str]) -> int:
-    """Tasks of this SLURM step; 0 outside and in interactive shells (as Lightning tells them)."""
+    """Tasks of this SLURM step; 0 outside and in interactive shells."""
     interactive = env.get("SLURM_JOB_NAME") in ("bash", "interactive")
     return 0 if interactive else _number(env, "SLURM_NTASKS", "0")
 

@@ -66,7 +66,7 @@ def must_requeue() -> bool:
 
 
 def requeue() -> str:
-    """Puts this SLURM job back into the queue; a line that says so, or why it is not there."""
+    """Puts this SLURM job back into the queue; says so, or why it is not there."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"

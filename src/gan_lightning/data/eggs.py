@@ -186,7 +186,7 @@ def render(number: int, size: int = 128, seed: int = 0) -> np.ndarray:
 
 
 def write(folder: Path, number: int = 1000, size: int = 128, seed: int = 0) -> None:
-    """Renders `number` eggs into `folder` as egg_0000.jpg and so on, JPEG quality 95."""
+    """Renders `number` eggs into `folder` as egg_0000.jpg and so on."""
 
     def one(i: int) -> None:
         Image.fromarray(render(i, size, seed)).save(folder / f"egg_{i:04d}.jpg", quality=95)

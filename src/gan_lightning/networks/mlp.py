@@ -1,7 +1,6 @@
 """The study note's networks: fully connected, for small images."""
 
-import math
-
+import torch
 from torch import Tensor, nn
 
 from gan_lightning.networks.blocks import Dropout, height_width, with_classes
@@ -24,14 +23,13 @@ class Generator(nn.Module):
         num_classes: Width | None = None,
     ) -> None:
         super().__init__()
-        self.shape = (image_channels, *height_width(image_size))
+        self.shape = torch.Size((image_channels, *height_width(image_size)))
         self.num_classes = num_classes
         widths = [latent_dim + (num_classes or 0), *hidden]
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True)]
-        pixels = nn.Linear(widths[-1], math.prod(self.shape))
-        self.layers = nn.Sequential(*layers, pixels, nn.Tanh())
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], self.shape.numel()), nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.layers(with_classes(z, labels, self.num_classes)).view(-1, *self.shape)
@@ -53,7 +51,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        pixels = image_channels * math.prod(height_width(image_size))
+        pixels = torch.Size((image_channels, *height_width(image_size))).numel()
         widths = [pixels + (num_classes or 0), *hidden]
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
