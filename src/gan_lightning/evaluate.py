@@ -18,7 +18,7 @@ from gan_lightning.data.sources import EggImages, FolderImages, TorchvisionImage
 from gan_lightning.ema import recalibrated
 from gan_lightning.errors import UserError
 from gan_lightning.files import is_exported
-from gan_lightning.latents import classes, latents, seeded
+from gan_lightning.latents import classes, inputs, latents, seeded
 from gan_lightning.measure.copies import Copies
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scores import Scores, evaluate, must_compare
@@ -111,8 +111,7 @@ def _reals(
 def _of_checkpoint(
     sampler: Sampler, reals: Reals, trust: str | None, truncation: float, n: int
 ) -> tuple[Tensor, Tensor]:
-    """n images of a generator, and of one that has learnt nothing, as a run's yardsticks have
-    them."""
+    """n images of a generator, and of one that has learnt nothing, made as a run makes them."""
     labels = None
     if sampler.num_classes:
         labels = like_the_data(reals.data.train_labels, n, seeded(0))
@@ -121,11 +120,11 @@ def _of_checkpoint(
         torch.manual_seed(0)
         fresh = build_trusted(sampler.config["network"]["generator"], trust)
     fresh = fresh.to(sampler.device).eval()
-    some = (
+    z, some = (
         latents(range(BLOCK), sampler.config["latent_dim"]),
         classes(range(BLOCK), sampler.num_classes),
     )
-    batches = (x.to(sampler.device).split(sampler.piece) for x in some if x is not None)
+    batches = (x.to(sampler.device).split(sampler.piece) for x in inputs(z, some))
     # or what BatchNorm has never measured would leave nothing but grey
     fresh = recalibrated(fresh, zip(*batches, strict=True))
     return fakes, Sampler(fresh, sampler.config, sampler.device, False).images(n, 0, labels)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_lightning.errors import UserError
 from gan_lightning.files import read_safetensors, untrusted
+from gan_lightning.latents import inputs
 from gan_lightning.sampling import build_trusted, built, known_config
 
 
@@ -40,7 +41,7 @@ class HubGenerator(  # type: ignore[misc]
             self.generator = build_trusted(self.known["network"]["generator"])
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.generator(z) if labels is None else self.generator(z, labels)
+        return self.generator(*inputs(z, labels))
 
     @classmethod
     def _load_as_safetensor(
