@@ -82,7 +82,8 @@ def evaluate_cli(
 
 def _show(scores: Scores, title: str, picture: Path) -> None:
     terminal = console()
-    terminal.print(scores.table(title))
+    if scores.scores:
+        terminal.print(scores.table(title))
     for warning in scores.warnings:
         terminal.print(f"note: {warning}")
     if "nearest" in scores.details and picture.is_file():
