@@ -193,5 +193,5 @@ def test_a_sweep_is_one_process(monkeypatch):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MASTER_ADDR", "there")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    with pytest.raises(UserError, match="start one"):
+    with pytest.raises(UserError, match="start it as one process"):
         sweep.one_process()

@@ -15,7 +15,7 @@ from gan_lightning.entry import complain, in_short
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, is_exported
 from gan_lightning.names import DATA_SETS, FEATURES
-from gan_lightning.ranges import Count, Pixels, Truncation, Whole, complaint, words
+from gan_lightning.ranges import Count, Fit, Pixels, Truncation, Whole, complaint, words
 from gan_lightning.text import printable, tolerant_output
 
 app = typer.Typer(
@@ -316,7 +316,7 @@ def check(
     image_size: Annotated[
         Any, option(image_size, "SIZE", "as 64, or 96x128 (height x width)")
     ] = "64",
-    fit: Annotated[Literal["crop", "pad", "stretch"], typer.Option(help="as dataset.fit")] = "crop",
+    fit: Annotated[Fit, typer.Option(help="as dataset.fit")] = "crop",
     channels: Annotated[Literal[1, 3, 4], typer.Option(help="grey, RGB or RGBA")] = 3,
     out: Annotated[
         str | None, option(path, "FOLDER", "for check.json and contact_sheet.png")

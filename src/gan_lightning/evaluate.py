@@ -121,11 +121,9 @@ def _of_checkpoint(
         torch.manual_seed(0)
         fresh = build_trusted(sampler.config["network"]["generator"], trust)
     fresh = fresh.to(sampler.device).eval()
-    z, some = (
-        latents(range(BLOCK), sampler.config["latent_dim"]),
-        classes(range(BLOCK), sampler.num_classes),
-    )
-    batches = (x.to(sampler.device).split(sampler.piece) for x in inputs(z, some))
+    z = latents(range(BLOCK), sampler.config["latent_dim"])
+    some = inputs(z, classes(range(BLOCK), sampler.num_classes))
+    batches = (x.to(sampler.device).split(sampler.piece) for x in some)
     # or what BatchNorm has never measured would leave nothing but grey
     fresh = recalibrated(fresh, zip(*batches, strict=True))
     return fakes, Sampler(fresh, sampler.config, sampler.device, False).images(n, 0, labels)

@@ -155,11 +155,9 @@ class Observer(Callback):
         assert self.scoring is not None and self.reals is not None
         if self.scoring.off or module.nimg:
             return
-        count, once = min(UNTRAINED, self.scoring.limit), self.reals.once
-        began = time.perf_counter()
+        count, before = min(UNTRAINED, self.scoring.limit), self.budget.spent
         self.scoring.untrained(Moment(module, self.reals, 0, count, self.seed))
-        seconds = time.perf_counter() - began - (self.reals.once - once)
-        self.costs.rates["score"] = seconds / count
+        self.costs.rates["score"] = (self.budget.spent - before) / count
 
     @contextmanager
     def _spending(self, module: Any) -> Iterator[None]:

@@ -20,11 +20,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning import boards, folder, interrupt, record, terminal, together
+from gan_lightning import boards, folder, interrupt, terminal, together
 from gan_lightning.callbacks import Checkpoints, ConsoleLine, Deadline, RandomState, Stop
 from gan_lightning.config import assign, let_last_rate_win
 from gan_lightning.data.loader import ImageData
-from gan_lightning.diagnosis.verdict import follow
+from gan_lightning.diagnosis.verdict import again
 from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_json
 from gan_lightning.gan import GAN
@@ -238,10 +238,9 @@ def stopped(run_dir: Path, module: GAN) -> NoReturn:
     """Says what a run that was asked to stop leaves, and ends with the exit code of the signal."""
     last = run_dir / "checkpoints" / "last.ckpt"
     ending = f"\nstopped by {interrupt.name(interrupt.asked())} after {module.nimg:,} images"
-    typed = module.config["overrides"]
-    for override in (assign("ckpt_path", last), assign("hydra.run.dir", run_dir)):
-        typed = follow(typed, override)
-    say(ending + (f"; to go on:\n  {record.command(typed)}" if last.is_file() else ""))
+    more = assign("ckpt_path", last), assign("hydra.run.dir", run_dir)
+    command = again(module.config["overrides"], *more)
+    say(ending + (f"; to go on:\n  {command}" if last.is_file() else ""))
     sys.exit(interrupt.exit_code())
 
 

@@ -210,7 +210,8 @@ def one_process() -> None:
     """Raises UserError where several processes would each run the whole sweep."""
     if find_place(os.environ).world != 1:
         raise UserError(
-            "a sweep starts its runs' processes itself: start one, with trainer.devices=N"
+            "a sweep starts its runs' processes itself: start it as one process,"
+            " with trainer.devices=N for several"
         )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_lightning import files
+from gan_lightning import files, record
 from gan_lightning.config import assign, key_of
 from gan_lightning.diagnosis import rules, words
 from gan_lightning.diagnosis.findings import Finding, diagnose, preflight, status
@@ -89,14 +88,19 @@ def follow(overrides: list[str], override: str) -> list[str]:
     return [*(typed for typed in overrides if stays(key_of(typed))), override]
 
 
+def again(typed: Sequence[str], *more: str) -> str:
+    """The command of a run with these overrides, but for where it began, and with `more`."""
+    overrides = [o for o in typed if not o.startswith(("retry.", "ckpt_path="))]
+    for override in more:
+        overrides = follow(overrides, override)
+    return record.command(overrides)
+
+
 def command(h: History, override: str, restart: str, run_dir: str | Path) -> str:
     """The command that runs the same again with `override`, from the checkpoint if that will do."""
     typed = setting(h.facts.get("config", {}), "overrides", [])
-    overrides = follow([o for o in typed if not o.startswith(("retry.", "ckpt_path="))], override)
-    if restart == "checkpoint":
-        checkpoint = Path(run_dir) / "checkpoints" / "last.ckpt"
-        overrides = follow(overrides, assign("ckpt_path", checkpoint))
-    return shlex.join(["python", "train.py", *overrides])
+    last = assign("ckpt_path", Path(run_dir) / "checkpoints" / "last.ckpt")
+    return again(typed, override, *([last] if restart == "checkpoint" else []))
 
 
 # -- saying it ------------------------------------------------------------------------------------
@@ -228,13 +232,13 @@ def read(run_dir: str | Path) -> History:
         raise UserError(f"{run_dir} holds no signals.jsonl: {right}")
     facts: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
-    for record in files.read_json_lines(path, (RECORD, {"kind": str, str: files.ANY})):
-        if record["kind"] == "facts":
-            facts |= record
-        elif record["kind"] in ("light", "full") and {"nimg", "step"} <= record.keys():
-            if records and records[-1]["step"] == record["step"]:
+    for line in files.read_json_lines(path, (RECORD, {"kind": str, str: files.ANY})):
+        if line["kind"] == "facts":
+            facts |= line
+        elif line["kind"] in ("light", "full") and {"nimg", "step"} <= line.keys():
+            if records and records[-1]["step"] == line["step"]:
                 records.pop()  # the look at the end says more about the same step
-            records.append(record)
+            records.append(line)
     config = files.inside(run_dir, "config.yaml")
     if config is not None:
         facts["config"] = files.read_yaml(config)
