@@ -186,7 +186,8 @@ def take_turns(
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
-            torch.use_deterministic_algorithms(False)  # one run's wish must not slow down the next
+            torch.use_deterministic_algorithms(False)  # one run's wish must not rule the next
+            torch.backends.cudnn.benchmark = False
             speeds[name].append(run(steps))
     return {
         name: statistics.median(values[1:]) for name, values in speeds.items()
@@ -256,8 +257,14 @@ def recipe(
     cfg = compose(*overrides, "dataset=folder", f"dataset.root={folder}", f"dataset.image_size={pixels.shape[-1]}", f"dataset.image_channels={pixels.shape[1]}",
                   f"dataset.cache_dir={scratch}/cache", f"logger.csv.save_dir={scratch}")  # fmt: skip
     choose(cfg, instantiate(cfg.dataset.source), device.type == "cuda")
-    bare = bare_loop(cfg, pixels, device, cfg.dataset.batch_size)
-    return take_turns({"bare": bare, "ours": our_run(cfg, device, scratch)}, steps, rounds)
+    runs = {
+        "bare": bare_loop(cfg, pixels, device, cfg.dataset.batch_size),
+        "ours": our_run(cfg, device, scratch),
+    }
+    if device.type == "cuda" and name == "64":  # both take a minute to be ready
+        runs["compiled"] = our_run(cfg, device, scratch, compile=True)
+        runs["tuned"] = our_run(cfg, device, scratch, trainer__benchmark=True)
+    return take_turns(runs, steps, rounds)
 
 
 def machine(device: torch.device) -> str:
@@ -311,7 +318,9 @@ def main() -> None:
                 str(size), [], pixels, device, max(10, options.steps // 10), options.rounds, scratch
             )
             print(
-                f"dcgan {size} px, images a second: bare {v['bare']:,.0f}, ours {v['ours']:,.0f}, ratio {v['ours'] / v['bare']:.3f}",
+                f"dcgan {size} px, images a second: "
+                + ", ".join(f"{name} {speed:,.0f}" for name, speed in v.items())
+                + f", ours / bare {v['ours'] / v['bare']:.3f}",
                 flush=True,
             )
     if options.json:

@@ -10,6 +10,7 @@ a share of the largest change that the steps made to that tensor; exit code 1 be
 """
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -129,6 +130,7 @@ def compare(names: list[str]) -> int:
     from gan_lightning.run import quieten
 
     quieten()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU once looked at does not survive the fork
     torch.set_num_threads(1)
     # by itself first, while there is no process group
     alone = {name: states(CASES[name], 0, 1) for name in names}

@@ -39,7 +39,17 @@ def test_weights_and_hub_folders_load_without_the_checkpoint(
         assert torch.equal(sampler.images(5, 3), expected.images(5, 3))
         assert sampler.averaged and sampler.nimg == 3000
         assert sampler.config["dataset"] == expected.config["dataset"]
-    again = ["sample", str(tmp_path / "hub"), "--seed", "3", "--num-images", "1", "--out"]
+    again = [
+        "sample",
+        str(tmp_path / "hub"),
+        "--seed",
+        "3",
+        "--num-images",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+    ]
     assert main([*again, str(tmp_path / "s")]) == 0
     made = np.array(Image.open(tmp_path / "s" / "000000.png"))
     image = expected.images(1, 3)[0].permute(1, 2, 0).numpy().squeeze()

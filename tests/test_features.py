@@ -134,12 +134,27 @@ def test_digits_learn_and_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture
         )
 
 
+def test_training_the_classifier_leaves_every_random_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU's as well, where a run whose cache had the classifier would draw other noise."""
+    net, seeded = X.Digits(), list[int]()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.default_generator.manual_seed(5)
+    before = torch.get_rng_state()
+    labels = torch.randint(10, (256,), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match="reached"):  # nothing is to be learnt from noise
+        net.train_on(images(256, 1, 28, 28), labels, (images(64, 1, 28, 28), labels[:64]))
+    assert torch.equal(torch.get_rng_state(), before) and not seeded
+
+
 def test_inception_falls_back_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def offline(*args: Any, **kwargs: Any) -> nn.Module:
         raise OSError("no network\nlong story")
 
+    pytest.importorskip("torchmetrics.image.fid")  # while torch_fidelity is what it is
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     assert X.build_extractor("inception", data(), tmp_path).name == "lite2"
     assert "pip install 'gan-lightning[inception]'" in capsys.readouterr().out

@@ -118,7 +118,7 @@ def _of_checkpoint(
         labels = like_the_data(reals.data.train_labels, n, seeded(0))
     fakes = sampler.images(n, 0, labels, truncation)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         fresh = build_trusted(sampler.config["network"]["generator"], trust)
     fresh = fresh.to(sampler.device).eval()
     z = latents(range(BLOCK), sampler.config["latent_dim"])

@@ -118,9 +118,10 @@ def settle(place: Place, trainer: Any, typed: Mapping[str, str], on_gpu: bool) -
     count, nodes = processes(trainer.devices, on_gpu), trainer.num_nodes
     if not isinstance(nodes, int) or nodes < 1:
         raise UserError(f"trainer.num_nodes={nodes} should be a whole number of at least 1")
-    cores = os.cpu_count() or 1
-    if not on_gpu and count > cores:
-        what = "torchrun --nproc_per_node" if place.kind == "torchrun" else "trainer.devices"
+    what = "torchrun --nproc_per_node" if place.kind == "torchrun" else "trainer.devices"
+    if on_gpu:
+        _check_gpus(what, trainer.devices, processes(-1, on_gpu))
+    elif count > (cores := os.cpu_count() or 1):
         right = f"one for each process: {cores} is the most that is right"
         raise UserError(f"{what}={count}: this machine has {cores} cores, {right}")
     if place.kind in ("alone", "nodes") and nodes > 1:
@@ -137,6 +138,19 @@ def processes(devices: Any, on_gpu: bool) -> int:
     if isinstance(devices, str):
         return int(devices) if devices.isdigit() else len(list(filter(None, devices.split(","))))
     return devices if isinstance(devices, int) else len(devices)
+
+
+def _check_gpus(what: str, devices: Any, there: int) -> None:
+    """Raises UserError where torch does not see as many, or not one of that number."""
+    if isinstance(devices, str) and devices not in ("auto", "-1"):
+        devices = int(devices) if devices.isdigit() else [int(d) for d in devices.split(",") if d]
+    numbered = not isinstance(devices, int | str)
+    if numbered and (beyond := [number for number in devices if number >= there]):
+        right = f"their numbers are 0 to {there - 1}"
+        raise UserError(f"{what}: there is no GPU {beyond[0]}, {right}")
+    if isinstance(devices, int) and devices > there:
+        right = f"{there} is the most that is right"
+        raise UserError(f"{what}={devices}: torch sees {there} here, {right}")
 
 
 def _check_nodes(env: Mapping[str, str], nodes: int) -> None:

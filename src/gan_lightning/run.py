@@ -301,10 +301,10 @@ def build_trainer(
     """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the
     latest."""
     place = place or together.Place()
-    deterministic, benchmark = bool(cfg.trainer.deterministic), cfg.trainer.benchmark
+    deterministic = bool(cfg.trainer.deterministic)
     torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back
     torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cudnn.benchmark = not deterministic if benchmark is None else benchmark
+    torch.backends.cudnn.benchmark = bool(cfg.trainer.benchmark)
     max_time = OmegaConf.to_object(cfg.trainer).get("max_time")  # type: ignore[union-attr]
     deadlines = [Deadline(limit) for limit in (max_time, seconds and {"seconds": seconds}) if limit]
     checkpoints = Checkpoints(run_dir / "checkpoints", cfg.checkpoints.every_kimg)

@@ -106,7 +106,7 @@ class Digits(Extractor):
     def train_on(self, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor]) -> None:
         """Train until the test accuracy reaches `needed`, two epochs at a time. UserError."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # alone: a GPU's belongs to the training
             for layer in self.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
                     layer.reset_parameters()
