@@ -85,6 +85,10 @@ def test_where_not_all_fits_each_kind_has_its_part():
     assert costs.affordable(plan, 20, 20 - 7.4) == Plan(True, 64, 100)
     # after the picture 3 seconds are left, and the signals cost 4
     assert costs.affordable(plan, 20, 5.0) == Plan(True, 0, 100)
+    # whose turn it is may take all that is left
+    assert costs.affordable(plan, 10, 5.0, "signals") == Plan(images=64)
+    assert costs.affordable(plan, 10, 3.0, "signals") == costs.affordable(plan, 10, 3.0)
+    assert costs.affordable(plan, 20, 6.5, "signals") == Plan(True, 64, 0)
 
 
 class Halfway:

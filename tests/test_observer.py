@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -88,6 +89,25 @@ def fit(
     )  # fmt: skip
     trainer.fit(module, ToyData())
     return module, observer
+
+
+@pytest.mark.parametrize(
+    ("undecided", "expected"), [(True, (True, 64, 0)), (False, (True, 0, 100))]
+)
+def test_snapshots_for_a_verdict_go_before_scores(undecided: bool, expected: tuple) -> None:
+    """Of 20 earned seconds 4 are for pictures, 10 for the diagnosis, which has spent 8, 6 for
+    scores; 7 are left."""
+    observer: Any = Observer(metrics=Scoring(), max_fraction=1.0)
+    observer.watch = SimpleNamespace(undecided=undecided)
+    observer.scoring = SimpleNamespace(off=False, fewer=lambda seconds, each: 100)
+    observer.budget = SimpleNamespace(
+        left=lambda progress: 7.0, spent=13.0, allowed=float, whole=lambda progress: 40.0
+    )
+    observer.cadence.count = 20
+    for kind, seconds, count in (("picture", 2.0, 1), ("signals", 4.0, 64), ("score", 1.4, 100)):
+        observer.costs.took(kind, seconds, count)
+    observer.costs.spent["signals"] = 8.0
+    assert observer._wanted(SimpleNamespace(progress=0.5, step=500), True) == expected
 
 
 def test_it_keeps_the_best_and_leaves_training_alone(tmp_path: Path) -> None:

@@ -118,15 +118,17 @@ class Costs:
         picture, signals, score = (self.rates.get(kind, 0.0) for kind in PARTS)
         return plan.picture * picture + plan.images * signals + plan.scored * score
 
-    def affordable(self, plan: Plan, earned: float, left: float) -> Plan:
+    def affordable(self, plan: Plan, earned: float, left: float, first: str | None = None) -> Plan:
         """What of the plan its own part of the earned seconds pays for, and what is left of all.
 
-        A kind whose cost is not known yet is tried.
+        A kind whose cost is not known yet is tried; `first` may take all that is left.
         """
         chosen = Plan()
-        for kind, field in zip(PARTS, Plan._fields, strict=True):
+        for kind, field in sorted(
+            zip(PARTS, Plan._fields, strict=True), key=lambda k: k[0] != first
+        ):
             alone = Plan(**{field: getattr(plan, field)})
-            own = PARTS[kind] * earned - self.spent.get(kind, 0.0)
+            own = left if kind == first else PARTS[kind] * earned - self.spent.get(kind, 0.0)
             if self.of(alone) <= min(own, left - self.of(chosen)):
                 chosen = chosen._replace(**{field: getattr(plan, field)})
         return chosen

@@ -260,7 +260,10 @@ class Observer(Callback):
         each = 0.7 * self.budget.allowed(self.budget.whole(progress)) / self.cadence.count
         plan = self._plan(each, picture=True)
         if self.costs.of(plan) > min(each, left):
-            plan = self.costs.affordable(plan, left + self.budget.spent, left)
+            first = None
+            if self.watch and self.watch.undecided:  # scores can wait, the end has some
+                first, plan = "signals", plan._replace(scored=0)
+            plan = self.costs.affordable(plan, left + self.budget.spent, left, first)
         return plan._replace(picture=plan.picture or self.cadence.per_epoch)  # the note's, always
 
     # -- looking ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ Evidence = dict[str, float | str]
 Mask = list[bool]  # one truth per full snapshot
 
 # one snapshot, as in signals.jsonl
+ENOUGH = 3  # full snapshots for a verdict on how the training went
 RECORD = {"nimg": int, "step": int, "kind": str, str: (float, str, bool, None)}
 
 
@@ -68,7 +69,7 @@ class History:
 
     def early(self, t: Thresholds) -> bool:
         """Whether a verdict on how the training went would be one on too little."""
-        return len(self.full) < 3 or self.full[-1]["step"] < t["steps"]
+        return len(self.full) < ENOUGH or self.full[-1]["step"] < t["steps"]
 
     def setting(self, path: str, default: Any = None) -> Any:
         return setting(self.facts.get("config"), path, default)

@@ -14,7 +14,7 @@ from gan_lightning import boards
 from gan_lightning.diagnosis import signals as s
 from gan_lightning.diagnosis import words
 from gan_lightning.diagnosis.findings import Finding, diagnose, preflight
-from gan_lightning.diagnosis.history import RECORD, History, Thresholds
+from gan_lightning.diagnosis.history import ENOUGH, RECORD, History, Thresholds
 from gan_lightning.diagnosis.parts import parts
 from gan_lightning.diagnosis.rules import RULES, add_rules
 from gan_lightning.diagnosis.verdict import judge, markdown, plain, show, write
@@ -81,6 +81,11 @@ class Watch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with untrusted("the checkpoint's history of the diagnosis"):
             vars(self).update(match(state, self.STATE, "it"))
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the snapshot at the end would leave too few for a verdict."""
+        return sum(record["kind"] == "full" for record in self.records) < ENOUGH - 1
 
     # -- before the first step -------------------------------------------------------------------
 
