@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_lightning.cli import main
 from gan_lightning.config import assign
-from gan_lightning.text import brief, console, printable, tolerant_output
+from gan_lightning.text import brief, console, continued, printable, tolerant_output
 
 EVIL = "a\x1b[31m\x1b]0;owned\x07 [red]b[/red]\r\n\u202eg\x9b\udcff"
 
@@ -110,6 +110,17 @@ def test_printed_commands_can_be_typed(path):
     from omegaconf import OmegaConf
 
     assert OmegaConf.to_container(compose(word))["ckpt_path"] in (path, path.replace("${", "\\${"))
+
+
+@pytest.mark.parametrize("width", [1, 30, 60, 1000])
+def test_a_long_command_over_several_lines_is_the_same_to_a_shell(width):
+    words = ["python", "train.py", "dataset.root=/my photos/it's", "x=[1, 2]", "ckpt_path=logs/a/last.ckpt"]  # fmt: skip
+    text = continued(shlex.join(words), width)
+    said = subprocess.run(["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True)
+    assert said.stdout.splitlines() == words
+    lines = text.split(" \\\n  ")
+    assert len(lines) == {1: 5, 30: 4, 60: 2, 1000: 1}[width]
+    assert all(len(line) <= max(width, *(len(shlex.quote(word)) for word in words)) for line in lines)  # fmt: skip
 
 
 def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch):

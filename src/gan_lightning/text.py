@@ -1,5 +1,6 @@
 """Text of others on the terminal: it is shown, never obeyed."""
 
+import re
 import sys
 from typing import Any
 
@@ -32,6 +33,16 @@ def brief(value: object, most: int = 60) -> str:
     elif isinstance(value, list | tuple):
         text = f"[{','.join(brief(item) for item in value)}]"
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def continued(command: str, width: int = 90) -> str:
+    """A shell's command over several lines, where it is longer than one."""
+    lines = [""]
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", command):
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return " \\\n  ".join(line for line in lines if line)
 
 
 def tolerant_output() -> None:

@@ -16,6 +16,7 @@ from gan_lightning.diagnosis.rules import LANGUAGES, RULES, SEVERITIES, common
 from gan_lightning.diagnosis.settings import setting
 from gan_lightning.errors import UserError
 from gan_lightning.text import console as plain_console
+from gan_lightning.text import continued
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,7 +132,7 @@ def markdown(v: Verdict) -> str:
     if v["checks_off"]:
         lines += [f"{say('off')}: {', '.join(v['checks_off'])}", ""]
     if v["command"]:
-        lines += [f"{say('next')}:", "", "```bash", v["command"], "```", ""]
+        lines += [f"{say('next')}:", "", "```bash", continued(v["command"]), "```", ""]
     return "\n".join(lines)
 
 
