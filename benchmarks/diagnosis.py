@@ -489,8 +489,10 @@ def one(plant: str, overrides: list[str]) -> None:
 
     if plant != "none":
         from gan_lightning import run as R
+        from gan_lightning.measure.features import build_extractor
         from gan_lightning.measure.scoring import Scoring
         from gan_lightning.measure.snapshot import Reals
+        from gan_lightning.observer import Observer
 
         original, begin = R.Trainer.fit, Scoring.begin
 
@@ -498,9 +500,11 @@ def one(plant: str, overrides: list[str]) -> None:
             whole = copy.copy(more["datamodule"])
             PLANTS[plant](module, more["datamodule"])
             if more["datamodule"].train_images is not whole.train_images:
-                more[
-                    "datamodule"
-                ].content_hash += plant  # or what is kept of all would be taken for theirs
+                # or what is kept of all would be taken for theirs
+                more["datamodule"].content_hash += plant
+            for observer in (one for one in self.callbacks if isinstance(one, Observer)):
+                # fifty digits cannot teach the classifier that measures digits
+                observer.features = build_extractor(observer.features, whole, observer.cache_dir)
 
             def begin_whole(scoring: Scoring, reals: Reals) -> None:
                 """The same yardstick for every run, also where images were taken away."""

@@ -740,6 +740,14 @@ def test_sgd_is_not_judged_by_the_rates_of_adam(facts, found):
     assert said == remarks == found
 
 
+@pytest.mark.parametrize(("better", "found"), [(0.15, True), (0.02, False)])
+def test_one_better_moment_does_not_clear_a_rate_out_of_every_range(better, found):
+    """Flat and poor, then at the two last snapshots better than ever: still poor, or good."""
+    settings = {f"optimizer_{side}__lr": 0.05 for side in "gd"}
+    history = stream(settings=settings, quality=lambda i, step: better if step > 5000 else 0.5)
+    assert ("lr_too_high" in names(history)) is found
+
+
 def test_a_schedules_end_is_no_low_rate():
     """The last tenth of a cosine moves the weights by less than any rate that is too low."""
     for share, found in ((1.0, True), (0.05, False)):

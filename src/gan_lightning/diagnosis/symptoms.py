@@ -103,7 +103,8 @@ def lr_too_high(h: History, t: Thresholds) -> Lasting:
     extreme = s.lr[s.hot] > s.high[s.hot]
     pairs = zip(h["update_ratio_g"], h["update_ratio_d"], strict=True)
     large = [extreme or min(pair) > t["ratio"] for pair in pairs]
-    return Lasting(every(poor(h, t), large), 0.95 if extreme else 0.45, flat(h, t))
+    mask = every(poor(h, t), large)  # one better moment does not clear it
+    return Lasting(mask, 0.95 if extreme else 0.45, flat(h, t), mask)
 
 
 def lr_too_low(h: History, t: Thresholds) -> Lasting:
