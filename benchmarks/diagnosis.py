@@ -158,6 +158,9 @@ HEALTHY = {
 
 def fifty(module: Any, data: Any) -> None:
     keep(data, 50)
+    if module.augment.ops:  # what recipe.choose sets for so few, where it knows of them
+        module.augment.p.fill_(0.5)
+        module.augment.active = True
 
 
 def twenty(module: Any, data: Any) -> None:

@@ -6,6 +6,7 @@ import math
 import sys
 
 import pytest
+from conftest import Photos, compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from gan_lightning.diagnosis.rules import RULES, printed_overrides
 from gan_lightning.diagnosis.settings import Settings
 from gan_lightning.diagnosis.verdict import follow
 from gan_lightning.errors import UserError
+from gan_lightning.recipe import choose
 
 STEPS = [25, 50, 100, 200, 400, *range(500, 6001, 500)]
 CONFIG = {
@@ -562,7 +564,6 @@ def test_overrides_change_something_and_are_one_key(settings):
             {"optimizer_d__lr": 1e-3, "optimizer_g__lr": 5e-5},
             "optimizer_g.lr=0.001",
         ),
-        ("d_overfits", {"augment__ops": []}, "augment=diffaugment"),
         ("d_overfits", {}, "augment=ada"),
         ("stale_ema", {"ema__halflife_kimg": 500}, "ema.halflife_kimg=10"),
         ("small_batch_norm", {"dataset__batch_size": 2}, "dataset.batch_size=32"),
@@ -722,6 +723,16 @@ def test_a_narrow_network_is_named_where_the_pictures_are_not_good(
     found = {f.name: f.override for f in diagnose(stream(facts, settings=settings, quality=0.05))}
     assert found.get("network_too_small") == override
     assert "network_too_small" not in names(stream(settings=settings, quality=0.02))
+
+
+@pytest.mark.parametrize(("count", "override"), [(60, "augment=diffaugment"), (60_000, "augment=ada")])  # fmt: skip
+def test_an_augmentation_that_the_recipe_would_switch_off_is_not_printed(count, override):
+    """Of 20,000 images or more augment=diffaugment changes none."""
+    settings = {"augment__ops": [], "augment__ada_target": None}
+    assert remedies("d_overfits", settings, {"n_train": count})[0] == override
+    cfg = compose(override)
+    choose(cfg, Photos(count), on_gpu=False)
+    assert cfg.augment.p > 0 or cfg.augment.ada_target is not None
 
 
 def test_a_low_rate_is_never_lowered_by_raising_it():
