@@ -331,3 +331,17 @@ def test_pixels_that_are_none_are_noticed():
     nothing = torch.full((64, 1, SIZE, SIZE), math.nan)
     module.sample = lambda z, labels=None, ema=True: nothing[: len(z)]
     assert symptoms.see(Moment(module, symptoms.reals, 64), {"mean": [], "counts": []}) is None
+
+
+@pytest.mark.parametrize(("slow", "step", "seen"), [(True, 400, 1), (True, 401, 2), (False, 7, 2)])
+def test_slow_features_are_not_spent_on_a_young_ema(slow, step, seen):
+    """How often 64 generated images are looked at: raw ones, and those by the EMA."""
+    features = Pooled()
+    features.scaled = slow
+    module = Stub(partial(perfect, Blobs(holdout=200, count=400)))
+    module.generator_ema, module.step = nn.Identity(), step
+    symptoms = s.Symptoms(Reals(Blobs(holdout=200, count=400), features))
+    extract, looks = features.features, []
+    features.features = lambda images: looks.append(len(images)) or extract(images)
+    found = symptoms.see(Moment(module, symptoms.reals, 64), {"mean": [], "counts": []})
+    assert looks == [64] * seen and ("quality_ema" in found) is (seen == 2)

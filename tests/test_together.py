@@ -15,6 +15,7 @@ from conftest import compose
 from gan_lightning import augment, together
 from gan_lightning.augment import Augment
 from gan_lightning.errors import UserError
+from gan_lightning.ranks import check_gpus, processes
 from gan_lightning.strategy import environment, requeue
 from gan_lightning.together import (
     Company,
@@ -298,6 +299,18 @@ def test_no_process_0(monkeypatch):
         UserError, match="no process 0 at 127.0.0.1:9 after . seconds.*start the first node"
     ):
         Company(Place("nodes", 1, 0, 1, None, None, "127.0.0.1", 9)).open()
+
+
+@pytest.mark.parametrize("devices", [3, "3", [0, 2], "0,2", "2,", [5]])
+def test_more_gpus_than_there_are_is_one_line(devices):
+    with pytest.raises(UserError, match=r"trainer.devices=.* torch sees 2 GPUs here"):
+        check_gpus("trainer.devices", devices, 2)
+
+
+@pytest.mark.parametrize("devices", [1, 2, "2", [0, 1], "0,1", "1,", -1, "-1", "auto"])
+def test_as_many_gpus_as_there_are_pass(devices):
+    check_gpus("trainer.devices", devices, 2)
+    assert processes(devices, on_gpu=False) == {"[1]": 1, "1": 1, "1,": 1, "-1": 1, "auto": 1}.get(str(devices), 2)  # fmt: skip
 
 
 # -- the same mathematics ----------------------------------------------------------------------------------------------

@@ -105,8 +105,7 @@ Checkpoint = Annotated[
 ]
 RunFolder = Annotated[str, argument("RUN_DIR", "the folder of a run")]
 Label = Annotated[
-    int | None,
-    option(number(Whole), "CLASS", "only this class, where there are any", "--class"),
+    int | None, option(number(Whole), "CLASS", "only this class, where there are any", "--class")
 ]
 Trust = Annotated[
     str | None, option(package, "PACKAGE", "also build networks of this package of yours")

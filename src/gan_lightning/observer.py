@@ -22,10 +22,11 @@ from gan_lightning.files import match, untrusted
 from gan_lightning.folder import moment_name
 from gan_lightning.measure.features import build_extractor
 from gan_lightning.measure.scoring import Scoring
-from gan_lightning.measure.snapshot import FEW, GRID, IMAGES, Moment, Reals, untouched
+from gan_lightning.measure.snapshot import FEW, GRID, IMAGES, YOUNG, Moment, Reals, untouched
 from gan_lightning.ranges import AtLeast0, Cadence, Features, Folder, Seed
 
-EARLY = 25, 50, 100, 200, 400  # discriminator steps of the first snapshots, for the diagnosis alone
+# discriminator steps of the first snapshots, for the diagnosis alone
+EARLY = 25, 50, 100, 200, YOUNG
 SIZES = IMAGES, IMAGES // 2, FEW  # images of each kind that the diagnosis looks at, as time allows
 UNTRAINED = GRID  # images of the untrained generator that are scored
 ONCE = 0.1  # of the training time, for the first search for near-copies in a data set
@@ -293,7 +294,7 @@ class Observer(Callback):
                 took("picture")
             if plan.images and self.watch:
                 self.watch.full(trainer, module, record, moment)
-                took("signals", plan.images)
+                took("signals", plan.images // (1 + moment.young))  # later ones take twice as long
             if plan.scored and self.scoring:
                 try:
                     gained = self.scoring.take(trainer, moment, time.perf_counter() - now)

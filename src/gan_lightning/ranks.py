@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_lightning.errors import UserError
+from gan_lightning.text import brief
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def settle(place: Place, trainer: Any, typed: Mapping[str, str], on_gpu: bool) -
         raise UserError(f"trainer.num_nodes={nodes} should be a whole number of at least 1")
     what = "torchrun --nproc_per_node" if place.kind == "torchrun" else "trainer.devices"
     if on_gpu:
-        _check_gpus(what, trainer.devices, processes(-1, on_gpu))
+        check_gpus(what, trainer.devices, processes(-1, on_gpu))
     elif count > (cores := os.cpu_count() or 1):
         right = f"one for each process: {cores} is the most that is right"
         raise UserError(f"{what}={count}: this machine has {cores} cores, {right}")
@@ -131,26 +132,28 @@ def settle(place: Place, trainer: Any, typed: Mapping[str, str], on_gpu: bool) -
 
 def processes(devices: Any, on_gpu: bool) -> int:
     """How many processes `trainer.devices` means on one machine."""
-    if devices in (-1, "-1", "auto"):
+    if (named := _named(devices)) is None:
         import torch
 
         return torch.cuda.device_count() if on_gpu else 1
+    return named if isinstance(named, int) else len(named)
+
+
+def check_gpus(what: str, devices: Any, there: int) -> None:
+    """Raises UserError where torch sees fewer, or none of such a number."""
+    named = _named(devices)
+    if named is not None and (named if isinstance(named, int) else max(named) + 1) > there:
+        sees = f"{there} GPU{'s' * (there != 1)} here, numbered from 0"
+        raise UserError(f"{what}={brief(devices)}: torch sees {sees}")
+
+
+def _named(devices: Any) -> int | list[int] | None:
+    """How many, or which; None: all."""
+    if devices in (-1, "-1", "auto"):
+        return None
     if isinstance(devices, str):
-        return int(devices) if devices.isdigit() else len(list(filter(None, devices.split(","))))
-    return devices if isinstance(devices, int) else len(devices)
-
-
-def _check_gpus(what: str, devices: Any, there: int) -> None:
-    """Raises UserError where torch does not see as many, or not one of that number."""
-    if isinstance(devices, str) and devices not in ("auto", "-1"):
-        devices = int(devices) if devices.isdigit() else [int(d) for d in devices.split(",") if d]
-    numbered = not isinstance(devices, int | str)
-    if numbered and (beyond := [number for number in devices if number >= there]):
-        right = f"their numbers are 0 to {there - 1}"
-        raise UserError(f"{what}: there is no GPU {beyond[0]}, {right}")
-    if isinstance(devices, int) and devices > there:
-        right = f"{there} is the most that is right"
-        raise UserError(f"{what}={devices}: torch sees {there} here, {right}")
+        return int(devices) if devices.isdigit() else [int(d) for d in devices.split(",") if d]
+    return devices if isinstance(devices, int) else list(devices)
 
 
 def _check_nodes(env: Mapping[str, str], nodes: int) -> None:

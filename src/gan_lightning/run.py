@@ -136,11 +136,7 @@ def earlier_state(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def prepare_module(
-    cfg: DictConfig,
-    overrides: list[str],
-    data: ImageData,
-    before: dict[str, Any],
-    on_gpu: bool,
+    cfg: DictConfig, overrides: list[str], data: ImageData, before: dict[str, Any], on_gpu: bool
 ) -> GAN:
     """The module for these data, which `before` fits; `config` is the whole one. UserError."""
     if cfg.conditional:

@@ -303,7 +303,7 @@ class Symptoms:
             **self._modes(fake, memory),
         }
         seen["quality"] = seen["quality_raw"]
-        if moment.module.generator_ema is not None:
+        if moment.module.generator_ema is not None and not moment.young:
             seen["quality_ema"] = D.energy(moment.ema_features, self.real) / self.grey
             seen["quality"] = min(seen["quality_ema"], seen["quality_raw"])
         if self.all_train is not None and self.held is not None:

@@ -247,10 +247,7 @@ def read(run_dir: str | Path) -> History:
 
 
 def diagnose_cli(
-    run_dir: str,
-    language: str | None = None,
-    more: Sequence[str] = (),
-    everything: bool = False,
+    run_dir: str, language: str | None = None, more: Sequence[str] = (), everything: bool = False
 ) -> int:
     """`gan-lightning diagnose RUN_DIR`: the verdict again from a run's records, on one that is
     going on too.

@@ -23,6 +23,7 @@ CHUNK = 64  # images at once through a network
 GRID = 64  # images of a picture, from the same latents at every moment
 LARGEST = 10_000  # reals that scores compare with
 HELD_ENOUGH = 1000  # held-out images from which on these are the reference
+YOUNG = 400  # steps until which the EMA holds little but the first weights
 IMAGES, FEW = 256, 64  # of each kind the diagnosis looks at; by slow features
 
 
@@ -236,6 +237,11 @@ class Moment(Snapshot):
     def fakes(self) -> Tensor:  # type: ignore[override]
         grid = to_uint8(self.grid).cpu()
         return torch.cat([grid, self.shown])[: self.scored] if self.scored > GRID else grid
+
+    @property
+    def young(self) -> bool:
+        """Too early for slow features to be spent on the EMA."""
+        return self.step <= YOUNG and self.reals.extractor.scaled
 
     # -- features and logits ---------------------------------------------------------------------
 

@@ -16,9 +16,7 @@ from gan_lightning.ranges import Above0, BelowOne, Said, Side, Width, checked
 
 MOST = 2048  # real images that targets are taken from
 Strides = Annotated[
-    Sequence[Literal[4, 8, 16, 32]],
-    Len(1),
-    Said("a list of 4, 8, 16 and 32, as [8,16,32]"),
+    Sequence[Literal[4, 8, 16, 32]], Len(1), Said("a list of 4, 8, 16 and 32, as [8,16,32]")
 ]
 
 

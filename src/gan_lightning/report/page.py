@@ -26,12 +26,7 @@ def say(language: str) -> dict[str, str]:
 
 def render(template: str, language: str, **values: Any) -> str:
     loader = PackageLoader("gan_lightning")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = number
     page = environment.get_template(template)
     return page.render(language=language, say=say(language), **values)
