@@ -70,7 +70,9 @@ def test_a_picture_is_enlarged_with_its_seed(opened):
     assert red == 2  # the second grid's colour
     opened.keyboard.press("ArrowRight")
     assert opened.inner_text("#closer-title") == "seed 7, discriminator 0.000"
-    assert opened.inner_text("#closer-command").endswith("a/checkpoints/last.ckpt --seed 7")
+    assert opened.inner_text("#closer-command").endswith(
+        "a/checkpoints/last.ckpt --seed 7 --num-images 1"
+    )
     opened.keyboard.press("Escape")
     assert not opened.is_visible("#closer")
 

@@ -9,7 +9,7 @@ import torch
 from pooled import photographs
 
 from gan_lightning.errors import UserError
-from gan_lightning.evaluate import _of_checkpoint, evaluate_cli, real_data
+from gan_lightning.evaluate import _of_checkpoint, _pictures_of, evaluate_cli, real_data
 from gan_lightning.sampling import Sampler, build_trusted
 
 
@@ -55,6 +55,19 @@ def test_a_folder_of_images_is_scored(
             str(tmp_path / "made"), str(tmp_path / "real"), None, "inception", 60, True, None
         )
     assert "60 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("data", "own"), [("photos", True), ("egg", True), ("others", False)])
+def test_a_runs_own_pictures_are_not_replaced_by_those_of_other_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, own: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (tmp_path / "run/config.yaml").touch()
+    place = _pictures_of(path, data, {"root": str(tmp_path / "photos")})
+    assert place == (tmp_path / "run/images" if own else Path("samples/last"))
 
 
 def test_another_folder_need_not_have_the_classes_a_checkpoint_was_trained_on(

@@ -158,6 +158,17 @@ def in_a_run(tmp_path: Path, nimg: int = 3000) -> Path:
     return checkpoint(run / "checkpoints" / "last.ckpt", root=root)
 
 
+def test_a_card_that_was_edited_is_not_lost(tmp_path, capsys):
+    path = in_a_run(tmp_path)
+    export(path, tmp_path / "eggs", "--format", "hub")
+    assert "README.old.md" not in capsys.readouterr().out
+    (tmp_path / "eggs/README.md").write_text("my words")
+    export(path, tmp_path / "eggs", "--format", "hub")
+    assert "README.old.md" in capsys.readouterr().out
+    assert (tmp_path / "eggs/README.old.md").read_text() == "my words"
+    assert "frechet_lite2_400" in (tmp_path / "eggs/README.md").read_text()
+
+
 def test_the_card_says_what_is_known(tmp_path):
     card_of = pytest.importorskip("huggingface_hub").ModelCard
     export(in_a_run(tmp_path), tmp_path / "eggs", "--format", "hub", "--license", "CC BY 4.0")

@@ -11,6 +11,7 @@ from PIL import Image
 
 import gan_lightning.data.check
 from gan_lightning import record
+from gan_lightning.data.check import CheckReport
 from gan_lightning.diagnosis.rules import load
 from gan_lightning.errors import UserError
 from gan_lightning.report import page, write_comparison, write_report
@@ -252,6 +253,16 @@ def test_comparing(tmp_path):
     assert "lr=0.01" in page and "observer.seed" not in page
     write_report(runs[2])
     assert '<a href="./2/report.html">2</a>' in write_comparison(runs).read_text()
+
+
+@pytest.mark.parametrize(("second", "warned"), [("eggs", False), ("coins", True)])
+def test_runs_on_different_images_are_said_not_to_compare(tmp_path, second, warned):
+    runs = [make_run(tmp_path / name) for name in "ab"]
+    for run, name in zip(runs, ("eggs", second), strict=True):
+        CheckReport(name).write(run / "data_check", None)
+    assert (
+        "<strong>These runs were trained on different" in write_comparison(runs).read_text()
+    ) is warned
 
 
 def test_a_link_out_of_a_sweep_is_not_followed(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -219,7 +220,7 @@ def test_an_epoch_that_was_cut_short_has_no_picture_but_the_run_has(train_run, p
         "trainer.max_epochs=2",
     )
     assert [path.name for path in (run / "images").glob("fake_images_*")] == [
-        "fake_images_kimg_000000.png"
+        "fake_images_kimg_000000.032.png"
     ]
 
 
@@ -392,6 +393,14 @@ def test_ctrl_c_ends_in_good_order(photos, tmp_path):
     assert code == 130 and "Traceback" not in err
     assert "tensorboard" in out and "stopped by Ctrl-C" in out
     assert weights(tmp_path / "run")["step"] > 0
+
+
+def test_three_photographs_are_too_few(train_run, photos, tmp_path):
+    (tmp_path / "three").mkdir()
+    for photo in sorted(photos.iterdir())[:3]:
+        shutil.copy(photo, tmp_path / "three")
+    with pytest.raises(UserError, match="^three: 3 images are too few to learn from: 50 or more"):
+        train_run("run", *TINY, f"dataset.root={tmp_path / 'three'}")
 
 
 # what only the hardware, the data or a library can tell; all others are in test_mistakes.py

@@ -157,6 +157,9 @@ def test_a_run_that_is_going_on_can_be_read(tmp_path):
 def test_what_is_no_run_is_said_in_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no signals.jsonl"):
         verdict.diagnose_cli(str(tmp_path))
+    run = run_folder(tmp_path / "egg" / "today", stream())
+    with pytest.raises(UserError, match=f"give one of the 1 runs in it, as {run}$"):
+        verdict.diagnose_cli(str(tmp_path))
     with pytest.raises(UserError, match="language=fr"):
         verdict.diagnose_cli(str(run_folder(tmp_path / "a", stream())), "fr")
 

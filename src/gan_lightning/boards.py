@@ -102,8 +102,7 @@ class Board:
         return self.moving(panes(values), nimg or 0)
 
     def go_on(self, nimg: int | None) -> None:
-        """The earlier part of the run in this folder ended after so many images; None: there is
-        none."""
+        """The earlier part of the run in this folder ended after so many images; None: no part."""
 
     def show_settings(self, settings: Mapping[str, Any]) -> None:
         """Of the run, for a table of runs."""

@@ -22,8 +22,7 @@ def key_of(override: str) -> str:
 
 
 def varied(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Of each run's overrides those that not all runs share, in one line, long numbers cut
-    short."""
+    """Of each run's overrides those that not all share, in one line, long numbers cut."""
     common = set.intersection(*map(set, lines)) if len(lines) > 1 else set()
     own = (" ".join(one for one in line if one not in common) for line in lines)
     return [re.sub(LONG, lambda number: f"{float(number[0]):.4g}", one) for one in own]

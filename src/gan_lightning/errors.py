@@ -4,8 +4,7 @@ import os
 
 
 class UserError(Exception):
-    """Something the user can put right: the message names the thing and says what would be
-    right."""
+    """Something the user can put right: the message names it and says what would be right."""
 
 
 def traces_wanted() -> bool:

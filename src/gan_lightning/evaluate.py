@@ -67,7 +67,7 @@ def evaluate_cli(
             fakes, untrained = _of_checkpoint(sampler, reals, trust, truncation, n)
             ceilings = {s.protocol: s.value for s in evaluate(Snapshot(reals, untrained)).scores}
         scores = evaluate(Snapshot(reals, fakes, ceilings), seconds=4.0, copies=Copies(reals))
-        folder = Path(out) if out else _pictures_of(where)
+        folder = Path(out) if out else _pictures_of(where, data, settings)
         picture = folder / "nearest_photographs.png"
         try:
             save_strip(picture, scores, fakes, reals.data)
@@ -77,7 +77,7 @@ def evaluate_cli(
         print(json.dumps(scores.as_dict()))
     else:
         _show(scores, f"{path} against {data}", picture)
-    return 0
+    return 0 if scores.scores else 1
 
 
 def _show(scores: Scores, title: str, picture: Path) -> None:
@@ -129,10 +129,11 @@ def _of_checkpoint(
     return fakes, Sampler(fresh, sampler.config, sampler.device, False).images(n, 0, labels)
 
 
-def _pictures_of(path: Path) -> Path:
+def _pictures_of(path: Path, data: str, settings: dict[str, Any]) -> Path:
     """A checkpoint's run's own images/, else samples/NAME: not beside what is scored."""
     run = path.absolute().parent.parent
-    ours = path.is_file() and (run / "config.yaml").is_file()
+    own = data in (*TORCHVISION, "egg") or _absolute(data) == _absolute(settings.get("root") or "")
+    ours = own and path.is_file() and (run / "config.yaml").is_file()
     return run / "images" if ours else Path("samples") / path.absolute().stem
 
 

@@ -155,8 +155,7 @@ LAYOUT = {  # the tab Custom Scalars: what belongs together, in one chart
 
 
 def _quiet(before: Any, folder: str) -> Any:
-    """TensorBoard writes in a thread: a disk's error comes up in the next call, named, without a
-    trace."""
+    """TensorBoard writes in a thread: a disk's error comes up in the next call, as a line."""
 
     def hook(args: Any) -> None:
         if type(args.thread).__name__ != "_AsyncWriterThread":

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from gan_lightning import interrupt
 from gan_lightning.album import Album
 from gan_lightning.budget import Budget, Costs, Plan, SnapshotCadence
 from gan_lightning.diagnosis.signals import Symptoms
@@ -222,8 +223,7 @@ class Observer(Callback):
         trainer.strategy.barrier()
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
-        """The verdict after Ctrl-C and a fatal finding; other errors keep the screen for
-        themselves."""
+        """The verdict after Ctrl-C and a fatal finding; other errors have the screen alone."""
         if trainer.is_global_zero and self.watch and self.begun and not self.watch.done:
             loud = isinstance(exception, KeyboardInterrupt | TrainingDiverged)
             self.watch.verdict(trainer, module, ended=False, quiet=not loud)
@@ -341,7 +341,7 @@ class Observer(Callback):
         moment = self._moment(module, plan.images, scored)
         with untouched(module), trainer.precision_plugin.forward_context():
             if self.album.drawn != module.nimg:
-                self.album.draw(moment, moment_name(module.nimg, self.cadence.every))
+                self.album.draw(moment, moment_name(module.nimg, 1))
             if self.first and self.first_picture:  # a run of fewer than 64 images
                 self.album.keep("real", torch.cat(self.first), "real_images", module.nimg)
             if self.watch:
@@ -359,7 +359,7 @@ class Observer(Callback):
                     print(f"metrics: no scores at the end: {first_line(problem)}")
         self.album.film()
         if self.watch:
-            self.watch.verdict(trainer, module, ended=True)
+            self.watch.verdict(trainer, module, ended=not interrupt.asked())
 
     def _last_look(self, trainer: Any, module: Any, moment: Moment) -> None:
         assert self.watch is not None
@@ -390,7 +390,7 @@ class Observer(Callback):
     def _name(self, trainer: Any, nimg: int) -> str:
         if self.cadence.per_epoch:
             return f"epoch_{trainer.current_epoch + 1:04d}"
-        return moment_name(nimg, self.cadence.every)
+        return moment_name(nimg, self.cadence.every if self.cadence.every_kimg else 1)
 
 
 def _built(block: Any) -> Any:

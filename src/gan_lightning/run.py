@@ -35,6 +35,8 @@ from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_trai
 from gan_lightning.retry import retry
 from gan_lightning.strategy import Together, environment, must_requeue, requeue
 
+LEAST = 8  # images, as the aid needs them
+
 
 @rank_zero_only
 def say(text: str = "") -> None:
@@ -124,8 +126,7 @@ def train_until_good(
 
 
 def earlier_state(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """What the run goes on from, {} for a new one; sets ckpt_path where SLURM has requeued this
-    job."""
+    """What the run goes on from, {} for a new one; sets ckpt_path where SLURM has requeued it."""
     last = run_dir / "checkpoints" / "last.ckpt"
     if cfg.ckpt_path:
         cfg.ckpt_path = str(expanded(cfg.ckpt_path))  # for Lightning, which reads it again
@@ -186,6 +187,9 @@ def fit(
 def prepare_data(cfg: DictConfig, run_dir: Path, on_gpu: bool) -> ImageData:
     """The data, decoded, after filling in what the configuration leaves open."""
     source = instantiate(cfg.dataset.source)
+    if len(source) < LEAST:
+        few = "too few to learn from: 50 or more of one kind of thing are right"
+        raise UserError(f"{source.name}: {len(source)} images are {few}")
     batch_is_chosen = cfg.dataset.batch_size is None
     chosen = choose(cfg, source, on_gpu)
     if cfg.console.reasons:
@@ -294,8 +298,7 @@ def build_trainer(
     files: CheckpointFiles | None = None,
     place: together.Place | None = None,
 ) -> Trainer:
-    """Lightning's Trainer with this project's callbacks; training ends after `seconds` at the
-    latest."""
+    """Lightning's Trainer with this project's callbacks; training ends within `seconds`."""
     place = place or together.Place()
     deterministic = bool(cfg.trainer.deterministic)
     torch.use_deterministic_algorithms(deterministic)  # Lightning never takes it back

@@ -48,8 +48,7 @@ def images(data: Any) -> str:
 
 
 def device(trainer: Trainer, module: GAN, reasons: bool = False) -> str:
-    """One line: where it runs, how large the networks are; `reasons`: what was chosen for speed
-    too."""
+    """One line: where it runs, how large the networks are; `reasons`: what was chosen, too."""
     root = trainer.strategy.root_device
     if root.type == "cuda":
         where = torch.cuda.get_device_name(root)

@@ -80,7 +80,8 @@ def _apply(rule: Rule, h: History, thresholds: Mapping[str, Thresholds]) -> Find
         evidence = h.evidence(rule.evidence, h.full[latest])
     else:
         since, resolved = seen.since_kimg, False
-        evidence = h.evidence(rule.evidence) if seen.evidence is None else seen.evidence
+        last = h.full[-1] if h.full else None
+        evidence = h.evidence(rule.evidence, last) if seen.evidence is None else seen.evidence
     severity, override = seen.severity or rule.severity, rule.remedy(h.settings)
     confidence, restart = seen.confidence, rule.restart
     return Finding(rule.name, severity, confidence, since, evidence, override, restart, resolved)

@@ -63,8 +63,7 @@ class History:
         return Settings(self.facts, self.records[-1]["nimg"] / 1000 if self.records else 0.0)
 
     def __getitem__(self, name: str) -> list[float]:
-        """A signal over the full snapshots; NaN, with which no comparison holds, where
-        unmeasured."""
+        """A signal over the full snapshots; NaN, with which no comparison holds, where missing."""
         return [number(record.get(name)) for record in self.full]
 
     def early(self, t: Thresholds) -> bool:
@@ -112,8 +111,7 @@ def poor(h: History, t: Thresholds) -> Mask:
 
 
 def flat(h: History, t: Thresholds) -> Mask:
-    """At each snapshot: no new best quality, by the fraction `gain`, in the last `window`
-    snapshots."""
+    """At each snapshot: no new best quality, by the fraction `gain`, in the last `window`."""
     q, w = h["quality"], int(t["window"])
     return [
         i >= w + 1 and min(q[i - w + 1 : i + 1]) > (1 - t["gain"]) * min(q[: i - w + 1])

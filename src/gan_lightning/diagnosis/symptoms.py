@@ -318,5 +318,4 @@ def stopped_early(h: History, t: Thresholds) -> Certain | None:
         return None
     if min(q[-2:]) > (1 - 2 * t["per_check"]) * min(q[:-2]):
         return None
-    last = h.full[-1]
-    return Certain(0.8, h.evidence(["quality"], last), since_kimg=last["nimg"] / 1000)
+    return Certain(0.8, since_kimg=h.full[-1]["nimg"] / 1000)

@@ -226,7 +226,8 @@ def read(run_dir: str | Path) -> History:
     """A run's records from signals.jsonl, but for a last unfinished line. Raises UserError."""
     path = files.inside(run_dir, "signals.jsonl")
     if path is None:
-        below = sorted(Path(run_dir).glob("*/signals.jsonl"))
+        levels = "*/signals.jsonl", "*/*/signals.jsonl"
+        below = sorted(path for level in levels for path in Path(run_dir).glob(level))
         right = "give the folder of a run that was started without diagnosis=off"
         if below:
             right = f"give one of the {len(below)} runs in it, as {below[0].parent}"

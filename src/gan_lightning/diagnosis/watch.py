@@ -155,8 +155,7 @@ class Watch:
         self.before = module.step, {side: s.weights(net) for side, net in sides.items()}
 
     def check(self, trainer: Any, module: Any, due: bool) -> None:
-        """Raises TrainingDiverged for a number that is none. Between snapshots only where it is
-        free."""
+        """Raises TrainingDiverged for a number that is none; between snapshots where it is free."""
         alone = trainer.world_size == 1
         if not due and not (alone and module.device.type == "cpu"):
             return

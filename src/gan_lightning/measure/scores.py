@@ -125,7 +125,7 @@ def evaluate(
         result.warnings.append(f"no score: {n} {what} are too few, {needed}")
         return result
     if given < 1000:
-        same = "compare only with scores of the same n, and look at the interval"
+        same = "compare only with scores of the same n, and mind the ± in the report"
         result.warnings.append(f"n = {n}: {same}")
     result.scores += distances(snapshot, n, seconds)
     if copies is not None:
@@ -202,7 +202,7 @@ def _add_copies(result: Scores, copies: Copies, fakes: Tensor, seconds: float) -
     order = closeness.argsort()[:16]
     result.details["nearest"] = {"sample": order.tolist(), "photograph": where[order].tolist()}
     if planted < 0.95:
-        hard = f"{planted:.0%} of planted ones are found"
+        hard = f"{planted:.0%} of copies planted as a test are found, so few found say little"
         result.warnings.append(f"near-copies are hard to tell here: {hard}")
 
 

@@ -148,8 +148,7 @@ class SlicedAid(nn.Module):
         return total / len(vectors)
 
     def _distance(self, u: Tensor, i: int, directions: Tensor) -> Tensor:
-        """Mean squared way of u (B, K) along `directions` (K, D) to the real quantiles of their
-        ranks."""
+        """Mean squared way of u (B, K) along `directions` (K, D) to their ranks' real quantiles."""
         everyone, start = gather_rows(u.detach())
         latest = torch.cat([everyone, getattr(self, f"queue_{i}")])
         setattr(self, f"queue_{i}", latest[: self.queue_length])

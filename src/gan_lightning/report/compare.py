@@ -50,13 +50,13 @@ def write_comparison(folders: Sequence[Path]) -> Path:
     paths = expand(folders)[:COMPARED]
     runs = sorted((read_run(path) for path in paths), key=rank)
     place = Path(os.path.commonpath([path.resolve().parent for path in paths]))
-    language = runs[0].language
+    mixed = len({run.check.get("name") for run in runs}) > 1
     cards = [_card(run, place, own) for run, own in zip(runs, differences(runs), strict=True)]
     series = [_main_curve(run, card["name"]) for run, card in zip(runs, cards, strict=True)]
     series = [one for one in series if len(one["points"]) > 1]
     pane = {"title": "curve_score", "series": series, "bands": []}
     data = {"panes": [pane] if series else [], "marks": [], "first": 1}
-    page = render("compare.html.j2", language, cards=cards, data=data)
+    page = render("compare.html.j2", runs[0].language, cards=cards, data=data, mixed=mixed)
     write_text(place / "compare.html", page)
     return place / "compare.html"
 

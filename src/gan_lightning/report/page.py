@@ -70,8 +70,7 @@ def in_korean(check: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes RUN_DIR/report.html and returns its path. Raises UserError where the folder is no
-    run."""
+    """Writes RUN_DIR/report.html and returns its path. Raises UserError where it is no run."""
     seen = read_run(run_dir)
     if seen.language == "ko" and seen.check:
         seen.check = in_korean(seen.check)

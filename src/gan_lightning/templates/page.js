@@ -103,7 +103,7 @@ function enlarge(number) {
   if (frame.nearest) crop(byId('closer-nearest'), frame.nearest, chosen);
   byId('closer-caption').textContent = frame.nearest ? say.nearest : say.no_nearest;
   byId('closer-again').hidden = moment !== frames.length - 1;
-  byId('closer-command').textContent = `${pageData.sample} --seed ${pageData.seed + chosen}`;
+  byId('closer-command').textContent = `${pageData.sample} --seed ${pageData.seed + chosen} --num-images 1`;
   if (!closer.open) closer.showModal();
 }
 
