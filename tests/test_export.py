@@ -165,6 +165,8 @@ def test_a_card_that_was_edited_is_not_lost(tmp_path, capsys):
     (tmp_path / "eggs/README.md").write_text("my words")
     export(path, tmp_path / "eggs", "--format", "hub")
     assert "README.old.md" in capsys.readouterr().out
+    export(path, tmp_path / "eggs", "--format", "hub")  # its own is not what to keep
+    assert "README.old.md" not in capsys.readouterr().out
     assert (tmp_path / "eggs/README.old.md").read_text() == "my words"
     assert "frechet_lite2_400" in (tmp_path / "eggs/README.md").read_text()
 

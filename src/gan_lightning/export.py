@@ -36,9 +36,13 @@ def export_cli(
         weights = {f"generator.{name}": w for name, w in weights_of(sampler).items()}
         write_safetensors(folder / EXPORTED, weights, {"format": "pt"})
         write_json(folder / "config.json", config_of(sampler))
-        kept = replaced(folder / "README.md")
+        page, old = folder / "README.md", folder / "README.old.md"
+        before = page.read_bytes() if page.is_file() else None
         write_card(folder, sampler, Path(checkpoint), license)
-        more = f" (the one before is {kept})" if kept else ""
+        more = ""
+        if before not in (None, page.read_bytes()):  # somebody's words may be in it
+            old.write_bytes(before)
+            more = f", which was another one ({old.name})"
         print(f"{printable(folder)}: {EXPORTED}, config.json, and README.md to be read over{more}")
         return
     make_folder(str(Path(out).parent))
@@ -57,13 +61,6 @@ def export_cli(
     write_safetensors(out, weights, {"config": json.dumps(config_of(sampler))})
     count = sum(weight.numel() for weight in weights.values())
     print(f"{printable(out)}: {count:,} values, its configuration in the metadata")
-
-
-def replaced(page: Path) -> str:
-    """Keeps what somebody may have written into it, as README.old.md; "" where there is none."""
-    if not page.is_file():
-        return ""
-    return page.replace(page.with_suffix(".old.md")).name
 
 
 def weights_of(sampler: Sampler) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ Thresholds = dict[str, float]
 Evidence = dict[str, float | str]
 Mask = list[bool]  # one truth per full snapshot
 
-# one snapshot, as in signals.jsonl
 ENOUGH = 3  # full snapshots for a verdict on how the training went
+# one snapshot, as in signals.jsonl
 RECORD = {"nimg": int, "step": int, "kind": str, str: (float, str, bool, None)}
 
 

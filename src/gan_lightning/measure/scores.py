@@ -125,7 +125,7 @@ def evaluate(
         result.warnings.append(f"no score: {n} {what} are too few, {needed}")
         return result
     if given < 1000:
-        same = "compare only with scores of the same n, and mind the ± in the report"
+        same = "compare only with scores of the same n, and mind the interval in the report"
         result.warnings.append(f"n = {n}: {same}")
     result.scores += distances(snapshot, n, seconds)
     if copies is not None:
