@@ -210,7 +210,7 @@ class TorchvisionImages:
                 raise UserError(
                     f"{self.dataset} cannot be read from {folder} and could not be downloaded"
                     f" ({' '.join(why.split())[:120]}): put {', '.join(names)} there,"
-                    " name another folder with dataset.root=..., or go on without them:"
+                    " name another folder (dataset.root=..., for evaluate --data-root), or go on:"
                     " python train.py dataset=egg; photographs of your own are"
                     " experiment=few_photos dataset.root=..."
                 ) from None

@@ -126,13 +126,13 @@ def markdown(v: Verdict) -> str:
             f"- {say('change')}: `{f['override']}`",
             "",
         ]
+    if v["command"]:
+        lines += [f"{say('next')}:", "", "```bash", continued(v["command"]), "```", ""]
     lines += [f"{say('passed')}: {', '.join(v['checks_passed']) or '-'}", ""]
     lines += [f"- {f['title']}. {f['why']} `{f['override']}`" for f in v["remarks"]]
     lines += [""] * bool(v["remarks"])
     if v["checks_off"]:
         lines += [f"{say('off')}: {', '.join(v['checks_off'])}", ""]
-    if v["command"]:
-        lines += [f"{say('next')}:", "", "```bash", continued(v["command"]), "```", ""]
     return "\n".join(lines)
 
 
