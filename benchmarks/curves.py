@@ -26,14 +26,14 @@ FIGURES = ROOT / "benchmarks" / "curves.jsonl"
 PAGE = ROOT / "docs" / "curves.md"
 PICTURES = ROOT / "docs" / "curves"
 
-# so many looks, that there is a curve in a run of two minutes
+# so many snapshots, that there is a curve in a run of two minutes
 LOOKS = [
     "trainer.accelerator=cpu",
     "observer.max_fraction=0.3",
     "diagnosis.light_every=20",
     "checkpoints.every_kimg=0",
 ]
-EVERY = {"collapse": 6.4}  # thousand images between two looks; else 1.6
+EVERY = {"collapse": 6.4}  # thousand images between two snapshots; else 1.6
 SMALL = [  # a convolutional GAN that one core trains in a minute
     "augment=none",
     "dataset.batch_size=16",

@@ -36,7 +36,7 @@ BASE = [
     "network.generator.channels=32", "network.discriminator.channels=32", "network.generator.min_channels=16",
     "network.discriminator.min_channels=16", "network.generator.upsample=resize", "dataset.batch_size=16", "trainer.accelerator=cpu", "total_kimg=24",
     "metrics.num_images=1000", "checkpoints.every_kimg=1000", "console.every_steps=500", "observer.every_kimg=1.6",
-    "observer.max_fraction=0.3",  # of half a minute: a real run has time for as many looks within its 5 %
+    "observer.max_fraction=0.3",  # of half a minute: a real run has time for as many snapshots within its 5 %
 ]  # fmt: skip
 SETS = {
     "mnist": ["dataset=mnist", "dataset.root={data}", "augment=none"],

@@ -1009,7 +1009,7 @@ def test_networks_and_sources_name_the_option_that_makes_them():
 
 
 def test_faces_without_the_aid():
-    """450 cat faces, few_photos aid=none, 50,000 images on a slow CPU: four looks in all."""
+    """450 cat faces, few_photos aid=none, 50,000 images on a slow CPU: four snapshots in all."""
     steps = [25, 1407, 2188, 3125]
     quality = [0.882, 0.371, 0.252, 0.272]
     precision, coverage = [0.0, 0.0, 0.0625, 0.281], [0.0, 0.0, 0.016, 0.051]
@@ -1022,7 +1022,7 @@ def test_faces_without_the_aid():
 
 
 def test_quality_that_falls_by_half_in_every_thousand_steps_is_not_slow():
-    """Also where the looks lie 2,000 steps apart, and has to have fallen to a quarter."""
+    """Also where the snapshots lie 2,000 steps apart, and has to have fallen to a quarter."""
     limits = {"slow": 0.5, "steps": 1000.0}
     for factor, found in ((0.26, True), (0.24, False)):
         history = stream(steps=[0, 2000], quality=lambda i, s, f=factor: 0.8 * f**i)

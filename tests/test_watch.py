@@ -217,7 +217,7 @@ def test_a_number_that_is_none_ends_the_run_with_its_name(tmp_path, where, step)
     assert found["name"] == "divergence" and found["evidence"]["step"] == step and found["override"]
 
 
-def test_a_bad_weight_is_found_before_it_spreads_at_a_look(tmp_path):
+def test_a_bad_weight_is_found_before_it_spreads_at_a_snapshot(tmp_path):
     with pytest.raises(
         TrainingDiverged, match="generator.layers.0.weight is not finite at step 30"
     ):

@@ -172,7 +172,7 @@ class Observer(Callback):
         self.step = module.step
         if not trainer.is_global_zero:
             return
-        ahead = self._looks_next(trainer, module, images)
+        ahead = self._due_next(trainer, module, images)
         if self.begun and self.first is None and not ahead:
             return  # the clock of the budget would wait for a GPU
         with self._spending(module):
@@ -184,7 +184,7 @@ class Observer(Callback):
             if self.watch and ahead:
                 self.watch.remember(module)
 
-    def _looks_next(self, trainer: Any, module: Any, images: Tensor) -> bool:
+    def _due_next(self, trainer: Any, module: Any, images: Tensor) -> bool:
         """Whether the weights before this batch are wanted: something is looked at after it."""
         if self.watch is None or self.watch.before is not None:
             return False
@@ -204,7 +204,7 @@ class Observer(Callback):
         gained = stop = False
         if due and trainer.is_global_zero:
             with self._spending(module):
-                gained = self._look(trainer, module, regular)
+                gained = self._evaluate(trainer, module, regular)
             stop = self._stale()
         if not regular:
             return
@@ -269,7 +269,7 @@ class Observer(Callback):
 
     # -- looking ---------------------------------------------------------------------------------
 
-    def _look(self, trainer: Any, module: Any, regular: bool) -> bool:
+    def _evaluate(self, trainer: Any, module: Any, regular: bool) -> bool:
         """What is due after a step, on rank 0; True where the scores are the best so far."""
         record = self.watch.light(module) if self.watch else {}
         plan = self._wanted(module, regular)
@@ -345,7 +345,7 @@ class Observer(Callback):
             if self.first and self.first_picture:  # a run of fewer than 64 images
                 self.album.keep("real", torch.cat(self.first), "real_images", module.nimg)
             if self.watch:
-                self._last_look(trainer, module, moment)
+                self._last_snapshot(trainer, module, moment)
             if scoring:
                 try:
                     # once for a data set, and so beside the budget
@@ -361,7 +361,7 @@ class Observer(Callback):
         if self.watch:
             self.watch.verdict(trainer, module, ended=not interrupt.asked())
 
-    def _last_look(self, trainer: Any, module: Any, moment: Moment) -> None:
+    def _last_snapshot(self, trainer: Any, module: Any, moment: Moment) -> None:
         assert self.watch is not None
         last = self.watch.records[-1] if self.watch.records else {}
         if last.get("step") == module.step and last.get("kind") == "full":
