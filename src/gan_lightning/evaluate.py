@@ -132,7 +132,7 @@ def _of_checkpoint(
 def _pictures_of(path: Path, data: str, settings: dict[str, Any]) -> Path:
     """A checkpoint's run's own images/, else samples/NAME: not beside what is scored."""
     run = path.absolute().parent.parent
-    own = data in (*TORCHVISION, "egg") or _absolute(data) == _absolute(settings.get("root") or "")
+    own = data in (*TORCHVISION, "egg") or _trained_on(data, settings)
     ours = own and path.is_file() and (run / "config.yaml").is_file()
     return run / "images" if ours else Path("samples") / path.absolute().stem
 
@@ -149,13 +149,17 @@ def real_data(name: str, root: str | None, settings: dict[str, Any], cache_dir: 
     elif name == "egg":
         source = EggImages(root or EggImages.DEFAULT_ROOT)
     else:
-        trained_on = settings.get("root") or ""  # compared, never opened
-        same = bool(trained_on) and _absolute(trained_on) == _absolute(name)
         # another folder need not have classes
-        source = FolderImages(name, bool(settings.get("labels")) and same)
+        source = FolderImages(name, bool(settings.get("labels")) and _trained_on(name, settings))
     real = ImageData(source, shrink_batch=True, cache_dir=cache_dir, **options)
     real.prepare()
     return real
+
+
+def _trained_on(folder: str, settings: dict[str, Any]) -> bool:
+    """Whether it is the one that a configuration names, which is compared and never opened."""
+    root = settings.get("root")
+    return bool(root) and _absolute(str(root)) == _absolute(folder)
 
 
 def _absolute(path: str) -> str:

@@ -29,13 +29,12 @@ from gan_lightning.errors import UserError
 from gan_lightning.files import expanded, write_json
 from gan_lightning.gan import GAN
 from gan_lightning.keeping import Guard
+from gan_lightning.networks.aid import LEAST
 from gan_lightning.recipe import choose
 from gan_lightning.report.live import LivePage, recorded
 from gan_lightning.resume import CheckpointFiles, must_fit, must_load, read_training_state
 from gan_lightning.retry import retry
 from gan_lightning.strategy import Together, environment, must_requeue, requeue
-
-LEAST = 8  # images, as the aid needs them
 
 
 @rank_zero_only

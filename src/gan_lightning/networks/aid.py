@@ -14,7 +14,7 @@ from gan_lightning.networks.heads import FeatureHeads
 from gan_lightning.networks.pretrained import STRIDES, EfficientNetLite, rgb
 from gan_lightning.ranges import Above0, BelowOne, Said, Side, Width, checked
 
-MOST = 2048  # real images that targets are taken from
+LEAST, MOST = 8, 2048  # real images that targets are taken from
 Strides = Annotated[
     Sequence[Literal[4, 8, 16, 32]], Len(1), Said("a list of 4, 8, 16 and 32, as [8,16,32]")
 ]
@@ -105,8 +105,8 @@ class SlicedAid(nn.Module):
             count += len(images)
             if count >= MOST:
                 break
-        if count < 8:
-            needed = "the aid needs at least 8 real images to compare with"
+        if count < LEAST:
+            needed = f"the aid needs at least {LEAST} real images to compare with"
             raise UserError(f"{needed}, not {count}: aid=none")
         if self.num_classes:
             known = torch.cat(seen)[:MOST]
